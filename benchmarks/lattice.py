@@ -1,0 +1,101 @@
+"""Time and memory of counting and drawing in the published spaces, within 1 % of their target.
+
+python benchmarks/lattice.py [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from msnas_optuna.cost import EncoderCost
+from msnas_optuna.spaces.lattice import FlopsDistribution, Lattice
+from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
+from msnas_optuna.spaces.published import PRESETS
+
+DRAWS = 5000
+WINDOW = 4  # blocks that a mutation redraws
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One preset: exact counts, seconds, MB of tables, microseconds of draws."""
+
+    preset: str
+    valid: int
+    in_window: int
+    build_s: float
+    distribution_s: float
+    peak_mb: float
+    draw_us: float
+    redraw_us: float
+    fixed_features_ms: float
+
+
+def measure(name: str) -> Measured:
+    """Builds and draws once for one preset."""
+    preset = PRESETS[name]
+    space, cost = MSNASSpace(preset.n_blocks), EncoderCost.from_preset(name)
+    target = round(preset.target_gflops * 1e9)
+    window = (-(-target * 99 // 100), target * 101 // 100)
+    build_s = seconds(lambda: Lattice(space, cost, window=window))
+    tracemalloc.start()
+    lattice = Lattice(space, cost, window=window)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    rng = np.random.default_rng(0)
+    parents: list[Architecture] = []
+    draw_s = seconds(lambda: parents.extend(lattice.sample(rng) for _ in range(DRAWS)))
+    freed = [(free_window(parent, rng), parent.feature_strides) for parent in parents]
+    redraw_s = seconds(lambda: [lattice.complete(rng, *genes) for genes in freed])
+    encoder = [None] * space.n_blocks
+    features = parents[0].feature_strides
+    return Measured(
+        preset=name,
+        valid=Lattice(space).count(),
+        in_window=lattice.count(),
+        build_s=build_s,
+        distribution_s=seconds(lambda: FlopsDistribution.of(space, cost)),
+        peak_mb=peak / 1e6,
+        draw_us=draw_s / DRAWS * 1e6,
+        redraw_us=redraw_s / DRAWS * 1e6,
+        fixed_features_ms=seconds(lambda: lattice.complete(rng, encoder, features)) * 1e3,
+    )
+
+
+def free_window(parent: Architecture, rng: np.random.Generator) -> list[float | None]:
+    """The strides of a parent with `WINDOW` adjacent ones left free, as a mutation asks."""
+    start = int(rng.integers(len(parent.strides) - WINDOW + 1))
+    return [None if 0 <= i - start < WINDOW else s for i, s in enumerate(parent.strides)]
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Wall-clock time of one call."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Prints one column for each preset, or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    as_json = parser.parse_args().json
+    rows = [asdict(measure(name)) for name in PRESETS]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    for key in rows[0]:
+        cells = (row[key] for row in rows)
+        print(f"{key:18}", *(f"{c:>16.2f}" if isinstance(c, float) else f"{c:>16}" for c in cells))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Checkpoints: written atomically, loaded as plain tensors, tied to what they were made for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FORMAT = 1
+_TEMPORARY = ".tmp"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written or read, or does not fit the study."""
+
+
+def save_checkpoint(
+    path: Path, content: Mapping[str, Any], *, fingerprint: Mapping[str, Any]
+) -> None:
+    """Writes a checkpoint; whatever happens, `path` holds a whole one, the old or the new.
+
+    Args:
+        path: the file.
+        content: tensors, numbers, strings, and dicts and lists of them.
+        fingerprint: what the checkpoint belongs to, flat; compared when it is loaded.
+
+    Raises:
+        CheckpointError: the disk is full or the folder cannot be written; the previous
+            checkpoint is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        with temporary.open("wb") as file:
+            payload = {"format": FORMAT, "fingerprint": dict(fingerprint), **content}
+            torch.save(payload, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        kept = "the previous checkpoint is kept" if path.exists() else "there is none before it"
+        raise CheckpointError(
+            f"cannot write checkpoint {path}: {error}; {kept}. Free some disk space, or check "
+            f"the folder's permissions, and run the command again: it continues."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes what killed processes were writing when they died."""
+    for leftover in path.parent.glob(f".{path.name}.*{_TEMPORARY}"):
+        pid = leftover.name.removesuffix(_TEMPORARY).rpartition(".")[2]
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            leftover.unlink(missing_ok=True)
+        except (ValueError, OSError):
+            continue
+
+
+def load_checkpoint(path: Path, *, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads a checkpoint that must belong to `fingerprint`; tensors come to the CPU.
+
+    Raises:
+        CheckpointError: no file, a damaged one, or one that was made for something else (every
+            difference is named).
+    """
+    if not path.exists():
+        raise CheckpointError(f"there is no checkpoint {path}; run `msnas train` first")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        stored, version = content["fingerprint"], content["format"]
+    except (
+        OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+        pickle.UnpicklingError,
+    ) as error:  # fmt: skip
+        raise CheckpointError(
+            f"checkpoint {path} is damaged ({error!r:.200}); remove it and run the command again"
+        ) from error
+    if version != FORMAT:
+        raise CheckpointError(
+            f"checkpoint {path} has format {version}, this version reads format {FORMAT}; "
+            f"remove the file to train anew, or install the version that wrote it"
+        )
+    differences = [
+        f"  {key}: {stored.get(key)!r} in the checkpoint, {fingerprint.get(key)!r} in the study"
+        for key in sorted({*stored, *fingerprint})
+        if stored.get(key) != fingerprint.get(key)
+    ]
+    if differences:
+        raise CheckpointError(
+            f"checkpoint {path} does not fit the study:\n"
+            + "\n".join(differences)
+            + "\nRestore these settings, or remove the file to train anew."
+        )
+    assert isinstance(content, dict)
+    return content

@@ -1,0 +1,446 @@
+"""From an image to a padded batch: resize, cache, flip, order, collate.
+
+Resizing follows the detection convention (Lin et al., "Feature Pyramid Networks", CVPR 2017):
+shorter side to a goal unless the longer one would exceed its bound, aspect kept.
+
+Boxes are x1 y1 x2 y2, edges in pixels of the resized image. Symbols: n boxes of an image, h x w
+its resized size, B images in a batch padded to H x W.
+"""
+
+from __future__ import annotations
+
+import mmap
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from msnas_optuna.data.coco import CocoDetection, DataError
+from msnas_optuna.data.resizing import resized_size
+
+SIZE_MULTIPLE: Final = 64
+"""Pixels; sides of a batch are multiples of the coarsest stride, so that all features align."""
+
+MIN_SIDE: Final = 1e-3
+"""Pixels; thinner boxes have no finite regression target."""
+
+_Key = tuple[int, bool]  # index in the data set, flipped
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A resized image with its training targets.
+
+    Attributes:
+        image: uint8 [3, h, w], RGB.
+        boxes: float32 [n, 4], x1 y1 x2 y2 in resized pixels, crowds left out.
+        labels: int64 [n], 1..K.
+        scale: resized / original size, (x, y).
+        index: position in the data set.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+    scale: tuple[float, float]
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples padded with zeros at the right and bottom to one size.
+
+    Attributes:
+        images: uint8 [B, 3, H, W]; H and W are multiples of 64.
+        sizes: (h, w) of each image before padding, pixels.
+        targets: per image `boxes` float32 [n, 4] in resized pixels and `labels` int64 [n].
+        scales: resized / original size of each image, (x, y).
+        indices: position of each image in the data set.
+    """
+
+    images: Tensor
+    sizes: tuple[tuple[int, int], ...]
+    targets: tuple[dict[str, Tensor], ...]
+    scales: tuple[tuple[float, float], ...]
+    indices: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """The batch on a device; `non_blocking` helps from pinned memory only."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=non_blocking),
+            targets=tuple(
+                {name: value.to(device, non_blocking=non_blocking) for name, value in t.items()}
+                for t in self.targets
+            ),
+        )
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory; DataLoader calls this where it is asked to pin."""
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            targets=tuple({k: value.pin_memory() for k, value in t.items()} for t in self.targets),
+        )
+
+    def to_original(self, position: int, boxes: Tensor) -> Tensor:
+        """Boxes [n, 4] of the image at `position` of the batch, in original pixels."""
+        x, y = self.scales[position]
+        return boxes / boxes.new_tensor((x, y, x, y))
+
+
+class Resized(Dataset[Sample]):
+    """Resized images with their targets, kept in memory as far as they fit.
+
+    The first images of the set whose bytes fit are cached once decoded, the others are decoded
+    every time. Worker processes that are forked share one cache.
+
+    Attributes:
+        dataset: the data set.
+        image_size: goal for the shorter side and bound for the longer side, pixels.
+        sizes: (h, w) of every resized image, pixels.
+    """
+
+    def __init__(
+        self,
+        dataset: CocoDetection,
+        shorter: int,
+        longer: int,
+        *,
+        cache_bytes: int = 2 * 1024**3,
+    ) -> None:
+        """Plans sizes and cache; no image is read yet.
+
+        Args:
+            dataset: images and boxes.
+            shorter: goal for the shorter side, pixels.
+            longer: bound for the longer side, pixels.
+            cache_bytes: bound for the cached pixels, one byte per channel; 0 caches nothing.
+
+        Raises:
+            ValueError: not 1 <= shorter <= longer, or cache_bytes is negative.
+        """
+        if not 1 <= shorter <= longer:
+            raise ValueError(f"sides must satisfy 1 <= shorter <= longer, got {shorter}, {longer}")
+        if cache_bytes < 0:
+            raise ValueError(f"cache_bytes must not be negative, got {cache_bytes}")
+        self.dataset: Final = dataset
+        self.image_size: Final = (shorter, longer)
+        self.sizes: Final = tuple(
+            resized_size((r.height, r.width), shorter, longer) for r in dataset.records
+        )
+        self._cache: Final = _ImageCache(self.sizes, cache_bytes)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample at a position of the data set.
+
+        Raises:
+            DataError: the image cannot be read.
+        """
+        record, (h, w) = self.dataset.records[index], self.sizes[index]
+        image = self._cache.get(index)
+        if image is None:
+            image = self._decode(index)
+            self._cache.put(index, image)
+        scale = w / record.width, h / record.height
+        boxes, labels = _targets(
+            record.boxes[~record.crowd], record.labels[~record.crowd], scale=scale, size=(h, w)
+        )
+        return Sample(torch.from_numpy(image), boxes, labels, scale, index)
+
+    def fill_cache(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Decodes every image that has a place in the cache, so that a bad one shows early.
+
+        Args:
+            progress: called with the number of images done and in all.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        for index in range(self._cache.places):
+            self[index]
+            if progress is not None:
+                progress(index + 1, self._cache.places)
+
+    def _decode(self, index: int) -> npt.NDArray[np.uint8]:
+        """uint8 [3, h, w]."""
+        h, w = self.sizes[index]
+        image = self.dataset.read(index, at_least=(w, h))
+        # Pillow widens the filter when it shrinks, i.e. antialiases; the gap keeps that exact
+        # enough while a box filter does most of a strong reduction.
+        image = image.resize((w, h), Image.Resampling.BILINEAR, reducing_gap=3.0)
+        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+class _ImageCache:
+    """Pixels of the first images that fit, in anonymous memory that forked workers share.
+
+    Places are fixed beforehand, so two workers that decode the same image write the same bytes.
+    """
+
+    def __init__(self, sizes: Sequence[tuple[int, int]], cache_bytes: int) -> None:
+        ends = np.cumsum([3 * h * w for h, w in sizes], dtype=np.int64)
+        count = int(np.searchsorted(ends, cache_bytes, side="right"))
+        self._sizes: Final = sizes
+        self._ends: Final = ends[:count]
+        self._allocate()
+
+    @property
+    def places(self) -> int:
+        """How many images fit."""
+        return len(self._ends)
+
+    def get(self, index: int) -> npt.NDArray[np.uint8] | None:
+        """A copy of the image, uint8 [3, h, w], if it is here: callers may write to theirs."""
+        if index >= len(self._ends) or not self._filled[index]:
+            return None
+        return self._place(index).copy()
+
+    def put(self, index: int, image: npt.NDArray[np.uint8]) -> None:
+        if index < len(self._ends):
+            self._place(index)[:] = image
+            self._filled[index] = 1  # last: another process may look in between
+
+    def _place(self, index: int) -> npt.NDArray[np.uint8]:
+        h, w = self._sizes[index]
+        end = int(self._ends[index])
+        return self._pixels[end - 3 * h * w : end].reshape(3, h, w)
+
+    def _allocate(self) -> None:
+        count = len(self._ends)
+        self._pixels = _shared_bytes(int(self._ends[-1]) if count else 0)
+        self._filled = _shared_bytes(count)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_sizes": self._sizes, "_ends": self._ends}  # a spawned process fills its own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._allocate()
+
+
+def _shared_bytes(n: int) -> npt.NDArray[np.uint8]:
+    """Zeros that the operating system commits on first write."""
+    return np.frombuffer(mmap.mmap(-1, max(n, 1)), np.uint8)
+
+
+def _targets(
+    boxes: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    *,
+    scale: tuple[float, float],
+    size: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """Boxes in resized pixels, inside the image and not degenerate, [n, 4], with labels, [n]."""
+    h, w = size
+    scaled = (boxes * np.array([*scale, *scale])).clip(0, np.array([w, h, w, h]))
+    scaled = scaled.astype(np.float32)
+    kept = (scaled[:, 2:] - scaled[:, :2] >= MIN_SIDE).all(axis=1)
+    return torch.from_numpy(scaled[kept]), torch.from_numpy(labels[kept])
+
+
+def flip(sample: Sample) -> Sample:
+    """The sample mirrored left to right: x becomes w - x."""
+    w = sample.image.shape[2]
+    x1, y1, x2, y2 = sample.boxes.unbind(dim=1)
+    return replace(
+        sample,
+        image=sample.image.flip(2),
+        boxes=torch.stack((w - x2, y1, w - x1, y2), dim=1),
+    )
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Joins samples, at least one, into a batch."""
+    sizes = tuple((s.image.shape[1], s.image.shape[2]) for s in samples)
+    H, W = (-(-max(side) // SIZE_MULTIPLE) * SIZE_MULTIPLE for side in zip(*sizes, strict=True))
+    images = torch.zeros((len(samples), 3, H, W), dtype=torch.uint8)
+    for padded, sample, (h, w) in zip(images, samples, sizes, strict=True):
+        padded[:, :h, :w] = sample.image
+    return Batch(
+        images,
+        sizes,
+        targets=tuple({"boxes": s.boxes, "labels": s.labels} for s in samples),
+        scales=tuple(s.scale for s in samples),
+        indices=tuple(s.index for s in samples),
+    )
+
+
+@dataclass(frozen=True)
+class BatchOrder:
+    """Which images make up the batch of each step: a pure function of seed and step.
+
+    The images of step t are at positions t B .. t B + B - 1 of an endless sequence of
+    permutations, one per epoch, so that no batch is short and a resumed run goes on as if it had
+    not stopped. Iterating gives (index, flipped) pairs, as a batch sampler does.
+
+    Attributes:
+        n_images: images of the data set.
+        batch_size: B, images per step over all ranks.
+        steps: steps to iterate over.
+        seed: not negative.
+        flip_probability: chance of each image to be mirrored, 0..1.
+        n_ranks: processes that share each batch; must divide B.
+        rank: which contiguous slice of each batch is ours, 0..n_ranks - 1.
+    """
+
+    n_images: int
+    batch_size: int
+    steps: range
+    seed: int
+    flip_probability: float = 0.5
+    n_ranks: int = 1
+    rank: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_images < 1:
+            raise ValueError(f"a batch order needs images, got {self.n_images}")
+        if self.batch_size < 1 or self.n_ranks < 1 or self.batch_size % self.n_ranks:
+            raise ValueError(
+                f"batch_size must be a positive multiple of n_ranks, got {self.batch_size} "
+                f"for {self.n_ranks} ranks"
+            )
+        if not 0 <= self.rank < self.n_ranks:
+            raise ValueError(f"rank must lie in 0..{self.n_ranks - 1}, got {self.rank}")
+        if self.seed < 0 or (self.steps and min(self.steps) < 0):
+            raise ValueError(f"seed and steps must be >= 0, got {self.seed}, {self.steps}")
+        if not 0 <= self.flip_probability <= 1:
+            raise ValueError(f"flip_probability must lie in 0..1, got {self.flip_probability}")
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[_Key]]:
+        return map(self.batch, self.steps)
+
+    def batch(self, step: int) -> list[_Key]:
+        """The (index, flipped) pairs of our slice of a step's batch."""
+        # The words 0 and 1 keep the streams apart; [seed, 1] alone would equal [seed, 1, 0].
+        flipped = np.random.default_rng([self.seed, 1, step]).random(self.batch_size)
+        share = self.batch_size // self.n_ranks
+        own = range(self.rank * share, (self.rank + 1) * share)
+        return [
+            (self._image(step * self.batch_size + i), bool(flipped[i] < self.flip_probability))
+            for i in own
+        ]
+
+    def _image(self, position: int) -> int:
+        epoch, offset = divmod(position, self.n_images)
+        return int(_permutation(self.seed, epoch, self.n_images)[offset])
+
+
+@lru_cache(maxsize=4)  # a batch may span epochs; drawing anew costs the whole epoch's length
+def _permutation(seed: int, epoch: int, n: int) -> npt.NDArray[np.int64]:
+    order = np.random.default_rng([seed, 0, epoch]).permutation(n)
+    order.setflags(write=False)
+    return order
+
+
+class _Flippable(Dataset[Sample]):
+    """Samples by (index, flipped)."""
+
+    def __init__(self, samples: Resized) -> None:
+        self._samples: Final = samples
+
+    def __getitem__(self, key: _Key) -> Sample:
+        index, flipped = key
+        sample = self._samples[index]
+        return flip(sample) if flipped else sample
+
+
+def training_batches(
+    dataset: Resized,
+    *,
+    batch_size: int,
+    steps: range,
+    seed: int,
+    flip_probability: float = 0.5,
+    workers: int = 0,
+    n_ranks: int = 1,
+    rank: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """The batches of the given steps, the same whatever step the run starts from.
+
+    Args:
+        dataset: resized images.
+        batch_size: images per step over all ranks.
+        steps: which steps, e.g. range(start, stop).
+        seed: of order and flips, not negative.
+        flip_probability: chance of each image to be mirrored, 0..1.
+        workers: processes that decode; 0 decodes in this one, best where all images are cached.
+        n_ranks: processes that train together; must divide `batch_size`.
+        rank: which of them this one is, 0..n_ranks - 1.
+        pin_memory: deliver in page-locked memory, for copies to a GPU that do not block.
+
+    Raises:
+        ValueError: a number is out of range.
+        DataError: an image cannot be read.
+    """
+    order = BatchOrder(
+        len(dataset),
+        batch_size,
+        steps=steps,
+        seed=seed,
+        flip_probability=flip_probability,
+        n_ranks=n_ranks,
+        rank=rank,
+    )
+    return _load(dataset, order, workers=workers, pin_memory=pin_memory)
+
+
+def evaluation_batches(
+    dataset: Resized, *, batch_size: int, workers: int = 0, pin_memory: bool = False
+) -> Iterator[Batch]:
+    """Every image once, in order, not flipped; the last batch may be short.
+
+    Raises:
+        ValueError: batch_size < 1.
+        DataError: an image cannot be read.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be positive, got {batch_size}")
+    keys = [(i, False) for i in range(len(dataset))]
+    chunks = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
+    return _load(dataset, chunks, workers=workers, pin_memory=pin_memory)
+
+
+def _load(
+    dataset: Resized,
+    batches: BatchOrder | list[list[_Key]],
+    *,
+    workers: int,
+    pin_memory: bool,
+) -> Iterator[Batch]:
+    loader = DataLoader(
+        _Flippable(dataset),
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # else starting to iterate would advance the global one
+        worker_init_fn=_leave_signals_to_the_parent,
+    )
+    try:
+        yield from loader
+    except DataError as error:  # a worker process sends its traceback as part of the message
+        raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
+
+
+def _leave_signals_to_the_parent(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

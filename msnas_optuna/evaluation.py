@@ -1,0 +1,250 @@
+"""Detections to COCO average precision.
+
+Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014: precision at 101 recalls,
+averaged over IoU .50, .55, .. .95 and categories, as pycocotools computes it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from msnas_optuna.data.coco import CocoDetection
+from msnas_optuna.data.transforms import Resized, evaluation_batches
+
+_IOU_75: Final = 5
+"""Index of IoU .75 among .50, .55, .. .95."""
+
+
+@dataclass(frozen=True)
+class DetectionMetrics:
+    """COCO's box metrics, in [0, 1], unrounded.
+
+    Attributes:
+        ap: mean over IoU .50 to .95.
+        ap50: at IoU .50.
+        ap75: at IoU .75.
+        ap_small: `ap` over small objects; None where the ground truth has none.
+        ap_medium: over medium objects.
+        ap_large: over large objects.
+    """
+
+    ap: float
+    ap50: float
+    ap75: float
+    ap_small: float | None
+    ap_medium: float | None
+    ap_large: float | None
+
+
+def coco_results(
+    dataset: CocoDetection,
+    index: int,
+    boxes: Tensor | npt.NDArray[Any],
+    scores: Tensor | npt.NDArray[Any],
+    labels: Tensor | npt.NDArray[Any],
+) -> list[dict[str, Any]]:
+    """The detections of one image in COCO's result format.
+
+    Args:
+        dataset: gives image and category ids.
+        index: position of the image in `dataset.records`.
+        boxes: [n, 4], x1 y1 x2 y2 in original pixels.
+        scores: [n].
+        labels: [n], 1..K.
+
+    Returns:
+        n entries with the file's image_id and category_id, bbox as x y width height, and score.
+
+    Raises:
+        ValueError: the lengths differ, a number is not finite, or a label is not in 1..K.
+    """
+    corners = _array(boxes).reshape(-1, 4)
+    confidence, classes = _array(scores), _array(labels)
+    if not len(corners) == len(confidence) == len(classes):
+        raise ValueError(
+            f"detections need one score and label per box, got {len(corners)} boxes, "
+            f"{len(confidence)} scores, {len(classes)} labels"
+        )
+    if not (np.isfinite(corners).all() and np.isfinite(confidence).all()):
+        raise ValueError(
+            f"detections must be finite, got others for {dataset.records[index].path}"
+        )
+    if not np.isin(classes, np.arange(1, dataset.n_classes + 1)).all():
+        raise ValueError(
+            f"labels must lie in 1..{dataset.n_classes}, got {sorted(set(classes.tolist()))}"
+        )
+    corners[:, 2:] -= corners[:, :2]
+    image_id = dataset.records[index].id
+    return [
+        {
+            "image_id": image_id,
+            "category_id": dataset.categories[int(label) - 1].id,
+            "bbox": bbox,
+            "score": score,
+        }
+        for bbox, score, label in zip(
+            corners.tolist(), confidence.tolist(), classes.tolist(), strict=True
+        )
+    ]
+
+
+def _array(values: Tensor | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """A float64 copy."""
+    if isinstance(values, Tensor):
+        values = values.detach().to("cpu", torch.float64).numpy()
+    return np.array(values, np.float64)
+
+
+def average_precision(
+    ground_truth: dict[str, Any],
+    results: Sequence[dict[str, Any]],
+    *,
+    size_bounds: tuple[float, float] = (32.0, 96.0),
+    max_detections: int = 100,
+) -> DetectionMetrics:
+    """COCO AP of results against a ground truth; neither is changed.
+
+    Args:
+        ground_truth: COCO dict with images, categories and annotations.
+        results: in COCO's result format, as `coco_results` gives them; may be empty.
+        size_bounds: where medium and large objects begin: side in pixels of the square with the
+            `area` of the annotation.
+        max_detections: best detections per image and category that count.
+
+    Raises:
+        ValueError: there is no object to find, a result names an unknown image, or a number is
+            out of range.
+    """
+    _check(ground_truth, results, size_bounds, max_detections=max_detections)
+    evaluator = _pycocotools("cocoeval").COCOeval(
+        _indexed(ground_truth, ground_truth["annotations"]),
+        _indexed(ground_truth, [_with_area(result) for result in results]),
+        "bbox",
+    )
+    small, medium = (bound**2 for bound in size_bounds)
+    everything = 1e10
+    evaluator.params.areaRng = [[0, everything], [0, small], [small, medium], [medium, everything]]
+    evaluator.params.areaRngLbl = ["all", "small", "medium", "large"]
+    evaluator.params.maxDets = [max_detections]
+    evaluator.evaluate()
+    evaluator.accumulate()
+    return _metrics(evaluator.eval["precision"][..., 0])
+
+
+def _check(
+    ground_truth: dict[str, Any],
+    results: Sequence[dict[str, Any]],
+    size_bounds: tuple[float, float],
+    *,
+    max_detections: int,
+) -> None:
+    if not 0 < size_bounds[0] <= size_bounds[1]:
+        raise ValueError(f"size_bounds must be positive and in order, got {size_bounds}")
+    if max_detections < 1:
+        raise ValueError(f"max_detections must be positive, got {max_detections}")
+    if all(a.get("iscrowd", 0) for a in ground_truth["annotations"]):
+        raise ValueError(
+            f"average precision needs objects to find, got {len(ground_truth['images'])} images "
+            f"without any that is not a crowd; evaluate on images with objects"
+        )
+    unknown = {r["image_id"] for r in results} - {image["id"] for image in ground_truth["images"]}
+    if unknown:
+        raise ValueError(
+            f"results must name images of the ground truth, got image_id {min(unknown)}; "
+            f"evaluate on the data set that was detected on"
+        )
+
+
+def _with_area(result: dict[str, Any]) -> dict[str, Any]:
+    return {**result, "area": result["bbox"][2] * result["bbox"][3]}
+
+
+def _indexed(ground_truth: dict[str, Any], annotations: Sequence[dict[str, Any]]) -> Any:
+    """A pycocotools COCO object over copies of the annotations, which it adds keys to.
+
+    They are numbered from 1, because COCOeval marks "not matched" by the id 0: a detection that
+    finds an object of id 0 would count as a false one.
+    """
+    coco = _pycocotools("coco").COCO()
+    coco.dataset = {
+        "images": ground_truth["images"],
+        "categories": ground_truth["categories"],
+        "annotations": [
+            {**a, "id": i, "iscrowd": a.get("iscrowd", 0)} for i, a in enumerate(annotations, 1)
+        ],
+    }
+    coco.createIndex()
+    return coco
+
+
+def _metrics(precision: npt.NDArray[np.float64]) -> DetectionMetrics:
+    """From precision [IoU, recall, category, size]; -1 marks what has no ground truth."""
+    everything = precision[..., 0]
+    ap, ap50, ap75 = (_mean(p) for p in (everything, everything[0], everything[_IOU_75]))
+    by_size = (_mean(precision[..., i]) for i in (1, 2, 3))
+    return DetectionMetrics(ap or 0.0, ap50 or 0.0, ap75 or 0.0, *by_size)  # _check saw objects
+
+
+def _mean(precision: npt.NDArray[np.float64]) -> float | None:
+    defined = precision[precision > -1]
+    return float(defined.mean()) if defined.size else None
+
+
+@cache
+def _pycocotools(name: str) -> ModuleType:
+    """A private copy of a pycocotools module, in which print does nothing.
+
+    It reports progress by print. To redirect stdout meanwhile would silence, or with trials in
+    several threads even lose, the output of everybody else.
+    """
+    spec = importlib.util.find_spec(f"pycocotools.{name}")
+    if spec is None or spec.loader is None:
+        raise ImportError(f"evaluation needs pycocotools.{name}; install pycocotools")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.print = lambda *_: None  # type: ignore[attr-defined]
+    return module
+
+
+@torch.no_grad()
+def detect(
+    model: nn.Module,
+    dataset: Resized,
+    *,
+    device: torch.device,
+    precision: Literal["bf16", "fp32"] = "bf16",
+    batch_size: int = 16,
+    workers: int = 0,
+) -> list[dict[str, Any]]:
+    """The detections of every image, in COCO's result format and original pixels.
+
+    Args:
+        model: maps uint8 images [B, 3, H, W] and their sizes to detections, as
+            `models.Detector` does; it is put into evaluation mode.
+        dataset: the images.
+        device: where to compute.
+        precision: "bf16" computes convolutions and products in bfloat16.
+        batch_size: images of a forward pass.
+        workers: processes that decode images.
+    """
+    model.eval()
+    results: list[dict[str, Any]] = []
+    for batch in evaluation_batches(dataset, batch_size=batch_size, workers=workers):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            detections, _ = model(batch.images.to(device), batch.sizes)
+        for position, (index, found) in enumerate(zip(batch.indices, detections, strict=True)):
+            boxes = batch.to_original(position, found["boxes"])
+            results += coco_results(
+                dataset.dataset, index, boxes, found["scores"], found["labels"]
+            )
+    return results

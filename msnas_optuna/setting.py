@@ -1,0 +1,172 @@
+"""What a study file says about the search itself: space, budget, storage. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import optuna
+
+from msnas_optuna.config import ConfigError, StudyConfig, load_config
+from msnas_optuna.cost import EncoderCost
+from msnas_optuna.data.shapes import Split, generate_shapes
+from msnas_optuna.metrics import METRICS, Metric
+from msnas_optuna.samplers.queue import resolve_architectures
+from msnas_optuna.spaces.base import InvalidArchitectureError
+from msnas_optuna.spaces.lattice import Lattice
+from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
+from msnas_optuna.storage import open_storage, require_config, sqlite_url, storage_exists
+
+FPN_LIKE, RETRAIN = "fpn-like", "retrain"
+"""Stages beside the search, each an Optuna study of its own."""
+
+CANONICAL_SIZE: Final = 224 / 800
+"""Side of a RoI of level 4 as a fraction of the shorter side of the image (Lin et al., 2017)."""
+
+
+def window_around(target: float, tolerance: float) -> tuple[int, int]:
+    """Least and largest multiply-adds within a fraction `tolerance` of the target (§4.1)."""
+    return math.ceil(target * (1 - tolerance)), math.floor(target * (1 + tolerance))
+
+
+class Setting:
+    """Space, budget and storage of a study file, made when first asked for.
+
+    Args:
+        config: the checked study file.
+    """
+
+    def __init__(self, config: StudyConfig) -> None:
+        self.config = config
+
+    @classmethod
+    def load(cls, path: Path | str) -> Setting:
+        """Reads a study file.
+
+        Raises:
+            ConfigError: the file breaks a rule.
+        """
+        return cls(load_config(Path(path)))
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder for everything that the study writes."""
+        return self.config.study.run_dir
+
+    @property
+    def storage_url(self) -> str:
+        """URL of the Optuna storage."""
+        return self.config.study.storage or sqlite_url(self.run_dir / "study.db")
+
+    def study_name(self, stage: str | None = None) -> str:
+        """Name of the Optuna study of the search, or of a stage beside it."""
+        name = self.config.study.name
+        return name if stage is None else f"{name}-{stage}"
+
+    @cached_property
+    def space(self) -> MSNASSpace:
+        """The search space."""
+        return MSNASSpace(self.config.space.n_blocks)
+
+    @cached_property
+    def cost(self) -> EncoderCost:
+        """FLOPs of encoder + RPN head at the study's input size."""
+        space, size = self.config.space, self.config.budget.input_size
+        if size is None:
+            shorter, longer = (64 * math.ceil(s / 64) for s in self.config.data.image_size)
+            size = (shorter, longer)
+        return EncoderCost(space.block, space.channels, size, space.stem_channels)
+
+    @cached_property
+    def target(self) -> float:
+        """Centre of the FLOPs window in multiply-adds."""
+        gflops = self.config.budget.target_gflops
+        return self.cost.total(self.space.fpn_like()) if gflops is None else gflops * 1e9
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Least and largest multiply-adds of a proposal (constraint C, §4.1)."""
+        return window_around(self.target, self.config.budget.tolerance)
+
+    @property
+    def canonical_size(self) -> float:
+        """Side in pixels, in the resized image, of a RoI of level 4 in the routing rule."""
+        given = self.config.detector.canonical_size
+        return CANONICAL_SIZE * self.config.data.image_size[0] if given is None else given
+
+    def splits(self, progress: Callable[[int, int], None] | None = None) -> dict[str, Split]:
+        """Where the parts "train" and "val" of the data lie; generates the shapes if need be.
+
+        Args:
+            progress: called with the number of generated pictures done and in all.
+
+        Raises:
+            DataError: the folder of the generated data holds something else.
+        """
+        data = self.config.data
+        if data.shapes is not None:
+            return generate_shapes(self.run_dir / "data", data.shapes, progress=progress)
+        assert data.train_images is not None
+        assert data.train_annotations is not None
+        assert data.val_images is not None
+        assert data.val_annotations is not None
+        return {
+            "train": Split(data.train_images, data.train_annotations),
+            "val": Split(data.val_images, data.val_annotations),
+        }
+
+    @cached_property
+    def feasible(self) -> Lattice:
+        """All valid architectures inside the window.
+
+        Raises:
+            EmptyWindowError: there is none.
+        """
+        return Lattice(self.space, self.cost, window=self.window)
+
+    @cached_property
+    def valid(self) -> Lattice:
+        """All valid architectures, whatever they cost: the paths of the supernet."""
+        return Lattice(self.space)
+
+    @cached_property
+    def seeds(self) -> list[Architecture]:
+        """The architectures to evaluate before any proposal.
+
+        Raises:
+            ConfigError: one is not in the window.
+            EmptyWindowError: nothing is.
+        """
+        seeds, feasible = self.config.sampler.seeds, self.feasible
+        try:
+            return resolve_architectures(seeds, self.space, feasible=feasible)
+        except InvalidArchitectureError as error:
+            raise ConfigError(f"sampler.seeds: {error}; remove it, or change [budget]") from None
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The objectives of the search."""
+        return [METRICS[name] for name in self.config.study.objectives]
+
+    @cached_property
+    def storage(self) -> optuna.storages.BaseStorage:
+        """The Optuna storage of the study file."""
+        return open_storage(self.storage_url)
+
+    def stored_study(self, stage: str | None = None) -> optuna.Study | None:
+        """The Optuna study of the search or of a stage, if it has begun; for reading.
+
+        Raises:
+            StudyMismatchError: the search was made with other settings.
+        """
+        name = self.study_name(stage)
+        begun = storage_exists(self.storage_url)
+        if not begun or name not in optuna.get_all_study_names(self.storage):
+            return None
+        study = optuna.load_study(study_name=name, storage=self.storage)
+        if stage is None:
+            require_config(study, self.config.identity())
+        return study

@@ -1,0 +1,218 @@
+"""The MSNAS search space: the stride of every block and the feature that every head reads.
+
+"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §3.2-3.3.
+
+Symbols: N mixed blocks, G = 5 object groups, stride_i in {0.5, 1, 2}, absolute stride
+a_i = 4 * prod_{j<=i} stride_j in pixels (the stem divides by 4), feature strides s = (s_1..s_G).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations_with_replacement
+from typing import Any, Final
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+
+from msnas_optuna.spaces.base import InvalidArchitectureError
+
+STRIDES: Final = (0.5, 1.0, 2.0)
+"""Choices for the stride of a block: double, keep or halve the resolution (§3.2)."""
+
+FEATURE_STRIDES: Final = (4, 8, 16, 32, 64)
+"""Absolute strides, in pixels, that a block may output and a head may read (§3.2)."""
+
+N_GROUPS: Final = 5
+"""Object groups, each with a detection head of its own (§3.3)."""
+
+STEM_STRIDE: Final = 4
+"""Absolute stride of the stem's output, in pixels."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One detector of the space: encoder and utilisation.
+
+    Attributes:
+        strides: stride of each of the N blocks, from 0.5, 1 and 2.
+        feature_strides: absolute stride in pixels of the feature that each of the G groups
+            reads, small objects first.
+    """
+
+    strides: tuple[float, ...]
+    feature_strides: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "strides", tuple(float(s) for s in self.strides))
+        object.__setattr__(self, "feature_strides", tuple(int(s) for s in self.feature_strides))
+
+    @cached_property
+    def absolute_strides(self) -> tuple[float, ...]:
+        """a_1..a_N in pixels (§3.2); whole numbers where the architecture is valid."""
+        absolute, a = [], float(STEM_STRIDE)
+        for stride in self.strides:
+            a *= stride
+            absolute.append(int(a) if a.is_integer() else a)
+        return tuple(absolute)
+
+    @cached_property
+    def stage_ends(self) -> tuple[int, ...]:
+        """0-based blocks that end a stage: the last one, and each before a stride other than 1."""
+        n = len(self.strides)
+        return tuple(i for i in range(n) if i == n - 1 or self.strides[i + 1] != 1)
+
+    @cached_property
+    def laterals(self) -> dict[int, int]:
+        """Stage end i -> r, the latest earlier stage end of equal absolute stride (Eq. 4-6)."""
+        latest: dict[float, int] = {}
+        laterals = {}
+        for end in self.stage_ends:
+            a = self.absolute_strides[end]
+            if a in latest:
+                laterals[end] = latest[a]
+            latest[a] = end
+        return laterals
+
+    @cached_property
+    def outputs(self) -> dict[int, int]:
+        """Absolute stride in pixels -> the last stage end that produces it."""
+        return {int(self.absolute_strides[end]): end for end in self.stage_ends}
+
+    def __str__(self) -> str:
+        strides = " ".join(f"{s:g}".removeprefix("0") for s in self.strides)
+        return f"{strides} | {' '.join(map(str, self.feature_strides))}"
+
+    @classmethod
+    def parse(cls, text: str) -> Architecture:
+        """Reads the notation of the paper's Tables 7-9: "1 2 2 .5 | 8 8 16 16 32".
+
+        Raises:
+            InvalidArchitectureError: the text is not two lists of numbers joined by "|".
+        """
+        try:
+            strides, feature_strides = text.replace(",", " ").split("|")
+            return cls(
+                tuple(float(s) for s in strides.split()),
+                tuple(int(s) for s in feature_strides.split()),
+            )
+        except ValueError:
+            raise InvalidArchitectureError(
+                f"an architecture reads '1 2 2 .5 | 8 8 16 16 32' (strides | feature strides); "
+                f"got {text!r}"
+            ) from None
+
+
+def feature_stride_vectors() -> tuple[tuple[int, ...], ...]:
+    """Every utilisation that Eq. 7 allows, 103 of the 3125."""
+    return tuple(
+        s
+        for s in combinations_with_replacement(FEATURE_STRIDES, N_GROUPS)  # s_g <= s_{g+1}
+        if min(s) <= 8 <= max(s) and min(s) != max(s)  # Eq. 7
+    )
+
+
+@dataclass(frozen=True)
+class MSNASSpace:
+    """All valid architectures of N blocks (§3.2, §3.3).
+
+    Attributes:
+        n_blocks: N, the number of mixed blocks, 3 to 32.
+    """
+
+    n_blocks: int
+
+    def __post_init__(self) -> None:
+        if not 3 <= self.n_blocks <= 32:
+            raise ValueError(f"n_blocks must lie in 3..32, got {self.n_blocks}")
+
+    @cached_property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """stride_01..stride_N and feature_stride_1..5, categorical, with their real values."""
+        strides: dict[str, BaseDistribution] = {
+            f"stride_{i + 1:02d}": CategoricalDistribution(STRIDES) for i in range(self.n_blocks)
+        }
+        features = {
+            f"feature_stride_{g + 1}": CategoricalDistribution(FEATURE_STRIDES)
+            for g in range(N_GROUPS)
+        }
+        return strides | features
+
+    def encode(self, architecture: Architecture) -> dict[str, Any]:
+        """The parameters of an architecture: floats for strides, ints for feature strides."""
+        if len(architecture.strides) != self.n_blocks:
+            raise InvalidArchitectureError(str(self.violation(architecture)))
+        values = (*architecture.strides, *architecture.feature_strides)
+        return dict(zip(self.distributions, values, strict=True))
+
+    def decode(self, params: Mapping[str, Any]) -> Architecture:
+        """The architecture of a full set of parameters; it need not be valid.
+
+        Raises:
+            InvalidArchitectureError: a parameter is missing or not among its choices.
+        """
+        for name, distribution in self.distributions.items():
+            assert isinstance(distribution, CategoricalDistribution)
+            if name not in params or params[name] not in distribution.choices:
+                came = repr(params[name]) if name in params else "nothing"
+                raise InvalidArchitectureError(
+                    f"{name} must be one of {list(distribution.choices)}, got {came}"
+                )
+        values = [params[name] for name in self.distributions]
+        return Architecture(tuple(values[: self.n_blocks]), tuple(values[self.n_blocks :]))
+
+    def violation(self, architecture: Architecture) -> str | None:
+        """The first broken rule among shape, V1, V2 (Eq. 7) and V3, in words, or None."""
+        strides, s = architecture.strides, architecture.feature_strides
+        if len(strides) != self.n_blocks:
+            return f"the space has {self.n_blocks} blocks, the architecture {len(strides)} strides"
+        if len(s) != N_GROUPS:
+            return f"there are {N_GROUPS} object groups, the architecture has {len(s)} features"
+        for i, stride in enumerate(strides):
+            if stride not in STRIDES:
+                return f"stride_{i + 1:02d} must be 0.5, 1 or 2, got {stride:g}"
+        for i, a in enumerate(architecture.absolute_strides):
+            if not FEATURE_STRIDES[0] <= a <= FEATURE_STRIDES[-1]:  # V1
+                return f"block {i + 1} has absolute stride {a:g}; every block must have 4 to 64"
+        return _utilisation_violation(s) or _reach_violation(architecture)
+
+    def fpn_like(self) -> Architecture:
+        """The hand-made path: down as a residual backbone, up as FPN's top-down pathway.
+
+        N = 7 gives strides 1 2 2 2 .5 .5 .5 reading 4 8 16 32 32. More blocks deepen the stages
+        of the way down in turn, fewer make the pyramid less deep.
+        """
+        halvings = min(3, (self.n_blocks - 1) // 2)
+        depth = [0] * (halvings + 1)  # additional blocks of each stage on the way down
+        for extra in range(self.n_blocks - 1 - 2 * halvings):
+            depth[(extra + 1) % len(depth)] += 1
+        strides = [1.0, *[1.0] * depth[0]]
+        for extra in depth[1:]:
+            strides += [2.0, *[1.0] * extra]
+        strides += [0.5] * halvings
+        top = STEM_STRIDE * 2**halvings
+        return Architecture(tuple(strides), tuple(min(s, top) for s in (4, 8, 16, 32, 32)))
+
+
+def _utilisation_violation(s: tuple[int, ...]) -> str | None:
+    for g, stride in enumerate(s):
+        if stride not in FEATURE_STRIDES:
+            return f"feature_stride_{g + 1} must be one of {list(FEATURE_STRIDES)}, got {stride}"
+    if list(s) != sorted(s):
+        return f"feature strides must not decrease from group to group (Eq. 7), got {list(s)}"
+    if min(s) > 8 or max(s) < 8:
+        return f"feature strides must hold min <= 8 <= max (Eq. 7), got {list(s)}"
+    if min(s) == max(s):
+        return f"feature strides must not all be equal (Eq. 7), got {list(s)}"
+    return None
+
+
+def _reach_violation(architecture: Architecture) -> str | None:
+    for g, stride in enumerate(architecture.feature_strides):
+        if stride not in architecture.outputs:  # V3
+            return (
+                f"feature_stride_{g + 1} is {stride}, but no block has that absolute stride "
+                f"(the encoder has {sorted(architecture.outputs)})"
+            )
+    return None

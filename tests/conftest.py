@@ -1,0 +1,97 @@
+"""A tiny study with real images and networks, trained once for all tests that need one."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)  # timing decides no test
+settings.load_profile("any machine")
+
+TINY = """
+[study]
+name = "tiny"
+run_dir = "."
+trials = 7
+
+[space]
+n_blocks = 5
+channels = 8
+stem_channels = 8
+
+[budget]
+tolerance = 0.05
+
+[data]
+image_size = [128, 128]
+shapes = { train = 12, val = 4, size = 128, extent = [30.0, 90.0] }
+
+[detector]
+anchor_base = 8
+rpn_batch = 32
+roi_batch = 16
+proposals_train = 30
+proposals_test = 30
+pool_size = 5
+hidden = 16
+
+[supernet]
+steps = 4
+batch_size = 2
+
+[finetune]
+steps = 1
+batch_size = 2
+learning_rate = 1e-3
+schedule = "constant"
+warmup = 0
+
+[retrain]
+steps = 3
+batch_size = 2
+
+[sampler]
+population_size = 3
+n_children = 2
+n_random = 1
+
+[runtime]
+checkpoint_seconds = 0
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """The study file of a study that has not begun."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def _trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from msnas_optuna.study import Experiment
+
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.toml").write_text(TINY)
+    Experiment.load(folder / "tiny.toml").train_supernet()
+    return folder
+
+
+@pytest.fixture
+def trained(_trained_once: Path, tmp_path: Path) -> Path:
+    """The study file of a study with data and a trained supernet."""
+    shutil.copytree(_trained_once, tmp_path / "study")
+    return tmp_path / "study" / "tiny.toml"
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

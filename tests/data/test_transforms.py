@@ -1,0 +1,390 @@
+"""Resizing, caching, flipping, ordering and padding of real images."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from msnas_optuna.data.coco import CocoDetection, DataError
+from msnas_optuna.data.transforms import (
+    Batch,
+    BatchOrder,
+    Resized,
+    Sample,
+    collate,
+    evaluation_batches,
+    flip,
+    resized_size,
+    training_batches,
+)
+
+SIZES = [(40, 30), (30, 40), (100, 20), (64, 64), (50, 50)]  # width, height
+BOXES = {0: [[0, 0, 40, 30], [10, 6, 20, 12]], 1: [[3, 4, 5, 6]], 3: [[8, 8, 16, 32]]}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> CocoDetection:
+    """Five noisy pictures; the third and the fifth have no objects."""
+    return write(tmp_path_factory.mktemp("set"), SIZES, BOXES)
+
+
+def write(
+    folder: Path, sizes: list[tuple[int, int]], boxes: dict[int, Any], crowd: int = 0
+) -> CocoDetection:
+    rng = np.random.default_rng(0)
+    for i, (w, h) in enumerate(sizes):
+        Image.fromarray(rng.integers(0, 256, (h, w, 3), np.uint8)).save(folder / f"{i}.png")
+    flat = [(image, box) for image, own in boxes.items() for box in own]
+    content = {
+        "images": [
+            {"id": i, "file_name": f"{i}.png", "width": w, "height": h}
+            for i, (w, h) in enumerate(sizes)
+        ],
+        "categories": [{"id": 5, "name": "thing"}],
+        "annotations": [
+            {"id": i, "image_id": image, "category_id": 5, "bbox": box, "iscrowd": crowd}
+            for i, (image, box) in enumerate(flat)
+        ],
+    }
+    (folder / "set.json").write_text(json.dumps(content))
+    return CocoDetection(folder, folder / "set.json")
+
+
+def same(a: Batch, b: Batch) -> bool:
+    return (
+        (a.indices, a.sizes, a.scales) == (b.indices, b.sizes, b.scales)
+        and torch.equal(a.images, b.images)
+        and all(
+            torch.equal(s[k], t[k]) for s, t in zip(a.targets, b.targets, strict=True) for k in s
+        )
+    )
+
+
+# ---------------------------------------------------------------- resize
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((480, 640), (800, 1067)),  # COCO's usual picture: the shorter side decides
+        ((427, 640), (800, 1199)),
+        ((300, 640), (625, 1333)),  # the longer side decides
+        ((640, 300), (1333, 625)),
+        ((2400, 2400), (800, 800)),
+        ((1, 5000), (1, 1333)),
+    ],
+)
+def test_resized_size_by_hand(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert resized_size(size, 800, 1333) == expected
+
+
+@given(
+    size=st.tuples(st.integers(1, 5000), st.integers(1, 5000)),
+    bounds=st.tuples(st.integers(1, 2000), st.integers(0, 2000)),
+)
+def test_resizing_meets_a_bound_and_keeps_the_aspect(
+    size: tuple[int, int], bounds: tuple[int, int]
+) -> None:
+    shorter, longer = bounds[0], bounds[0] + bounds[1]
+    h, w = resized_size(size, shorter, longer)
+    assert min(h, w) <= shorter
+    assert max(h, w) <= longer
+    assert min(h, w) == shorter or max(h, w) == longer
+    scale = min(shorter / min(size), longer / max(size))
+    assert abs(h - size[0] * scale) <= 0.5 or h == 1
+    assert abs(w - size[1] * scale) <= 0.5 or w == 1
+
+
+def test_a_sample_has_image_boxes_and_scale_of_the_resized_picture(data: CocoDetection) -> None:
+    sample = Resized(data, 60, 90)[0]
+    assert (sample.image.shape, sample.image.dtype) == ((3, 60, 80), torch.uint8)
+    assert sample.boxes.tolist() == [[0, 0, 80, 60], [20, 12, 60, 36]]
+    assert sample.labels.tolist() == [1, 1]
+    assert (sample.boxes.dtype, sample.labels.dtype) == (torch.float32, torch.int64)
+    assert (sample.scale, sample.index) == ((2.0, 2.0), 0)
+
+
+def test_pixels_stay_where_their_boxes_say(tmp_path: Path) -> None:
+    data = write(tmp_path, [(200, 100)], {0: [[60, 20, 40, 60]]})
+    picture = Image.new("RGB", (200, 100), "blue")
+    picture.paste("red", (60, 20, 100, 80))
+    picture.save(tmp_path / "0.png")
+    for sample in (s := Resized(data, 50, 100)[0], flip(s)):
+        x1, y1, x2, y2 = (round(v) for v in sample.boxes[0].tolist())
+        red = sample.image[0] > 127
+        assert red[y1:y2, x1:x2].all()
+        assert int(red.sum()) == (x2 - x1) * (y2 - y1)
+
+
+def test_shrinking_is_antialiased(tmp_path: Path) -> None:
+    data = write(tmp_path, [(256, 256)], {})
+    board = np.indices((256, 256)).sum(axis=0) % 2 * 255  # a chessboard of single pixels
+    Image.fromarray(board.astype(np.uint8)).save(tmp_path / "0.png")
+    image = Resized(data, 32, 32)[0].image
+    assert image.min() >= 120
+    assert image.max() <= 135
+
+
+def test_empty_targets_keep_their_shapes(data: CocoDetection) -> None:
+    sample = flip(Resized(data, 32, 64)[2])
+    assert (sample.boxes.shape, sample.labels.shape) == ((0, 4), (0,))
+
+
+def test_crowds_are_no_targets(tmp_path: Path) -> None:
+    data = write(tmp_path, [(32, 32)], {0: [[0, 0, 9, 9]]}, crowd=1)
+    assert Resized(data, 32, 32)[0].boxes.shape == (0, 4)
+    assert len(data.ground_truth["annotations"]) == 1
+
+
+def test_boxes_that_shrink_to_nothing_are_no_targets(tmp_path: Path) -> None:
+    data = write(tmp_path, [(64, 64)], {0: [[5, 5, 0.001, 9], [5, 5, 9, 9]]})
+    sample = Resized(data, 32, 32)[0]
+    assert sample.boxes.tolist() == [[2.5, 2.5, 7, 7]]
+    assert sample.labels.tolist() == [1]
+
+
+@pytest.mark.parametrize(("shorter", "longer", "cache"), [(0, 5, 0), (6, 5, 0), (5, 5, -1)])
+def test_impossible_settings_are_refused(
+    data: CocoDetection, shorter: int, longer: int, cache: int
+) -> None:
+    with pytest.raises(ValueError, match="must"):
+        Resized(data, shorter, longer, cache_bytes=cache)
+
+
+# ---------------------------------------------------------------- cache
+
+
+def test_cached_images_survive_their_files_and_others_do_not(tmp_path: Path) -> None:
+    data = write(tmp_path, [(32, 32)] * 3, {})
+    samples = Resized(data, 32, 32, cache_bytes=2 * 3 * 32 * 32)
+    before = [samples[i].image for i in range(3)]
+    for record in data.records:
+        record.path.unlink()
+    assert torch.equal(samples[0].image, before[0])
+    assert torch.equal(samples[1].image, before[1])
+    with pytest.raises(DataError, match=r"2\.png"):
+        samples[2]
+
+
+def test_without_a_cache_every_image_is_decoded_each_time(tmp_path: Path) -> None:
+    data = write(tmp_path, [(32, 32)], {})
+    samples = Resized(data, 32, 32, cache_bytes=0)
+    first = samples[0].image
+    Image.new("RGB", (32, 32), "red").save(data.records[0].path)
+    assert not torch.equal(samples[0].image, first)
+
+
+def test_writing_to_a_sample_leaves_the_cache_alone(data: CocoDetection) -> None:
+    samples = Resized(data, 32, 64)
+    for _ in range(3):
+        image = samples[0].image
+        assert image.any()
+        image.zero_()
+
+
+def test_a_pickled_set_reads_the_same(data: CocoDetection) -> None:
+    samples = Resized(data, 32, 64)
+    samples[0]
+    again = pickle.loads(pickle.dumps(samples))
+    assert torch.equal(again[0].image, samples[0].image)
+
+
+# ---------------------------------------------------------------- flip
+
+
+@st.composite
+def flippable(draw: st.DrawFn) -> Sample:
+    """Samples whose corners are multiples of 1/8, so that w - x is exact."""
+    h, w = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    xs = st.tuples(st.integers(0, 8 * w), st.integers(0, 8 * w)).filter(lambda t: t[0] != t[1])
+    ys = st.tuples(st.integers(0, 8 * h), st.integers(0, 8 * h)).filter(lambda t: t[0] != t[1])
+    corners = draw(st.lists(st.tuples(xs, ys), max_size=5))
+    boxes = [[min(x), min(y), max(x), max(y)] for x, y in corners]
+    image = torch.arange(3 * h * w).reshape(3, h, w).to(torch.uint8)
+    return Sample(
+        image,
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) / 8,
+        torch.ones(len(boxes), dtype=torch.int64),
+        (1.0, 1.0),
+        0,
+    )
+
+
+@given(sample=flippable())
+def test_flipping_twice_is_the_identity(sample: Sample) -> None:
+    twice = flip(flip(sample))
+    assert torch.equal(twice.image, sample.image)
+    assert torch.equal(twice.boxes, sample.boxes)
+
+
+@given(sample=flippable())
+def test_flipped_boxes_stay_inside_and_keep_their_size(sample: Sample) -> None:
+    boxes, w = flip(sample).boxes, sample.image.shape[2]
+    assert ((boxes[:, 0] >= 0) & (boxes[:, 2] <= w)).all()
+    assert torch.equal(boxes[:, 2:] - boxes[:, :2], sample.boxes[:, 2:] - sample.boxes[:, :2])
+
+
+def test_flip_mirrors_edges_not_indices() -> None:
+    image = torch.zeros((3, 2, 4), dtype=torch.uint8)
+    image[:, :, 0] = 9
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 2.0]])  # exactly the first column
+    flipped = flip(Sample(image, boxes, torch.tensor([1]), (1.0, 1.0), 0))
+    assert flipped.boxes.tolist() == [[3, 0, 4, 2]]
+    assert flipped.image[0, 0].tolist() == [0, 0, 0, 9]
+
+
+# ---------------------------------------------------------------- batches
+
+
+def test_batches_are_padded_at_right_and_bottom_to_multiples_of_64(data: CocoDetection) -> None:
+    samples = [Resized(data, 60, 90)[i] for i in (0, 2)]  # 60 x 80 and 18 x 90
+    batch = collate(samples)
+    assert (batch.images.shape, batch.images.dtype) == ((2, 3, 64, 128), torch.uint8)
+    assert batch.sizes == ((60, 80), (18, 90))
+    assert batch.indices == (0, 2)
+    for padded, sample, (h, w) in zip(batch.images, samples, batch.sizes, strict=True):
+        assert torch.equal(padded[:, :h, :w], sample.image)
+        assert not padded[:, h:].any()
+        assert not padded[:, :, w:].any()
+
+
+def test_a_batch_of_exact_size_is_not_padded(data: CocoDetection) -> None:
+    assert collate([Resized(data, 64, 64)[3]]).images.shape == (1, 3, 64, 64)
+
+
+def test_boxes_map_back_to_original_pixels(data: CocoDetection) -> None:
+    batch = next(evaluation_batches(Resized(data, 47, 61), batch_size=5))
+    for position, record in enumerate(data.records):
+        back = batch.to_original(position, batch.targets[position]["boxes"])
+        assert np.allclose(back.numpy(), record.boxes, atol=1e-5)
+
+
+def test_to_moves_images_and_targets(data: CocoDetection) -> None:
+    batch = next(evaluation_batches(Resized(data, 32, 64), batch_size=2)).to("meta")
+    assert batch.images.device.type == "meta"
+    assert {v.device.type for t in batch.targets for v in t.values()} == {"meta"}
+
+
+def test_evaluation_takes_every_image_once_in_order(data: CocoDetection) -> None:
+    samples = Resized(data, 32, 64)
+    batches = list(evaluation_batches(samples, batch_size=2))
+    assert [b.indices for b in batches] == [(0, 1), (2, 3), (4,)]
+    assert torch.equal(batches[0].targets[0]["boxes"], samples[0].boxes)
+    with pytest.raises(ValueError, match="batch_size must be positive, got 0"):
+        evaluation_batches(samples, batch_size=0)
+
+
+# ---------------------------------------------------------------- order
+
+
+@given(n=st.integers(1, 12), batch_size=st.integers(1, 30), seed=st.integers(0, 5))
+def test_every_epoch_is_a_permutation_and_no_batch_is_short(
+    n: int, batch_size: int, seed: int
+) -> None:
+    batches = list(BatchOrder(n, batch_size, steps=range(2 * n), seed=seed))
+    assert {len(batch) for batch in batches} == {batch_size}
+    images = [index for batch in batches for index, _ in batch]
+    for epoch in (images[i : i + n] for i in range(0, len(images), n)):
+        assert sorted(epoch) == list(range(n))
+
+
+def test_order_depends_on_seed_and_epoch() -> None:
+    def epoch(seed: int, number: int) -> list[tuple[int, bool]]:
+        return BatchOrder(50, 50, steps=range(9), seed=seed).batch(number)
+
+    orders = [tuple(i for i, _ in epoch(s, e)) for s in (0, 1) for e in (0, 1)]
+    flips = [tuple(f for _, f in epoch(s, e)) for s in (0, 1) for e in (0, 1)]
+    assert len(set(orders)) == len(set(flips)) == 4
+
+
+def test_resuming_goes_on_with_the_same_batches(data: CocoDetection) -> None:
+    samples = Resized(data, 32, 64)
+    whole = list(training_batches(samples, batch_size=2, steps=range(9), seed=3))
+    resumed = list(training_batches(samples, batch_size=2, steps=range(4, 9), seed=3))
+    assert len(whole) == 9
+    assert all(same(a, b) for a, b in zip(whole[4:], resumed, strict=True))
+
+
+def test_workers_give_the_same_batches(data: CocoDetection) -> None:
+    samples = Resized(data, 32, 64)
+    alone = training_batches(samples, batch_size=2, steps=range(4), seed=3)
+    helped = training_batches(samples, batch_size=2, steps=range(4), seed=3, workers=2)
+    assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
+
+
+def test_a_damaged_image_is_named_through_a_worker(tmp_path: Path) -> None:
+    data = write(tmp_path, [(32, 32)], {})
+    data.records[0].path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"0\.png: an image must be readable"):
+        next(evaluation_batches(Resized(data, 32, 32), batch_size=1, workers=1))
+
+
+def test_ranks_share_out_the_batches_of_a_single_process(data: CocoDetection) -> None:
+    samples, steps = Resized(data, 32, 64), range(6)
+    whole = training_batches(samples, batch_size=4, steps=steps, seed=1)
+    parts = [
+        training_batches(samples, batch_size=4, steps=steps, seed=1, n_ranks=2, rank=rank)
+        for rank in (0, 1)
+    ]
+    for batch, first, second in zip(whole, *parts, strict=True):
+        assert batch.indices == first.indices + second.indices
+        joined = [t["boxes"] for t in (*first.targets, *second.targets)]
+        assert all(torch.equal(t["boxes"], j) for t, j in zip(batch.targets, joined, strict=True))
+
+
+@pytest.mark.parametrize(("probability", "share"), [(0.0, 0), (1.0, 400)])
+def test_flip_probability_holds_at_its_ends(probability: float, share: int) -> None:
+    order = BatchOrder(10, 4, steps=range(100), seed=0, flip_probability=probability)
+    assert sum(flipped for batch in order for _, flipped in batch) == share
+
+
+def test_about_half_of_the_images_are_flipped() -> None:
+    order = BatchOrder(10, 100, steps=range(100), seed=0)
+    flipped = sum(flipped for batch in order for _, flipped in batch)
+    assert 4800 < flipped < 5200  # four standard deviations of 10 000 fair draws
+
+
+def test_flipped_images_come_with_flipped_boxes(data: CocoDetection) -> None:
+    samples = Resized(data, 32, 64)
+    batches = training_batches(samples, batch_size=5, steps=range(1), seed=0, flip_probability=1)
+    batch = next(batches)
+    for position, index in enumerate(batch.indices):
+        expected, (h, w) = flip(samples[index]), batch.sizes[position]
+        assert torch.equal(batch.images[position, :, :h, :w], expected.image)
+        assert torch.equal(batch.targets[position]["boxes"], expected.boxes)
+
+
+def test_batches_leave_the_global_generators_alone(data: CocoDetection) -> None:
+    samples = Resized(data, 32, 64)
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    list(training_batches(samples, batch_size=2, steps=range(2), seed=0))
+    list(evaluation_batches(samples, batch_size=2))
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_images": 0},
+        {"batch_size": 0},
+        {"n_ranks": 3},
+        {"rank": 1},
+        {"seed": -1},
+        {"steps": range(-1, 3)},
+        {"flip_probability": 1.5},
+    ],
+)
+def test_an_impossible_order_is_refused(change: dict[str, Any]) -> None:
+    settings: dict[str, Any] = {"n_images": 4, "batch_size": 4, "steps": range(3), "seed": 0}
+    with pytest.raises(ValueError, match=r"must|needs"):
+        BatchOrder(**settings | change)

@@ -1,0 +1,609 @@
+"""The promises of Algorithm 1 as a sampler: generations, no repeats, resuming, queued trials."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from msnas_optuna.cost import EncoderCost
+from msnas_optuna.samplers import MSNASSampler, SpaceExhaustedError
+from msnas_optuna.samplers.history import Record, Schedule, top
+from msnas_optuna.spaces.lattice import Lattice
+from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
+from msnas_optuna.storage import GENERATION, ORIGIN, open_storage, read_plan, repeat_of, write_plan
+
+SPACE = MSNASSpace(7)
+COST = EncoderCost("basic", 32, (128, 128), 32)
+TARGET = COST.total(SPACE.fpn_like())
+LATTICE = Lattice(SPACE, COST, window=(int(0.99 * TARGET), int(1.01 * TARGET)))
+DISTRIBUTIONS = SPACE.distributions
+SMALL = {"population_size": 8, "n_children": 6, "n_random": 2}
+
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def objective(trial: optuna.Trial) -> float:
+    values = [trial._suggest(name, d) for name, d in DISTRIBUTIONS.items()]
+    return float(sum(math.sin(i * v) for i, v in enumerate(values, start=1)))
+
+
+def new_study(*, seed: int | None = 0, storage: Any = None, **settings: Any) -> Study:
+    sampler = MSNASSampler(LATTICE, seed=seed, **(SMALL | settings))
+    return optuna.create_study(
+        direction="maximize",
+        sampler=sampler,
+        storage=storage,
+        study_name="study",
+        load_if_exists=True,
+    )
+
+
+def architecture(trial: FrozenTrial) -> Architecture:
+    return SPACE.decode(trial.params)
+
+
+def proposals(study: Study) -> dict[int, tuple[Any, ...]]:
+    """What each slot proposed, by slot, without the numbers of trials."""
+    found = {}
+    for trial in study.trials:
+        plan = read_plan(trial)
+        if plan is not None:
+            found[plan.slot] = (dict(plan.params), plan.generation, plan.origin, plan.repeat)
+    return found
+
+
+# Generations
+
+
+def test_slots_fill_generations_with_the_random_children_first() -> None:
+    study = new_study()
+    study.optimize(objective, n_trials=8 + 3 * 8)
+    assert [t.user_attrs[GENERATION] for t in study.trials] == [
+        *[0] * 8, *[1] * 8, *[2] * 8, *[3] * 8
+    ]  # fmt: skip
+    origins = [t.user_attrs[ORIGIN] for t in study.trials]
+    assert set(origins[:8]) == {"random"}
+    for start in (8, 16, 24):
+        assert origins[start : start + 2] == ["random", "random"]
+        assert "random" not in origins[start + 2 : start + 8]
+
+
+def test_every_proposal_is_feasible_and_new_and_python_scalars_are_stored() -> None:
+    study = new_study()
+    study.optimize(objective, n_trials=80)
+    proposed = [architecture(trial) for trial in study.trials]
+    assert all(LATTICE.violation(a) is None for a in proposed)
+    assert len(set(proposed)) == 80
+    assert {type(v) for t in study.trials for v in t.params.values()} == {float, int}
+
+
+@pytest.mark.parametrize("operators", ["exact", "rejection"])
+def test_all_four_operators_contribute(operators: Any) -> None:
+    study = new_study(operators=operators, population_size=20, n_children=20)
+    study.optimize(objective, n_trials=150)
+    assert set(Counter(t.user_attrs[ORIGIN] for t in study.trials)) == {
+        "random",
+        "crossover_encoder",
+        "mutate_encoder",
+        "crossover_feature_strides",
+        "mutate_feature_strides",
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "origins"),
+    [
+        ({"mutation_probability": 1, "encoder_probability": 1}, {"mutate_encoder"}),
+        ({"mutation_probability": 0, "encoder_probability": 1}, {"crossover_encoder"}),
+        ({"mutation_probability": 1, "encoder_probability": 0}, {"mutate_feature_strides"}),
+        ({"mutation_probability": 0, "encoder_probability": 0}, {"crossover_feature_strides"}),
+    ],
+)
+def test_probabilities_choose_the_operator(settings: Any, origins: set[str]) -> None:
+    study = new_study(n_random=0, population_size=16, **settings)
+    study.optimize(objective, n_trials=40)
+    assert {t.user_attrs[ORIGIN] for t in study.trials[16:]} - {"random"} == origins
+
+
+def test_parents_are_the_best_of_all_earlier_generations() -> None:
+    study = new_study()
+    study.optimize(objective, n_trials=40)
+    for trial in study.trials[8:]:
+        generation = trial.user_attrs[GENERATION]
+        earlier = [t for t in study.trials if t.user_attrs[GENERATION] < generation]
+        best = {t.number for t in sorted(earlier, key=lambda t: -t.value)[:8]}
+        plan = read_plan(trial)
+        assert plan is not None
+        assert set(plan.parents) <= best
+        assert {t.number for t in study.sampler.select_parent(study, generation)} == best
+
+
+def test_the_population_improves_on_random_search() -> None:
+    study = new_study(population_size=16, n_children=8, n_random=3)
+    study.optimize(objective, n_trials=120)
+    values = [t.value for t in study.trials]
+    assert np.mean(values[-30:]) > np.mean(values[:16])
+
+
+def test_trials_that_cannot_be_parents_are_passed_over() -> None:
+    study = new_study()
+    study.optimize(objective, n_trials=8)
+    good = study.trials[0].params
+    kept = {t.number for t in study.trials}
+    rng = np.random.default_rng(0)
+    others = [SPACE.encode(LATTICE.sample(rng)) for _ in range(3)]
+    outside = SPACE.encode(Architecture((1, 1, 1, 1, 1, 1, 2), (4, 4, 4, 4, 8)))
+    for params, value, constraints, state in [
+        (others[0], math.inf, {}, TrialState.COMPLETE),
+        (others[1], 99.0, {"memory": 1.0}, TrialState.COMPLETE),
+        (outside, 99.0, {}, TrialState.COMPLETE),
+        (good, None, {}, TrialState.FAIL),
+    ]:
+        study.add_trial(
+            create_trial(
+                params=params,
+                distributions=DISTRIBUTIONS,
+                value=value,
+                state=state,
+                constraints=constraints,
+            )
+        )
+    assert {t.number for t in study.sampler.select_parent(study, 1)} == kept
+
+
+def test_a_trial_of_another_sampler_may_be_a_parent() -> None:
+    study = new_study()
+    study.optimize(objective, n_trials=8)
+    new = next(a for a in map(LATTICE.at, range(297)) if a not in map(architecture, study.trials))
+    study.add_trial(
+        create_trial(params=SPACE.encode(new), distributions=DISTRIBUTIONS, value=99.0)
+    )
+    assert study.sampler.select_parent(study, 1)[0].number == 8
+    assert study.sampler.get_trial_generation(study, study.trials[8]) == 0
+    study.optimize(objective, n_trials=1)
+    assert study.trials[9].user_attrs[GENERATION] == 1
+
+
+def test_schedule_of_the_paper() -> None:
+    schedule = Schedule(population_size=50, n_children=50, n_random=10)
+    slots = {g: [s for s in range(300) if schedule.generation(s) == g] for g in range(4)}
+    assert {g: len(s) for g, s in slots.items()} == {0: 50, 1: 60, 2: 60, 3: 60}
+    assert [s for s in slots[2] if schedule.is_random(s)] == slots[2][:10]
+
+
+def record(number: int, *loss: float) -> Record:
+    trial = create_trial(value=0.0)
+    return Record(trial, number, number, 0, retry=False, architecture=None, loss=loss)
+
+
+def test_earlier_slots_win_ties() -> None:
+    records = [record(3, 1.0), record(1, 1.0), record(2, 0.0), record(0, 1.0)]
+    assert [r.number for r in top(records, 3)] == [2, 0, 1]
+
+
+def test_several_objectives_are_ranked_by_fronts_then_by_crowding() -> None:
+    front = [record(0, 0, 4), record(1, 1.9, 1.9), record(2, 2, 1.8), record(3, 4, 0)]
+    dominated = [record(4, 5, 5), record(5, 2.5, 2.5)]
+    best = [r.number for r in top(front + dominated, 5)]
+    assert set(best[:2]) == {0, 3}  # the ends of the front
+    assert set(best[2:4]) == {1, 2}
+    assert best[4] == 5
+
+
+def test_two_objectives() -> None:
+    study = optuna.create_study(
+        directions=["maximize", "minimize"], sampler=MSNASSampler(LATTICE, seed=0, **SMALL)
+    )
+    study.optimize(lambda trial: (objective(trial), trial.params["stride_01"]), n_trials=40)
+    front = {t.number for t in study.best_trials}
+    parents = [t.number for t in study.sampler.select_parent(study, 9)]
+    assert len(parents) == 8
+    assert set(parents) <= front or front <= set(parents)
+
+
+# Noise
+
+
+NOISY = {"n_reevaluated": 3}
+
+
+def noisy(trial: optuna.Trial) -> float:
+    noise = np.random.default_rng([repeat_of(trial), *map(int, map(hash, trial.params.values()))])
+    return objective(trial) + float(noise.normal())
+
+
+def measurements(study: Study) -> dict[Architecture, list[FrozenTrial]]:
+    found: dict[Architecture, list[FrozenTrial]] = {}
+    for trial in study.trials:
+        found.setdefault(architecture(trial), []).append(trial)
+    return found
+
+
+def test_slots_after_the_random_children_measure_the_best_again() -> None:
+    study = new_study(**NOISY)
+    study.optimize(noisy, n_trials=8 + 4 * 11)
+    origins = [t.user_attrs[ORIGIN] for t in study.trials]
+    again = [i for i, origin in enumerate(origins) if origin == "reevaluated"]
+    assert again == [start + i for start in (8, 19, 30, 41) for i in (2, 3, 4)]
+    assert [t.user_attrs[GENERATION] for t in study.trials[8:19]] == [1] * 11
+    fresh = [architecture(t) for i, t in enumerate(study.trials) if i not in again]
+    assert len(set(fresh)) == len(fresh)
+    assert {architecture(study.trials[i]) for i in again} <= set(fresh)
+
+
+def test_each_measurement_of_an_architecture_has_a_number_of_its_own() -> None:
+    study = new_study(**NOISY)
+    study.optimize(noisy, n_trials=100)
+    repeated = [trials for trials in measurements(study).values() if len(trials) > 1]
+    assert repeated
+    for trials in repeated:
+        assert [read_plan(t).repeat for t in trials] == list(range(len(trials)))
+        assert len({t.value for t in trials}) == len(trials)
+        assert {read_plan(t).parents for t in trials[1:]} == {(trials[0].number,)}
+
+
+def test_parents_are_ranked_by_the_mean_of_their_measurements() -> None:
+    study = new_study(**NOISY)
+    study.optimize(noisy, n_trials=100)
+    means = {a: np.mean([t.value for t in ts]) for a, ts in measurements(study).items()}
+    best = sorted(means, key=lambda a: -means[a])[:8]
+    assert [architecture(t) for t in study.sampler.select_parent(study, 99)] == best
+
+
+def test_the_least_measured_of_the_best_is_next() -> None:
+    study = new_study(n_reevaluated=2)
+    study.optimize(objective, n_trials=8)  # no noise: the best stay the best
+    first, second = study.sampler.select_parent(study, 1)[:2]
+    study.optimize(objective, n_trials=4)
+    assert [t.params for t in study.trials[10:12]] == [first.params, second.params]
+
+
+def test_several_objectives_spread_the_measurements_over_the_population() -> None:
+    study = optuna.create_study(
+        directions=["maximize", "minimize"],
+        sampler=MSNASSampler(LATTICE, seed=0, n_reevaluated=3, **SMALL),
+    )
+    study.optimize(lambda trial: (noisy(trial), trial.params["stride_01"]), n_trials=8 + 11)
+    assert len({architecture(t) for t in study.trials[10:13]}) == 3
+
+
+def test_a_space_without_anything_new_is_measured_again() -> None:
+    study = new_study(**NOISY)
+    study.optimize(noisy, n_trials=450)
+    assert len(measurements(study)) == 297
+    assert all(t.state == TrialState.COMPLETE for t in study.trials)
+
+
+def test_equal_trials_of_another_sampler_are_counted() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler())
+    repeats = []
+
+    def count(trial: optuna.Trial) -> float:
+        objective(trial)
+        repeats.append(repeat_of(trial))
+        return 0.0
+
+    for index in (3, 3, 4, 3):
+        study.enqueue_trial(SPACE.encode(LATTICE.at(index)))
+    study.optimize(count, n_trials=4)
+    assert repeats == [0, 1, 0, 2]
+
+
+def test_a_queued_architecture_may_be_measured_again() -> None:
+    study = new_study()
+    for _ in range(3):
+        study.enqueue_trial(SPACE.encode(LATTICE.at(3)))
+    study.optimize(objective, n_trials=3)
+    assert [read_plan(t).repeat for t in study.trials] == [0, 1, 2]
+
+
+# No repeats
+
+
+def test_every_architecture_is_proposed_once_then_the_study_ends_with_a_clear_error() -> None:
+    study = new_study()
+    study.optimize(objective, n_trials=297)
+    assert len({architecture(t) for t in study.trials}) == 297
+    with pytest.raises(SpaceExhaustedError, match=r"all 297 feasible .* widen the FLOPs window"):
+        study.optimize(objective, n_trials=1)
+    assert study.trials[-1].state == TrialState.FAIL
+
+
+def test_failed_running_and_waiting_trials_are_not_proposed_again() -> None:
+    study = new_study()
+    running = study.ask(DISTRIBUTIONS)
+    failed = study.ask(DISTRIBUTIONS)
+    study.tell(failed, state=TrialState.FAIL)
+    planned = study.ask()  # has a plan, but no parameter yet
+    added = create_trial(
+        params=SPACE.encode(LATTICE.at(0)), distributions=DISTRIBUTIONS, state=TrialState.PRUNED
+    )
+    study.add_trial(added)
+    study.optimize(objective, n_trials=297 - 4)
+    everything = {architecture(t) for t in study.trials if t.params}
+    plan = read_plan(study.trials[planned.number])
+    assert plan is not None
+    assert len(everything) == 296
+    assert SPACE.decode(plan.params) not in everything
+    assert running.number == 0
+
+
+class Racing(Lattice):
+    """Another worker proposes the same architecture between our reading and our writing."""
+
+    study: Study | None = None
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        drawn = super().sample(rng)
+        if self.study is not None:
+            study, self.study = self.study, None
+            params = SPACE.encode(drawn)
+            waiting = create_trial(
+                params=params, distributions=DISTRIBUTIONS, state=TrialState.WAITING
+            )
+            study.add_trial(waiting)
+        return drawn
+
+
+def test_a_worker_that_finds_its_architecture_taken_plans_again() -> None:
+    racing = Racing(SPACE, COST, window=LATTICE.window)
+    study = optuna.create_study(sampler=MSNASSampler(racing, seed=0, **SMALL))
+    racing.study = study
+    trial = study.ask(DISTRIBUTIONS)
+    assert trial.params != study.trials[1].params
+    assert LATTICE.violation(SPACE.decode(trial.params)) is None
+
+
+WORKER = """
+import sys
+sys.path[:0] = ['tests/samplers', '.']
+from test_msnas_sampler import new_study, objective
+from msnas_optuna.storage import open_storage
+study = new_study(storage=open_storage(sys.argv[1]), n_reevaluated=int(sys.argv[2]))
+study.optimize(objective, n_trials=15)
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_processes_with_one_seed_share_a_study_without_repeats(kind: str, tmp_path: Path) -> None:
+    url = f"{kind}:///{tmp_path}/study.db"
+    workers = [subprocess.Popen([sys.executable, "-c", WORKER, url, "0"]) for _ in range(4)]
+    assert [worker.wait() for worker in workers] == [0] * 4
+    trials = new_study(storage=open_storage(url)).trials
+    assert Counter(t.user_attrs[GENERATION] for t in trials) == dict.fromkeys(range(7), 8) | {7: 4}
+    assert len({architecture(t) for t in trials}) == 60
+
+
+def test_processes_number_the_measurements_that_they_share(tmp_path: Path) -> None:
+    url = f"journal:///{tmp_path}/study.log"
+    workers = [subprocess.Popen([sys.executable, "-c", WORKER, url, "8"]) for _ in range(4)]
+    assert [worker.wait() for worker in workers] == [0] * 4
+    study = new_study(storage=open_storage(url), n_reevaluated=8)
+    assert Counter(t.user_attrs[GENERATION] for t in study.trials) == {
+        0: 8,
+        1: 16,
+        2: 16,
+        3: 16,
+        4: 4,
+    }
+    for trials in measurements(study).values():
+        repeats = [read_plan(t).repeat for t in trials]
+        assert len(set(repeats)) == len(repeats)
+        assert [t.user_attrs[ORIGIN] == "reevaluated" for t in trials].count(False) == 1
+
+
+# Resuming
+
+
+@pytest.mark.parametrize("settings", [{}, NOISY], ids=["once", "reevaluated"])
+def test_a_resumed_study_proposes_what_an_uninterrupted_one_does(settings: Any) -> None:
+    whole = new_study(**settings)
+    whole.optimize(noisy, n_trials=45)
+    storage = optuna.storages.InMemoryStorage()
+    for n_trials in (5, 1, 20, 19):
+        new_study(storage=storage, **settings).optimize(noisy, n_trials=n_trials)
+    assert proposals(new_study(storage=storage)) == proposals(whole)
+
+
+@pytest.mark.parametrize("settings", [{}, NOISY], ids=["once", "reevaluated"])
+@pytest.mark.parametrize("killed_at", [3, 12, 20])
+@pytest.mark.parametrize("suggested", [0, 5, 12])
+def test_a_killed_and_repeated_trial_changes_no_later_proposal(
+    killed_at: int, suggested: int, settings: Any
+) -> None:
+    whole = new_study(**settings)
+    whole.optimize(objective, n_trials=40)
+    storage = optuna.storages.InMemoryStorage()
+    study = new_study(storage=storage, **settings)
+    study.optimize(objective, n_trials=killed_at)
+    killed = study.ask()
+    for name, distribution in list(DISTRIBUTIONS.items())[:suggested]:
+        killed._suggest(name, distribution)
+    study.tell(killed, state=TrialState.FAIL)
+    RetryHeartbeatStaleTrialCallback(max_retry=2)(study, study.trials[-1])
+    resumed = new_study(storage=storage, **settings)
+    resumed.optimize(objective, n_trials=40 - killed_at)
+    assert proposals(resumed) == proposals(whole)
+    assert resumed.trials[killed_at + 1].params == whole.trials[killed_at].params
+    values = [t.value for t in resumed.trials if t.state == TrialState.COMPLETE]
+    assert values == [t.value for t in whole.trials]
+
+
+def test_a_trial_that_died_before_its_plan_is_planned_by_its_repetition() -> None:
+    whole = new_study()
+    whole.optimize(objective, n_trials=30)
+    study = new_study()
+    study.optimize(objective, n_trials=12)
+    lost = study._storage.create_new_trial(study._study_id)
+    study._storage.set_trial_state_values(lost, state=TrialState.FAIL)
+    RetryHeartbeatStaleTrialCallback()(study, study.trials[-1])
+    study.optimize(objective, n_trials=18)
+    assert proposals(study) == proposals(whole)
+
+
+def test_one_sampler_may_serve_several_studies() -> None:
+    sampler = MSNASSampler(LATTICE, seed=0, **SMALL)
+    directions = ["maximize", "minimize"]
+    studies = [optuna.create_study(direction=d, sampler=sampler) for d in directions]
+    for _ in range(20):
+        for study in studies:
+            study.optimize(objective, n_trials=1)
+    for study, direction in zip(studies, directions, strict=True):
+        whole = optuna.create_study(
+            direction=direction, sampler=MSNASSampler(LATTICE, seed=0, **SMALL)
+        )
+        whole.optimize(objective, n_trials=20)
+        assert proposals(study) == proposals(whole)
+
+
+def test_a_pickled_sampler_goes_on() -> None:
+    study, whole = new_study(), new_study()
+    whole.optimize(objective, n_trials=30)
+    study.optimize(objective, n_trials=15)
+    study.sampler = pickle.loads(pickle.dumps(study.sampler))
+    study.optimize(objective, n_trials=15)
+    assert proposals(study) == proposals(whole)
+
+
+# Queued trials
+
+
+def test_a_queued_architecture_is_evaluated_as_it_is_and_never_proposed() -> None:
+    study = new_study()
+    study.enqueue_trial({n: int(v) if v != 0.5 else v for n, v in
+                         SPACE.encode(LATTICE.at(5)).items()})  # fmt: skip
+    study.add_trial(
+        create_trial(
+            params=SPACE.encode(LATTICE.at(7)),
+            distributions=DISTRIBUTIONS,
+            state=TrialState.WAITING,
+        )
+    )
+    study.optimize(objective, n_trials=297)
+    assert [architecture(t) for t in study.trials[:2]] == [LATTICE.at(5), LATTICE.at(7)]
+    assert [t.user_attrs[ORIGIN] for t in study.trials[:3]] == ["queued", "queued", "random"]
+    assert len({architecture(t) for t in study.trials}) == 297
+
+
+def test_open_parameters_of_a_queued_trial_are_drawn_to_fit() -> None:
+    study = new_study()
+    for first in (1.0, 2.0):
+        study.enqueue_trial({"stride_01": first, "feature_stride_1": 8})
+    study.optimize(objective, n_trials=2)
+    for trial, first in zip(study.trials, (1.0, 2.0), strict=True):
+        assert (trial.params["stride_01"], trial.params["feature_stride_1"]) == (first, 8)
+        assert LATTICE.violation(architecture(trial)) is None
+        assert trial.user_attrs[ORIGIN] == "queued"
+
+
+@pytest.mark.parametrize("fixed", [{"stride_01": 0.5}, None])
+def test_a_queued_architecture_outside_the_set_is_left_to_the_objective(fixed: Any) -> None:
+    study = new_study()
+    params = fixed or SPACE.encode(Architecture((0.5,) * 7, (4, 4, 4, 4, 8)))
+    study.enqueue_trial(params)
+    trial = study.ask(DISTRIBUTIONS)
+    assert trial.params.items() >= params.items()
+    study.tell(trial, state=TrialState.FAIL)
+    study.optimize(objective, n_trials=10)
+    assert all(LATTICE.violation(architecture(t)) is None for t in study.trials[1:])
+
+
+def test_a_retry_is_taken_over_by_the_process_that_runs_it() -> None:
+    study = new_study()
+    trial = study.ask()
+    plan = read_plan(study.trials[0])
+    assert plan is not None
+    study.tell(trial, state=TrialState.FAIL)
+    RetryHeartbeatStaleTrialCallback()(study, study.trials[0])
+    study.ask()
+    again = read_plan(study.trials[1])
+    assert again is not None
+    assert (again.worker.trial, again.slot, again.params) == (1, 0, plan.params)
+
+
+# Settings and errors
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"population_size": 0}, "population_size must be a whole number of at least 1, got 0"),
+        ({"n_children": -1}, "n_children .* at least 0, got -1"),
+        ({"n_random": 1.5}, "n_random must be a whole number of at least 0, got 1.5"),
+        ({"n_reevaluated": -1}, "n_reevaluated .* at least 0, got -1"),
+        ({"n_children": 0, "n_random": 0}, r"n_children \+ n_random .* at least 1, got 0"),
+        ({"window": 0}, "window .* at least 1, got 0"),
+        ({"max_attempts": 0}, "max_attempts .* at least 1, got 0"),
+        ({"mutation_probability": 1.5}, r"mutation_probability must lie in 0\.\.1, got 1.5"),
+        ({"encoder_probability": -1}, r"encoder_probability must lie in 0\.\.1, got -1"),
+        ({"gene_probability": math.nan}, r"gene_probability must lie in 0\.\.1, got nan"),
+        ({"operators": "magic"}, "operators must be 'exact' or 'rejection', got 'magic'"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MSNASSampler(LATTICE, **settings)
+
+
+class Plain:
+    """A feasible set without conditional draws."""
+
+    space = SPACE
+    count = staticmethod(LATTICE.count)
+    sample = staticmethod(LATTICE.sample)
+    violation = staticmethod(LATTICE.violation)
+
+
+def test_a_set_without_conditional_draws_needs_the_rejecting_operators() -> None:
+    with pytest.raises(ValueError, match="operators='rejection'"):
+        MSNASSampler(Plain())
+    study = optuna.create_study(sampler=MSNASSampler(Plain(), operators="rejection", **SMALL))
+    study.enqueue_trial({"stride_01": 2.0})
+    study.optimize(objective, n_trials=40)
+    assert study.trials[0].params["stride_01"] == 2.0
+    assert len({architecture(t) for t in study.trials}) == 40
+
+
+class Broken(Lattice):
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        raise OSError("no entropy")
+
+
+def test_an_error_while_planning_leaves_no_running_trial() -> None:
+    broken = Broken(SPACE, COST, window=LATTICE.window)
+    study = optuna.create_study(sampler=MSNASSampler(broken, **SMALL))
+    with pytest.raises(OSError, match="no entropy"):
+        study.ask()
+    assert [t.state for t in study.trials] == [TrialState.FAIL]
+
+
+def test_a_damaged_plan_is_named() -> None:
+    study = new_study()
+    trial = study.ask()
+    study._storage.set_trial_system_attr(trial._trial_id, "msnas:plan", {"params": {}})
+    with pytest.raises(ValueError, match="msnas:plan must hold a plan"):
+        study.ask()
+
+
+def test_plan_round_trip() -> None:
+    study = new_study()
+    study.ask()
+    plan = read_plan(study.trials[0])
+    assert plan is not None
+    write_plan(study, study.trials[0], plan)
+    assert read_plan(study.trials[0]) == plan

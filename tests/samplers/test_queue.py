@@ -1,0 +1,149 @@
+"""Architectures that are queued by name, notation or value."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from msnas_optuna import PUBLISHED, MSNASSampler, queue_architectures
+from msnas_optuna.cost import EncoderCost
+from msnas_optuna.samplers.queue import resolve_architectures
+from msnas_optuna.spaces.base import InvalidArchitectureError
+from msnas_optuna.spaces.lattice import Lattice
+from msnas_optuna.spaces.msnas import MSNASSpace
+from msnas_optuna.spaces.published import PRESETS, resolve_architecture
+from msnas_optuna.storage import ORIGIN, recover_lost_trials
+
+SPACE, COST = MSNASSpace(13), EncoderCost.from_preset("r18")
+TARGET = PRESETS["r18"].target_gflops * 1e9
+LATTICE = Lattice(SPACE, COST, window=(math.ceil(0.99 * TARGET), math.floor(1.01 * TARGET)))
+INSIDE = [name for name in PUBLISHED if name.startswith("r18-")
+          and LATTICE.violation(PUBLISHED[name].architecture) is None]  # fmt: skip
+
+
+def objective(trial: optuna.Trial) -> float:
+    return float(sum(trial._suggest(n, d) for n, d in SPACE.distributions.items()))
+
+
+def new_study() -> optuna.Study:
+    sampler = MSNASSampler(LATTICE, population_size=6, n_children=4, n_random=1, seed=0)
+    return optuna.create_study(direction="maximize", sampler=sampler)
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith("r18")])
+def test_names_and_texts_mean_the_same(name: str) -> None:
+    architecture = PUBLISHED[name].architecture
+    assert resolve_architecture(name, SPACE) == architecture
+    assert resolve_architecture(str(architecture), SPACE) == architecture
+
+
+@pytest.mark.parametrize("n_blocks", range(3, 33))
+def test_the_hand_made_path_has_a_name_in_every_space(n_blocks: int) -> None:
+    space = MSNASSpace(n_blocks)
+    assert resolve_architectures(["fpn-like"], space) == [space.fpn_like()]
+
+
+def test_queued_architectures_come_first_and_join_the_population() -> None:
+    study = new_study()
+    literal = str(LATTICE.at(3))
+    given = [*INSIDE, literal, LATTICE.at(4), LATTICE.at(3)]
+    assert queue_architectures(study, SPACE, given, feasible=LATTICE) == len(INSIDE) + 2
+    study.optimize(objective, n_trials=30)
+    found = [SPACE.decode(t.params) for t in study.trials]
+    assert found[: len(INSIDE) + 2] == [
+        *(PUBLISHED[name].architecture for name in INSIDE), LATTICE.at(3), LATTICE.at(4)
+    ]  # fmt: skip
+    assert len(set(found)) == 30
+    origins = [t.user_attrs[ORIGIN] for t in study.trials]
+    assert origins.count("queued") == len(INSIDE) + 2
+    parents = {t.number for t in study.sampler.select_parent(study, 1)}
+    assert parents & set(range(len(INSIDE) + 2))
+
+
+def test_a_resumed_study_with_seeds_proposes_what_an_uninterrupted_one_does() -> None:
+    def run(study: optuna.Study, n_trials: int) -> None:
+        queue_architectures(study, SPACE, [*INSIDE, LATTICE.at(3)], feasible=LATTICE)
+        study.optimize(objective, n_trials=n_trials)
+
+    def reevaluating(storage: optuna.storages.BaseStorage | None = None) -> optuna.Study:
+        sampler = MSNASSampler(
+            LATTICE, population_size=6, n_children=4, n_random=1, n_reevaluated=2, seed=0
+        )
+        return optuna.create_study(
+            direction="maximize", sampler=sampler, storage=storage,
+            study_name="study", load_if_exists=True,
+        )  # fmt: skip
+
+    whole, storage = reevaluating(), optuna.storages.InMemoryStorage()
+    run(whole, 32)
+    for n_trials in (1, 7, 4, 20):
+        run(reevaluating(storage), n_trials)
+    resumed = reevaluating(storage)
+    assert [t.params for t in resumed.trials] == [t.params for t in whole.trials]
+    assert "reevaluated" in [t.user_attrs[ORIGIN] for t in whole.trials]
+
+
+def test_what_the_study_holds_is_not_queued_again() -> None:
+    study = new_study()
+    assert queue_architectures(study, SPACE, [LATTICE.at(0), LATTICE.at(1)]) == 2
+    assert queue_architectures(study, SPACE, [LATTICE.at(1), LATTICE.at(2)]) == 1
+    running, waiting = study.ask(), study.ask()  # have a plan, but no parameter yet
+    study.tell(running, state=TrialState.FAIL)
+    every = [LATTICE.at(i) for i in range(3)]
+    assert queue_architectures(study, SPACE, every) == 0
+    assert queue_architectures(study, SPACE, every, retry_failed=True) == 1
+    assert waiting.number == 1
+
+
+def test_of_two_workers_the_later_one_withdraws_its_doubles(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = new_study()
+    add_trial = study.add_trial
+
+    def race(trial: optuna.trial.FrozenTrial) -> None:
+        monkeypatch.setattr(study, "add_trial", add_trial)
+        add_trial(trial)  # the other worker's
+        add_trial(trial)
+
+    monkeypatch.setattr(study, "add_trial", race)
+    queue_architectures(study, SPACE, [LATTICE.at(0)])
+    assert [t.state for t in study.trials] == [TrialState.WAITING, TrialState.FAIL]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("r18-9", "no architecture is called 'r18-9'; give one of r18-1, .* fpn-like, or strides"),
+        ("r34-1", "'r34-1' is none of the study's: the space has 13 blocks, .* 21 strides"),
+        ("1 2 | 8", r"'1 2 \| 8' is none of the study's: the space has 13 blocks"),
+        ("1 2 | a", "an architecture reads"),
+        (
+            "1 1 1 1 1 1 1 1 1 1 1 1 2 | 4 4 4 4 8",
+            r"'1 1 .*' cannot be queued: .* GFLOPs lie outside the window 143.*146.* GFLOPs",
+        ),
+    ],
+)
+def test_what_the_study_may_not_evaluate_is_refused_by_name(name: str, message: str) -> None:
+    study = new_study()
+    with pytest.raises(InvalidArchitectureError, match=message):
+        queue_architectures(study, SPACE, [LATTICE.at(0), name], feasible=LATTICE)
+    assert not study.trials
+
+
+def test_a_queued_trial_whose_process_died_before_its_plan_is_evaluated_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study, architecture = new_study(), PUBLISHED[INSIDE[0]].architecture
+    queue_architectures(study, SPACE, [architecture])
+    (waiting,) = study.get_trials(deepcopy=False)
+    study._storage.set_trial_state_values(waiting._trial_id, state=TrialState.RUNNING)
+    assert recover_lost_trials(study) == []  # it may be alive and about to write its plan
+    monkeypatch.setattr("msnas_optuna.storage._UNPLANNED_GRACE", timedelta(0))
+    assert recover_lost_trials(study) == [0]
+    assert [t.state for t in study.get_trials()] == [TrialState.FAIL, TrialState.WAITING]
+    assert SPACE.decode(study.get_trials()[1].params) == architecture
