@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from msnas_optuna.processes import started
+
 FORMAT = 1
 _TEMPORARY = ".tmp"
 
@@ -58,12 +60,8 @@ def _remove_leftovers(path: Path) -> None:
     """Removes what killed processes were writing when they died."""
     for leftover in path.parent.glob(f".{path.name}.*{_TEMPORARY}"):
         pid = leftover.name.removesuffix(_TEMPORARY).rpartition(".")[2]
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
+        if pid.isdecimal() and started(int(pid)) is None:
             leftover.unlink(missing_ok=True)
-        except (ValueError, OSError):
-            continue
 
 
 def load_checkpoint(path: Path, *, fingerprint: Mapping[str, Any]) -> dict[str, Any]:

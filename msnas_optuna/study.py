@@ -23,6 +23,7 @@ from torch import Tensor
 from msnas_optuna.checkpoint import CheckpointError, load_checkpoint
 from msnas_optuna.data.coco import CocoDetection, DataError
 from msnas_optuna.data.transforms import Batch, Resized
+from msnas_optuna.interrupts import deferred_interrupts
 from msnas_optuna.metrics import METRICS, MetricName
 from msnas_optuna.models import Detector, MSNASEncoder
 from msnas_optuna.objectives import Bench, OneShotObjective, StandaloneObjective
@@ -424,7 +425,8 @@ class Experiment:
 
         def guarded(trial: optuna.Trial) -> float | Sequence[float]:
             try:
-                return objective(trial)
+                with interrupts.allowed():
+                    return objective(trial)
             except FAILURES as failure:
                 trial.set_user_attr(ERROR, str(failure))
                 warnings.warn(f"trial {trial.number} failed: {failure}", stacklevel=2)
@@ -443,7 +445,8 @@ class Experiment:
         while (settled := finished_slots(study)) < wanted:
             if claimed_slots(study) < wanted:  # one by one: other workers may share the study
                 try:
-                    study.optimize(guarded, n_trials=1, catch=FAILURES, callbacks=[tell])
+                    with deferred_interrupts() as interrupts:  # Optuna's bookkeeping is not safe
+                        study.optimize(guarded, n_trials=1, catch=FAILURES, callbacks=[tell])
                 except SpaceExhaustedError:  # other workers have taken what was left
                     break
                 continue

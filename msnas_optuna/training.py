@@ -10,14 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -25,6 +21,7 @@ from torch import Tensor, nn
 
 from msnas_optuna.checkpoint import load_checkpoint, save_checkpoint
 from msnas_optuna.data.transforms import Batch
+from msnas_optuna.interrupts import deferred_interrupts
 from msnas_optuna.models.detector import Detector
 from msnas_optuna.recipe import Recipe
 from msnas_optuna.spaces.msnas import Architecture
@@ -126,7 +123,7 @@ def train(
                 on_step(run.step, run.losses[-1] if run.losses else math.nan)
         upcoming = batches(range(run.step, recipe.steps))
         saved = time.monotonic()
-        with _deferred_interrupts() as interrupts:
+        with deferred_interrupts() as interrupts:
             for batch in upcoming:
                 path = None if sample_path is None else sample_path(run.step)
                 loss = _loss(model, batch.to(device), path=path, precision=precision)
@@ -210,36 +207,6 @@ def recalibrate(
             _loss(model, batch.to(device), path=None, precision=precision)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-
-
-@contextlib.contextmanager
-def _deferred_interrupts() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM, so that a step is finished and saved; a second one stops.
-
-    Other threads than the main one receive no signals: there the list stays empty.
-    """
-    received: list[int] = []
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        if len(received) > 1:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number, handler in handlers.items():
-        if callable(handler):  # an ignored or foreign handler stays
-            signal.signal(number, remember)
-    try:
-        yield received
-    finally:
-        for number, handler in handlers.items():
-            if callable(handler):
-                signal.signal(number, handler)
-        if len(received) == 1 and sys.exc_info()[0] is None:
-            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from msnas_optuna.cli import app, shipped_study
+from msnas_optuna.cli import app
+from msnas_optuna.cli.search import shipped_study
 from msnas_optuna.cost import EncoderCost, fpn_baseline
 from msnas_optuna.spaces.published import PUBLISHED
 from msnas_optuna.study import Experiment
@@ -213,7 +214,7 @@ def test_results_of_a_study_that_has_not_begun(tiny):
 
 def test_quickstart_runs_the_shipped_study(tmp_path, monkeypatch, tiny):
     """The verb itself, on the tiny study: the shipped one takes minutes."""
-    monkeypatch.setattr("msnas_optuna.cli.shipped_study", lambda name: tiny)
+    monkeypatch.setattr("msnas_optuna.cli.search.shipped_study", lambda name: tiny)
     output = msnas("quickstart", "--dir", tmp_path / "quick").stdout
     assert (tmp_path / "quick" / "quickstart.toml").read_text() == tiny.read_text()
     url = f"sqlite:///{tmp_path / 'quick' / 'study.db'}"

@@ -143,7 +143,7 @@ def test_a_queued_trial_whose_process_died_before_its_plan_is_evaluated_again(
     (waiting,) = study.get_trials(deepcopy=False)
     study._storage.set_trial_state_values(waiting._trial_id, state=TrialState.RUNNING)
     assert recover_lost_trials(study) == []  # it may be alive and about to write its plan
-    monkeypatch.setattr("msnas_optuna.storage._UNPLANNED_GRACE", timedelta(0))
+    monkeypatch.setattr("msnas_optuna.storage.recovery._UNPLANNED_GRACE", timedelta(0))
     assert recover_lost_trials(study) == [0]
     assert [t.state for t in study.get_trials()] == [TrialState.FAIL, TrialState.WAITING]
     assert SPACE.decode(study.get_trials()[1].params) == architecture

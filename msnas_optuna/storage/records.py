@@ -1,0 +1,224 @@
+"""What the package stores in a study: the name of every key, plans and records.
+
+A study lives in its storage alone: the plan of each trial, the configuration of the study, what
+an interruption left behind. Keys are fixed names, never derived from a class, so that renaming a
+class orphans no stored study.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Final
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial
+
+from msnas_optuna.processes import host, started, started_once
+
+PLAN: Final = "msnas:plan"
+"""Trial system attribute: the `Plan` of the trial."""
+
+INTERRUPTED: Final = "msnas:interrupted"
+"""Trial system attribute: the number of the trial that the user stopped."""
+
+CONFIG: Final = "msnas:config"
+"""Study user attribute: the configuration that the study was created with."""
+
+GENERATION: Final = "generation"
+"""Trial user attribute, for tables and figures: the generation as an integer."""
+
+ORIGIN: Final = "origin"
+"""Trial user attribute, for tables and figures: how the architecture came about."""
+
+ERROR: Final = "error"
+"""Trial user attribute: why the evaluation of the architecture failed."""
+
+QUEUED: Final = "msnas:queued"
+"""Trial system attribute: we have queued the trial, so it has parameters before it has a plan."""
+
+FIXED_PARAMS: Final = "fixed_params"
+"""Optuna's trial system attribute: what `Study.enqueue_trial` fixes."""
+
+RETRY_HISTORY: Final = "retry_history"
+"""Optuna's trial system attribute: the numbers of the trials that this one repeats."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """The process that evaluates a trial.
+
+    Attributes:
+        host: host name and process namespace; process ids mean something inside it only.
+        pid: process id.
+        started: start time of the process, which tells it from a later one with the same id.
+        trial: number of the trial. A retry copies the plan, so another number says that the
+            record belongs to the trial that is repeated.
+    """
+
+    host: str
+    pid: int
+    started: str
+    trial: int
+
+    @classmethod
+    def current(cls, trial: int) -> Worker:
+        """This process, at work on a trial."""
+        pid = os.getpid()
+        return cls(host(), pid, started_once(pid), trial)
+
+    def is_dead(self) -> bool:
+        """Whether the process has ended; False for a process of another host."""
+        return self.host == host() and started(self.pid) != self.started
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A trial's architecture, fixed before its evaluation starts.
+
+    Attributes:
+        params: every parameter of the architecture.
+        generation: 0 for the first population.
+        origin: "random", "queued", "reevaluated" or the operator that made the architecture.
+        parents: numbers of the trials that the operator started from.
+        slot: place in the sequence of proposals; a retry keeps the slot of what it repeats.
+        worker: the process that evaluates the trial.
+        repeat: how many measurements of the architecture were planned before this one; no two
+            trials of an architecture have the same.
+    """
+
+    params: Mapping[str, Any]
+    generation: int
+    origin: str
+    parents: tuple[int, ...]
+    slot: int
+    worker: Worker
+    repeat: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan in types that JSON keeps."""
+        return {**asdict(self), "params": dict(self.params), "parents": list(self.parents)}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Plan:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: the stored value is no plan.
+        """
+        try:
+            values = dict(stored)
+            values["parents"] = tuple(values["parents"])
+            values["worker"] = Worker(**values["worker"])
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{PLAN} must hold a plan as written by this version, got {stored!r}"
+            ) from error
+
+
+def read_plan(trial: FrozenTrial) -> Plan | None:
+    """The plan of a trial, or None for a trial that another sampler made."""
+    stored = trial.system_attrs.get(PLAN)
+    return None if stored is None else Plan.from_json(stored)
+
+
+def known_params(trial: FrozenTrial, plan: Plan | None) -> dict[str, Any]:
+    """The parameters of a trial as far as they are fixed, whether suggested already or not.
+
+    Args:
+        trial: the trial.
+        plan: its plan, if it has one.
+    """
+    planned = {} if plan is None else plan.params
+    return {**planned, **trial.system_attrs.get(FIXED_PARAMS, {}), **trial.params}
+
+
+def repeat_of(trial: Trial) -> int:
+    """How many measurements of the trial's parameters come before it, for its random seed.
+
+    Planned for trials of our sampler; for others, equal trials with a lower number are counted.
+    """
+    trials = trial.study.get_trials(deepcopy=False)
+    plan = read_plan(trials[trial.number])
+    if plan is not None:
+        return plan.repeat
+    return sum(t.params == trial.params for t in trials[: trial.number])
+
+
+def write_plan(study: Study, trial: FrozenTrial, plan: Plan) -> None:
+    """Stores the plan, and shows its generation and origin where people look for them."""
+    _write_system_attr(study, trial, PLAN, plan.to_json())
+    for key, value in ((GENERATION, plan.generation), (ORIGIN, plan.origin)):
+        if trial.user_attrs.get(key) != value:
+            study._storage.set_trial_user_attr(trial._trial_id, key, value)
+            trial.user_attrs[key] = value
+
+
+def _write_system_attr(study: Study, trial: FrozenTrial, key: str, value: Any) -> None:
+    study._storage.set_trial_system_attr(trial._trial_id, key, value)
+    trial.system_attrs[key] = value  # `trial` is a snapshot that Optuna passes on to the sampler
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What the evaluation of an architecture has measured, as flat user attributes of the trial.
+
+    Attributes:
+        arch: the architecture in the notation of the paper's Tables 7-9.
+        gflops: 1e9 multiply-adds of encoder + RPN head.
+        mparams: 1e6 parameters of the whole detector.
+        ap50: COCO AP at IoU 0.5, in [0, 1] as all AP values.
+        ap75: COCO AP at IoU 0.75.
+        ap_small: COCO AP of small objects; None where there are none.
+        ap_medium: COCO AP of medium objects.
+        ap_large: COCO AP of large objects.
+        train_seconds: time of fine-tuning or training.
+        evaluate_seconds: time of inference and COCO evaluation.
+        repeat: how many measurements of the architecture came before; added to the seed.
+        latency_ms: median time of the detector's forward pass on one image; None where it is
+            no objective.
+    """
+
+    arch: str
+    gflops: float
+    mparams: float
+    ap50: float
+    ap75: float
+    ap_small: float | None
+    ap_medium: float | None
+    ap_large: float | None
+    train_seconds: float
+    evaluate_seconds: float
+    repeat: float = 0
+    latency_ms: float | None = None
+
+
+def write_record(trial: Trial, record: TrialRecord) -> None:
+    """Stores what was measured, one user attribute for each value but the defaults."""
+    for field in fields(record):
+        key, value = field.name, getattr(record, field.name)
+        if value == field.default:
+            continue  # a database commits each attribute on its own
+        trial.set_user_attr(key, float(value) if isinstance(value, (int, float)) else value)
+
+
+def read_record(trial: FrozenTrial) -> TrialRecord | None:
+    """What was measured, or None for a trial that has not been evaluated to its end."""
+    required = {field.name for field in fields(TrialRecord) if field.default is MISSING}
+    if not required <= trial.user_attrs.keys():
+        return None
+    names = TrialRecord.__dataclass_fields__.keys() & trial.user_attrs.keys()
+    return TrialRecord(**{name: trial.user_attrs[name] for name in names})
+
+
+def is_retry(trial: FrozenTrial) -> bool:
+    """Whether the trial repeats an earlier one."""
+    return bool(trial.system_attrs.get(RETRY_HISTORY))
+
+
+def root_number(trial: FrozenTrial) -> int:
+    """The number of the trial that this one repeats, in the end; its own if it repeats none."""
+    history = trial.system_attrs.get(RETRY_HISTORY)
+    return int(history[0]) if history else trial.number
