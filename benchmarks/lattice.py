@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from msnas_optuna.cost import EncoderCost
-from msnas_optuna.spaces.lattice import FlopsDistribution, Lattice
+from msnas_optuna.spaces.distribution import FlopsDistribution
+from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
 from msnas_optuna.spaces.published import PRESETS
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from msnas_optuna.cost import EncoderCost, fpn_baseline
 from msnas_optuna.setting import Setting, window_around
-from msnas_optuna.spaces.lattice import FlopsDistribution, counts_inside
+from msnas_optuna.spaces.distribution import FlopsDistribution, counts_inside
 from msnas_optuna.spaces.msnas import FEATURE_STRIDES, MSNASSpace
 from msnas_optuna.spaces.published import PRESETS
 

@@ -18,7 +18,8 @@ from msnas_optuna.feasibility import (
     study_feasibility,
 )
 from msnas_optuna.setting import Setting
-from msnas_optuna.spaces.lattice import EmptyWindowError, FlopsDistribution, Lattice, counts_inside
+from msnas_optuna.spaces.distribution import FlopsDistribution, counts_inside
+from msnas_optuna.spaces.lattice import EmptyWindowError, Lattice
 from msnas_optuna.spaces.msnas import FEATURE_STRIDES, STRIDES, MSNASSpace
 
 SMALL = EncoderCost("basic", 32, (128, 128), stem_channels=32)

@@ -17,374 +17,54 @@ constants beside k. FLOPs are multiply-adds.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
-from functools import cached_property, partial
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
-from math import ceil, gcd
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from msnas_optuna.spaces.base import InvalidArchitectureError
+from msnas_optuna.spaces.distribution import FlopsDistribution
+from msnas_optuna.spaces.graph import (
+    HUGE,
+    AdditiveCost,
+    Graph,
+    NoCost,
+    Utilisations,
+    require_exact,
+    visited_of,
+)
 from msnas_optuna.spaces.msnas import (
-    FEATURE_STRIDES,
     N_GROUPS,
-    STRIDES,
     Architecture,
     MSNASSpace,
-    feature_stride_vectors,
 )
+from msnas_optuna.spaces.pool import WeightedDraw
+from msnas_optuna.spaces.tables import Tables, Weights
 
 _MAX_LEAVES: Final = 3**8
 """Ways to fill free strides that a conditional draw lists one by one; beyond, tables pay off."""
-
-_HUGE: Final = 2**61
-"""Window ends are cut to -1..2^61, which int64 arithmetic survives and no cost comes near."""
-
-
-class AdditiveCost(Protocol):
-    """A cost that is a sum over blocks, lateral connections and heads, in multiply-adds."""
-
-    def stem(self) -> int:
-        """What every architecture pays."""
-
-    def mixed_block(self, index: int, *, absolute_stride: int, stride: float) -> int:
-        """One block, by 0-based position, absolute stride of its output and own stride."""
-
-    def lateral(self, absolute_stride: int) -> int:
-        """One lateral connection (Eq. 4-6)."""
-
-    def heads(self, feature_strides: tuple[int, ...]) -> int:
-        """Everything that depends on the utilisation alone."""
-
-    def total(self, architecture: Architecture) -> int:
-        """The sum of the above over a valid architecture."""
 
 
 class EmptyWindowError(InvalidArchitectureError):
     """No valid architecture has a cost inside the window."""
 
 
-class _NoCost:
-    """Counts nothing: every valid architecture has cost 0."""
-
-    def stem(self) -> int:
-        return 0
-
-    def mixed_block(self, index: int, *, absolute_stride: int, stride: float) -> int:
-        return 0
-
-    def lateral(self, absolute_stride: int) -> int:
-        return 0
-
-    def heads(self, feature_strides: tuple[int, ...]) -> int:
-        return 0
-
-    def total(self, architecture: Architecture) -> int:
-        return 0
-
-
-# A state is one small integer, because a draw looks up dozens: level + 8 * finished, where bit l
-# of `finished` says that a stage has ended at level l.
-
-
-def _level(state: int) -> int:
-    return state & 7
-
-
-def _absolute(state: int) -> int:
-    return FEATURE_STRIDES[state & 7]
-
-
-def _visited(state: int) -> int:
-    """V as a bit set: the last block ends a stage too."""
-    return state >> 3 | 1 << (state & 7)
-
-
-def _pays_lateral(state: int) -> bool:
-    """Whether ending a stage here meets an earlier stage end of equal absolute stride (Eq. 4)."""
-    return bool(state >> 3 >> _level(state) & 1)
-
-
-def _successor(state: int, stride: float) -> int | None:
-    """The state after a further block, or None where it leaves 4 <= a <= 64 (V1)."""
-    if stride == 1:
-        return state
-    level = _level(state) + (1 if stride == 2 else -1)
-    return level + 8 * _visited(state) if 0 <= level < len(FEATURE_STRIDES) else None
-
-
-class _Root(NamedTuple):
-    """A choice for the first block: the state after it, the FLOPs of stem and first block."""
-
-    state: int
-    base: int
-
-
-class _Utilisations(NamedTuple):
-    """The utilisations that an encoder may feed (V2, V3), cheapest first, and their FLOPs."""
-
-    costs: list[int]
-    vectors: list[tuple[int, ...]]
-
-    def between(self, low: int, high: int) -> tuple[int, int]:
-        """The positions [first, end) of those that cost low..high."""
-        return bisect_left(self.costs, low), bisect_right(self.costs, high)
-
-
-_Steps = dict[int, dict[float, tuple[int, int]]]
-"""State -> stride of the next block -> (state after it, units of k)."""
-
-
-@dataclass(frozen=True)
-class _Graph:
-    """What may follow what, and at which cost.
-
-    Attributes:
-        unit: multiply-adds of one unit of k.
-        roots: choices for the first block by stride.
-        steps: one entry for each of the blocks 2..N.
-        closing: state after block N -> units of k of the lateral connection that it receives.
-        utilisations: V as a bit set -> utilisations.
-    """
-
-    unit: int
-    roots: dict[float, _Root]
-    steps: tuple[_Steps, ...]
-    closing: dict[int, int]
-    utilisations: dict[int, _Utilisations]
-
-    @classmethod
-    def of(cls, n_blocks: int, cost: AdditiveCost) -> _Graph:
-        """All valid architectures (V1-V3)."""
-        roots = {}
-        for stride in STRIDES:
-            state = _successor(0, stride)
-            if state is not None:
-                state = _level(state)  # the stem ends no stage
-                first = cost.mixed_block(0, absolute_stride=_absolute(state), stride=stride)
-                roots[stride] = _Root(state, cost.stem() + first)
-        steps, states = [], {root.state for root in roots.values()}
-        for block in range(1, n_blocks):
-            steps.append({state: _moves(state, block, cost) for state in sorted(states)})
-            states = {after for moves in steps[-1].values() for after, _ in moves.values()}
-        closing = {s: cost.lateral(_absolute(s)) if _pays_lateral(s) else 0 for s in states}
-        graph = cls(1, roots, tuple(steps), closing, _utilisations(map(_visited, states), cost))
-        return graph._in_units()
-
-    def _in_units(self) -> _Graph:
-        moves = [m for steps in self.steps for after in steps.values() for m in after.values()]
-        unit = gcd(*self.closing.values(), *(cost for _, cost in moves)) or 1
-        steps = tuple(
-            {
-                state: {stride: (after, cost // unit) for stride, (after, cost) in moves.items()}
-                for state, moves in layer.items()
-            }
-            for layer in self.steps
-        )
-        closing = {state: cost // unit for state, cost in self.closing.items()}
-        return replace(self, unit=unit, steps=steps, closing=closing)
-
-    def restrict(
-        self, strides: Sequence[float | None], feature_strides: tuple[int | None, ...]
-    ) -> _Graph:
-        """The architectures that agree with every gene that is not None."""
-        first, *others = strides
-        return replace(
-            self,
-            roots={s: root for s, root in self.roots.items() if first in (None, s)},
-            steps=tuple(
-                {
-                    state: {s: move for s, move in moves.items() if fixed in (None, s)}
-                    for state, moves in layer.items()
-                }
-                for layer, fixed in zip(self.steps, others, strict=True)
-            ),
-            utilisations=self.reading(feature_strides),
-        )
-
-    def reading(self, feature_strides: tuple[int | None, ...]) -> dict[int, _Utilisations]:
-        """The utilisations that agree with every feature stride that is not None."""
-        return {
-            visited: _Utilisations(
-                [c for c, s in zip(costs, vectors, strict=True) if _agrees(s, feature_strides)],
-                [s for s in vectors if _agrees(s, feature_strides)],
-            )
-            for visited, (costs, vectors) in self.utilisations.items()
-        }
-
-
-def _moves(state: int, block: int, cost: AdditiveCost) -> dict[float, tuple[int, int]]:
-    """What the 0-based block may do after `state`, with its multiply-adds."""
-    moves = {}
-    for stride in STRIDES:
-        after = _successor(state, stride)
-        if after is None:
-            continue
-        paid = cost.mixed_block(block, absolute_stride=_absolute(after), stride=stride)
-        if stride != 1 and _pays_lateral(state):  # the block before ends a stage
-            paid += cost.lateral(_absolute(state))
-        moves[stride] = (after, paid)
-    return moves
-
-
-def _utilisations(visited: Iterable[int], cost: AdditiveCost) -> dict[int, _Utilisations]:
-    priced = sorted((cost.heads(s), s) for s in feature_stride_vectors())  # V2
-    level = {a: i for i, a in enumerate(FEATURE_STRIDES)}
-    found = {}
-    for strides in set(visited):
-        fed = [(c, s) for c, s in priced if all(strides >> level[a] & 1 for a in s)]  # V3
-        found[strides] = _Utilisations([c for c, _ in fed], [s for _, s in fed])
-    return found
-
-
-def _agrees(values: Sequence[float], fixed: Sequence[float | None]) -> bool:
-    return all(f is None or f == v for v, f in zip(values, fixed, strict=True))
-
-
-_Counts = NDArray[np.int64]
-_Part = tuple[int, _Counts]
-"""Counts by k: the k of the first entry, then one count for each k."""
-
-
-def _span(parts: Sequence[_Part]) -> tuple[int, int]:
-    """The smallest [first, end) that holds all parts."""
-    return min(k for k, _ in parts), max(k + len(counts) for k, counts in parts)
-
-
-def _sum(parts: Iterable[_Part], first: int, end: int) -> _Counts:
-    """The sum of the parts over first <= k < end."""
-    total = np.zeros(max(end - first, 0), np.int64)
-    for k, counts in parts:
-        low, high = max(k, first), min(k + len(counts), end)
-        if low < high:
-            total[low - first : high - first] += counts[low - k : high - k]
-    return total
-
-
-class _Table(NamedTuple):
-    """Completions by k; a memoryview, because it reads single entries faster than an array."""
-
-    first: int
-    counts: memoryview[int]
-
-    def at(self, k: int) -> int:
-        return self.counts[k - self.first] if 0 <= k - self.first < len(self.counts) else 0
-
-
-def _table(first: int, counts: _Counts) -> _Table:
-    """Drops zeros at both ends and halves the memory where 32 bits hold every count."""
-    (used,) = counts.nonzero()
-    if not len(used):
-        return _Table(0, np.zeros(0, np.int64).data)
-    counts = counts[used[0] : used[-1] + 1]
-    small = counts.max() <= np.iinfo(np.int32).max
-    return _Table(first + int(used[0]), counts.astype(np.int32 if small else np.int64).data)
-
-
-class _Tables:
-    """The completions of every path that starts with one root.
-
-    Args:
-        graph: what may follow what.
-        root: the first block.
-        window: smallest and largest cost in multiply-adds, both inside.
-    """
-
-    def __init__(self, graph: _Graph, root: _Root, window: tuple[int, int]) -> None:
-        self._graph, self._window, self.root = graph, window, root
-        reach = self._reach()
-        layer = {state: self._last(state, *span) for state, span in reach[-1].items()}
-        layers = [layer]
-        for steps, spans in zip(graph.steps[::-1], reach[-2::-1], strict=True):
-            layer = {s: self._before(steps[s], layer, *span) for s, span in spans.items()}
-            layers.append(layer)
-        self.layers = layers[::-1]
-
-    @property
-    def count(self) -> int:
-        return self.layers[0][self.root.state].at(0)
-
-    def _reach(self) -> list[dict[int, tuple[int, int]]]:
-        """State -> smallest and largest k that a path may have there, for each block."""
-        reach = [{self.root.state: (0, 0)}]
-        for steps in self._graph.steps:
-            layer: dict[int, tuple[int, int]] = {}
-            for state, (low, high) in reach[-1].items():
-                for after, k in steps[state].values():
-                    was = layer.get(after, (low + k, high + k))
-                    layer[after] = (min(was[0], low + k), max(was[1], high + k))
-            reach.append(layer)
-        return reach
-
-    def _last(self, state: int, low: int, high: int) -> _Table:
-        """After block N a completion is a utilisation that ends inside the window."""
-        costs = np.array(self._graph.utilisations[_visited(state)].costs, np.int64)
-        paid = np.arange(low, high + 1) + self._graph.closing[state]
-        totals = self.root.base + self._graph.unit * paid
-        end = np.searchsorted(costs, self._window[1] - totals, "right")
-        return _table(low, end - np.searchsorted(costs, self._window[0] - totals, "left"))
-
-    def _before(
-        self,
-        moves: dict[float, tuple[int, int]],
-        after: dict[int, _Table],
-        low: int,
-        high: int,
-    ) -> _Table:
-        """A completion is a next block with one of the completions after it."""
-        parts = [
-            (after[state].first - k, np.asarray(after[state].counts))
-            for state, k in moves.values()
-            if len(after[state].counts)
-        ]
-        if not parts:
-            return _table(0, np.zeros(0, np.int64))
-        first, end = _span(parts)
-        first, end = max(first, low), min(end, high + 1)
-        return _table(first, _sum(parts, first, end))
-
-    def complete(self, path: list[float], state: int, k: int, *, index: int) -> Architecture:
-        """Completion number `index` of a path that stands at `state` with `k` spent."""
-        for block in range(len(path), len(self.layers)):
-            layer = self.layers[block]
-            for stride, (after, units) in self._graph.steps[block - 1][state].items():
-                first, counts = layer[after]
-                at = k + units - first
-                if 0 <= at < len(counts):
-                    if index < counts[at]:
-                        path.append(stride)
-                        state, k = after, k + units
-                        break
-                    index -= counts[at]
-        reading = self._graph.utilisations[_visited(state)]
-        first, _ = reading.between(*self.left(state, k))
-        return Architecture(tuple(path), reading.vectors[first + index])
-
-    def left(self, state: int, k: int) -> tuple[int, int]:
-        """What the window leaves for the heads of a path that ends at `state` with `k` spent."""
-        paid = self.root.base + self._graph.unit * (k + self._graph.closing[state])
-        return self._window[0] - paid, self._window[1] - paid
-
-
 class _Numbering:
     """The architectures of a graph inside a window, numbered from 0."""
 
-    def __init__(self, graph: _Graph, window: tuple[int, int]) -> None:
+    def __init__(self, graph: Graph, window: tuple[int, int]) -> None:
         self.graph = graph
-        self.tables = {s: _Tables(graph, root, window) for s, root in graph.roots.items()}
-        self.count = sum(tables.count for tables in self.tables.values())
+        self.tables = {s: Tables(graph, root, window) for s, root in graph.roots.items()}
+        self.count = sum(int(tables.total) for tables in self.tables.values())
 
     def at(self, index: int) -> Architecture:
         for stride, tables in self.tables.items():
-            if index < tables.count:
+            if index < tables.total:
                 return tables.complete([stride], tables.root.state, 0, index=index)
-            index -= tables.count
+            index -= int(tables.total)
         raise IndexError(f"index must lie in 0..{self.count - 1}")
 
 
@@ -392,7 +72,7 @@ _Leaf = tuple[float, int, int, tuple[float, ...]]
 """Stride of the first block, state, k, and the strides chosen for the free blocks."""
 
 
-def _leaves(graph: _Graph, strides: Sequence[float | None]) -> list[_Leaf]:
+def _leaves(graph: Graph, strides: Sequence[float | None]) -> list[_Leaf]:
     """Every way to fill the free strides (None) of a path's beginning."""
     leaves: list[_Leaf] = [
         (stride, root.state, 0, (stride,) if strides[0] is None else ())
@@ -425,7 +105,7 @@ def _leaves(graph: _Graph, strides: Sequence[float | None]) -> list[_Leaf]:
 
 
 def _run(
-    graph: _Graph, state: int, block: int, *, strides: Sequence[float | None]
+    graph: Graph, state: int, block: int, *, strides: Sequence[float | None]
 ) -> tuple[int, int] | None:
     """The state after some fixed blocks and the k that they add, or None where V1 breaks."""
     k = 0
@@ -451,7 +131,7 @@ class _Listing:
         numbering: _Numbering,
         beginning: Sequence[float | None],
         *,
-        reading: dict[int, _Utilisations] | None,
+        reading: dict[int, Utilisations] | None,
     ) -> None:
         self._tables, self._beginning, self._reading = numbering.tables, beginning, reading
         self._leaves = _leaves(numbering.graph, beginning)
@@ -461,8 +141,8 @@ class _Listing:
     def _weight(self, leaf: _Leaf) -> int:
         root, state, k, _ = leaf
         if self._reading is None:
-            return self._tables[root].layers[len(self._beginning) - 1][state].at(k)
-        first, end = self._reading[_visited(state)].between(*self._tables[root].left(state, k))
+            return int(self._tables[root].layers[len(self._beginning) - 1][state].at(k))
+        first, end = self._reading[visited_of(state)].between(*self._tables[root].left(state, k))
         return end - first
 
     def at(self, index: int) -> Architecture:
@@ -473,7 +153,7 @@ class _Listing:
         path = [next(free) if s is None else s for s in self._beginning]
         if self._reading is None:
             return self._tables[root].complete(path, state, k, index=index)
-        reading = self._reading[_visited(state)]
+        reading = self._reading[visited_of(state)]
         first, _ = reading.between(*self._tables[root].left(state, k))
         return Architecture(tuple(path), reading.vectors[first + index])
 
@@ -501,12 +181,12 @@ class Lattice:
     ) -> None:
         _check(space.n_blocks, cost, window)
         self.space, self.cost, self.window = space, cost, window
-        limited = _NoCost() if cost is None or window is None else cost
+        limited = NoCost() if cost is None or window is None else cost
         low, high = window or (0, 0)
-        self._limits = (min(max(low, -1), _HUGE), min(max(high, -1), _HUGE))
-        self._graph = _Graph.of(space.n_blocks, limited)
+        self._limits = (min(max(low, -1), HUGE), min(max(high, -1), HUGE))
+        self._graph = Graph.of(space.n_blocks, limited)
         self._numbering = _Numbering(self._graph, self._limits)
-        self._readings: dict[tuple[int | None, ...], dict[int, _Utilisations]] = {}
+        self._readings: dict[tuple[int | None, ...], dict[int, Utilisations]] = {}
         self._kept: tuple[object, _Numbering | _Listing] | None = None
         if not self.count():
             raise EmptyWindowError(_nothing_inside(space, limited, low=low, high=high))
@@ -536,6 +216,15 @@ class Lattice:
     def sample_many(self, rng: np.random.Generator, n: int) -> list[Architecture]:
         """`n` independent uniform draws."""
         return [self._numbering.at(i) for i in rng.integers(self.count(), size=n).tolist()]
+
+    def weighted(self, weights: Weights) -> WeightedDraw:
+        """Draws in which some genes are likelier than others; takes a build of the tables.
+
+        Raises:
+            InvalidArchitectureError: the number of strides or of feature strides is wrong.
+        """
+        self._require_lengths(weights.strides, weights.feature_strides)
+        return WeightedDraw(self._graph, self._limits, weights)
 
     def violation(self, architecture: Architecture) -> str | None:
         """The first broken rule of the space, or the window that the cost misses, or None."""
@@ -584,16 +273,20 @@ class Lattice:
         self, strides: Sequence[float | None], feature_strides: Sequence[int | None]
     ) -> _Numbering | _Listing:
         """The architectures that agree with the fixed genes, numbered."""
-        n, fixed = self.space.n_blocks, tuple(feature_strides)
-        if len(strides) != n or len(fixed) != N_GROUPS:
-            raise InvalidArchitectureError(
-                f"{n} strides and {N_GROUPS} feature strides are needed (None where free), "
-                f"got {len(strides)} and {len(fixed)}"
-            )
+        self._require_lengths(strides, feature_strides)
+        fixed = tuple(feature_strides)
         genes, kept = (*strides, *fixed), self._kept  # one read: other threads may draw too
         if kept is None or kept[0] != genes:
             kept = self._kept = (genes, self._agreeing(tuple(strides), fixed))
         return kept[1]
+
+    def _require_lengths(self, strides: Sequence[Any], feature_strides: Sequence[Any]) -> None:
+        n = self.space.n_blocks
+        if len(strides) != n or len(feature_strides) != N_GROUPS:
+            raise InvalidArchitectureError(
+                f"{n} strides and {N_GROUPS} feature strides are needed (None where free), "
+                f"got {len(strides)} and {len(feature_strides)}"
+            )
 
     def _agreeing(
         self, strides: tuple[float | None, ...], fixed: tuple[int | None, ...]
@@ -608,167 +301,20 @@ class Lattice:
         reading = None if free_heads else self._reading(fixed)
         return _Listing(self._numbering, strides[:n], reading=reading)
 
-    def _reading(self, fixed: tuple[int | None, ...]) -> dict[int, _Utilisations]:
+    def _reading(self, fixed: tuple[int | None, ...]) -> dict[int, Utilisations]:
         if fixed not in self._readings:
             self._readings[fixed] = self._graph.reading(fixed)
         return self._readings[fixed]
 
 
-@dataclass(frozen=True, eq=False)
-class FlopsDistribution:
-    """How many valid architectures of a space have which cost, exactly.
-
-    Attributes:
-        totals: every cost that occurs, in multiply-adds, ascending. shape (T,)
-        counts: valid architectures with that cost. shape (T,)
-    """
-
-    totals: NDArray[np.int64]
-    counts: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, space: MSNASSpace, cost: AdditiveCost) -> FlopsDistribution:
-        """Counts all valid architectures of `space` (V1-V3) by cost."""
-        _require_exact(space.n_blocks)
-        graph = _Graph.of(space.n_blocks, cost)
-        classes: defaultdict[int, list[_Part]] = defaultdict(list)
-        for root in graph.roots.values():
-            for visited, (k, counts) in _paths_by_cost(graph, root):
-                for heads in graph.utilisations[visited].costs:
-                    units, remainder = divmod(root.base + heads, graph.unit)
-                    classes[remainder].append((k + units, counts))
-        # Costs of different remainders never meet, so that each remainder sums on its own.
-        summed = {r: (_span(parts)[0], _sum(parts, *_span(parts))) for r, parts in classes.items()}
-        totals = [r + graph.unit * (k + c.nonzero()[0]) for r, (k, c) in summed.items()]
-        flat, counts = (
-            np.concatenate(totals),
-            np.concatenate([c[c > 0] for _, c in summed.values()]),
-        )
-        order = np.argsort(flat)
-        return cls(flat[order], counts[order])
-
-    @cached_property
-    def _up_to(self) -> NDArray[np.int64]:
-        """Architectures among the i cheapest totals, 0 <= i <= T."""
-        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.counts)])
-
-    @property
-    def minimum(self) -> int:
-        """The smallest cost."""
-        return int(self.totals[0])
-
-    @property
-    def maximum(self) -> int:
-        """The largest cost."""
-        return int(self.totals[-1])
-
-    def count(self, low: int | None = None, high: int | None = None) -> int:
-        """Valid architectures that cost low..high, both inside; None leaves a side open."""
-        first = 0 if low is None else self._below(low)
-        end = len(self.totals) if high is None else self._below(high + 1)
-        return int(self._up_to[end] - self._up_to[first]) if first < end else 0
-
-    def at_most(self, target: int) -> int | None:
-        """The largest cost of at most `target`, or None where all cost more."""
-        end = self._below(target + 1)
-        return int(self.totals[end - 1]) if end else None
-
-    def at_least(self, target: int) -> int | None:
-        """The smallest cost of at least `target`, or None where all cost less."""
-        first = self._below(target)
-        return int(self.totals[first]) if first < len(self.totals) else None
-
-    def quantile(self, q: float) -> int:
-        """The smallest cost that at least the share `q`, 0..1, of all architectures keep to.
-
-        Raises:
-            ValueError: `q` lies outside 0..1.
-        """
-        if not 0 <= q <= 1:
-            raise ValueError(f"q must lie in 0..1, got {q}")
-        needed = max(ceil(Fraction(q) * self.count()), 1)
-        return int(self.totals[np.searchsorted(self._up_to, needed) - 1])
-
-    def _below(self, target: int) -> int:
-        """How many totals are smaller than `target`."""
-        return int(np.searchsorted(self.totals, min(max(target, -1), _HUGE)))
-
-
-def _paths_by_cost(graph: _Graph, root: _Root) -> list[tuple[int, _Part]]:
-    """V as a bit set and the number of paths by k, for each state after block N."""
-    layer: dict[int, _Part] = {root.state: (0, np.ones(1, np.int64))}
-    for steps in graph.steps:
-        parts: defaultdict[int, list[_Part]] = defaultdict(list)
-        for state, (k, counts) in layer.items():
-            for after, units in steps[state].values():
-                parts[after].append((k + units, counts))
-        layer = {s: (_span(p)[0], _sum(p, *_span(p))) for s, p in parts.items()}
-    return [(_visited(s), (k + graph.closing[s], counts)) for s, (k, counts) in layer.items()]
-
-
-def counts_inside(
-    space: MSNASSpace, costs: Iterable[AdditiveCost], *, window: tuple[int, int]
-) -> list[int]:
-    """Counts the valid architectures (V1-V3) inside a window under each of several costs.
-
-    Costs whose blocks differ in one common factor, as those of several widths do, share the
-    paths: each further one takes milliseconds.
-
-    Args:
-        space: the valid architectures.
-        costs: each in multiply-adds.
-        window: smallest and largest cost, both inside; it may hold nothing.
-    """
-    _require_exact(space.n_blocks)
-    low, high = (min(max(end, -1), _HUGE) for end in window)
-    counts, shared, paths = [], None, {}
-    for cost in costs:
-        graph = _Graph.of(space.n_blocks, cost)
-        if shared is None or (graph.steps, graph.closing) != (shared.steps, shared.closing):
-            shared = graph
-            paths = {root.state: _paths_up_to(graph, root) for root in graph.roots.values()}
-        counts.append(
-            sum(
-                _within(graph, part, low=low - root.base, high=high - root.base)
-                for root in graph.roots.values()
-                for part in paths[root.state]
-            )
-        )
-    return counts
-
-
-def _paths_up_to(graph: _Graph, root: _Root) -> list[tuple[int, _Part]]:
-    """V as a bit set and, for each state after block N, the paths that cost less than each k."""
-    return [
-        (visited, (k, np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])))
-        for visited, (k, counts) in _paths_by_cost(graph, root)
-    ]
-
-
-def _within(graph: _Graph, paths: tuple[int, _Part], *, low: int, high: int) -> int:
-    """Architectures of one state whose blocks 2..N, laterals and heads cost low..high."""
-    visited, (k, up_to) = paths
-    heads = np.array(graph.utilisations[visited].costs, np.int64)
-    last = len(up_to) - 1
-    first = np.clip(-((heads - low) // graph.unit) - k, 0, last)  # rounds up
-    end = np.clip((high - heads) // graph.unit + 1 - k, 0, last)
-    return int(np.maximum(up_to[end] - up_to[first], 0).sum())
-
-
 def _check(n_blocks: int, cost: AdditiveCost | None, window: tuple[int, int] | None) -> None:
-    _require_exact(n_blocks)
+    require_exact(n_blocks)
     if window is None:
         return
     if cost is None:
         raise ValueError(f"a window needs the cost that it limits, got window={window} alone")
     if window[0] > window[1]:
         raise ValueError(f"window must be (low, high) with low <= high, got {window}")
-
-
-def _require_exact(n_blocks: int) -> None:
-    """Keeps every count below 2^63: each block has at most three strides."""
-    if 3**n_blocks * len(feature_stride_vectors()) >= 2**63:
-        raise ValueError(f"counts of {n_blocks} blocks may exceed 64 bits; use at most 35 blocks")
 
 
 def _nothing_inside(space: MSNASSpace, cost: AdditiveCost, *, low: int, high: int) -> str:

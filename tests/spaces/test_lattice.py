@@ -13,12 +13,9 @@ from scipy.stats import chisquare
 
 from msnas_optuna.cost import EncoderCost
 from msnas_optuna.spaces.base import InvalidArchitectureError
-from msnas_optuna.spaces.lattice import (
-    EmptyWindowError,
-    FlopsDistribution,
-    Lattice,
-    _require_exact,
-)
+from msnas_optuna.spaces.distribution import FlopsDistribution
+from msnas_optuna.spaces.graph import require_exact
+from msnas_optuna.spaces.lattice import EmptyWindowError, Lattice
 from msnas_optuna.spaces.msnas import (
     FEATURE_STRIDES,
     STRIDES,
@@ -470,8 +467,8 @@ def test_the_largest_space_counts_within_64_bits():
 
 def test_counts_beyond_64_bits_are_refused():
     with pytest.raises(ValueError, match="at most 35 blocks"):
-        _require_exact(36)
-    _require_exact(35)
+        require_exact(36)
+    require_exact(35)
 
 
 # --- distribution -------------------------------------------------------------------------------
