@@ -33,7 +33,7 @@ from msnas_optuna.spaces.msnas import Architecture
 
 LIMIT = 300  # trials of a run
 TUNING_SEEDS = range(30)
-HELD_OUT_SEEDS = range(30, 60)
+HELD_OUT_SEEDS = range(30, 90)
 TOP = {"top 1 %": 0.99, "top 0.1 %": 0.999}
 WARM_START = 50  # feasible trials that a warm-started study begins with, its own population
 
@@ -49,10 +49,15 @@ class Settings:
     encoder_probability: float = 0.5
     window: int = 4
     gene_probability: float = 0.1
+    recombination_probability: float = 1.0
 
 
 PAPER = Settings()
-TUNED = Settings(5, 5, 1, mutation_probability=0.25, encoder_probability=0.3)
+OPERATORS = Settings(recombination_probability=0.0)
+TUNED = Settings(10, 10, 1, gene_probability=0.05)
+TUNED_OPERATORS = Settings(
+    5, 5, 1, mutation_probability=0.25, encoder_probability=0.3, recombination_probability=0.0
+)
 TUNED_REJECTION = Settings(5, 5, 1, mutation_probability=0.75)
 
 
@@ -104,6 +109,8 @@ def uniform_anything(table: TabularBenchmark, seed: int) -> BaseSampler:
 CONTESTANTS = (
     Contestant("MSNASSampler, tuned", partial(evolution, TUNED)),
     Contestant("MSNASSampler, P = 50", partial(evolution, PAPER)),
+    Contestant("four exact operators, tuned", partial(evolution, TUNED_OPERATORS)),
+    Contestant("four exact operators, P = 50", partial(evolution, OPERATORS)),
     Contestant("paper's rejection, tuned", partial(rejection, TUNED_REJECTION)),
     Contestant("paper's rejection, P = 50", partial(rejection, PAPER)),
     Contestant("uniform feasible", uniform),
@@ -283,19 +290,23 @@ GRID: dict[str, Sequence[Any]] = {
         (30, 20, 4),
         (20, 10, 2),
         (16, 8, 3),
+        (15, 10, 1),
         (10, 10, 2),
+        (10, 10, 1),
         (10, 5, 1),
+        (8, 8, 1),
         (5, 5, 1),
         (5, 5, 2),
     ],
+    "recombination_probability": [0.0, 0.5, 0.75, 1.0],
     "mutation_probability": [0.25, 0.5, 0.75, 1.0],
     "encoder_probability": [0.3, 0.5, 0.7],
     "window": [2, 3, 4, 5],
-    "gene_probability": [0.05, 0.1, 0.2],
+    "gene_probability": [0.02, 0.05, 0.1, 0.2],
 }
 """One setting after the other, from the paper's on; a schedule is (P, children, random)."""
 
-WITHOUT_EFFECT = {evolution: "gene_probability", rejection: "window"}
+WITHOUT_EFFECT = {evolution: (), rejection: ("window", "recombination_probability")}
 
 
 def tune(
@@ -306,7 +317,7 @@ def tune(
     """The best settings of a kind of evolution, chosen one after the other; prints all tried."""
     best, table = PAPER, _table(where["path"])
     for name, choices in GRID.items():
-        if name == WITHOUT_EFFECT[kind]:
+        if name in WITHOUT_EFFECT[kind]:
             continue
         tried = {str(c): _with(best, name, c) for c in choices}
         contestants = [Contestant(label, partial(kind, s)) for label, s in tried.items()]

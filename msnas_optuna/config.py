@@ -31,6 +31,7 @@ _CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
 DATA_PATHS: Final = ("train_images", "train_annotations", "val_images", "val_annotations")
 
 PositiveInt = Annotated[int, Field(gt=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=32, le=8192)]
 
 
@@ -165,10 +166,18 @@ class SamplerSection:
 
     Attributes:
         population_size: P.
-        n_children: children of an iteration by crossover and mutation.
+        n_children: children of an iteration by recombination, crossover and mutation.
         n_random: random children of an iteration.
         n_reevaluated: of the best, measured again in an iteration and ranked by the mean; their
             fine-tuning differs in its seed. 0 trusts one measurement.
+        mutation_probability: chance of a mutant rather than a crossover.
+        encoder_probability: chance to vary the encoder rather than the utilisation.
+        window: blocks that an encoder mutation draws anew.
+        gene_probability: chance of each gene to be reset by a recombination.
+        operators: "exact", or "rejection" for the paper's blind attempts.
+        recombination_probability: chance to mix the genes of all parents instead of using one
+            of the paper's four operators.
+        max_attempts: M, attempts at a child.
         seeds: architectures to evaluate first: r18-1 to r50-5, "fpn-like", or texts as
             "1 2 2 .5 | 8 8 16 16 32".
     """
@@ -177,6 +186,13 @@ class SamplerSection:
     n_children: PositiveInt = 50
     n_random: Annotated[int, Field(ge=0)] = 10
     n_reevaluated: Annotated[int, Field(ge=0)] = 0
+    mutation_probability: Probability = 0.5
+    encoder_probability: Probability = 0.5
+    window: PositiveInt = 4
+    gene_probability: Probability = 0.1
+    operators: Literal["exact", "rejection"] = "exact"
+    recombination_probability: Probability = 1.0
+    max_attempts: PositiveInt = 100
     seeds: tuple[str, ...] = ()
 
 

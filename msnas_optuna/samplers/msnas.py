@@ -40,6 +40,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from msnas_optuna.samplers import operators as ops
 from msnas_optuna.samplers.history import History, Ledger, Record, Schedule, next_repeat
+from msnas_optuna.samplers.recombination import Recombination, contributors
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.spaces.msnas import N_GROUPS, Architecture
 from msnas_optuna.storage import (
@@ -105,9 +106,12 @@ class MSNASSampler(BaseGASampler):
         mutation_probability: chance that a child is a mutant rather than a crossover.
         encoder_probability: chance that a child varies the encoder rather than the utilisation.
         window: number of adjacent blocks that an encoder mutation draws anew.
-        gene_probability: chance of each gene to be reset by a rejecting mutation.
+        gene_probability: chance of each gene to be reset by a recombination or a rejecting
+            mutation.
         operators: "exact" draws among feasible children alone, "rejection" varies blindly and
             drops what is not feasible, as the paper does.
+        recombination_probability: chance that an exact child takes each gene from any of the P
+            parents, rather than by one of the four operators of Algorithm 1.
         max_attempts: M, attempts at a child; then a random architecture takes its place.
         seed: makes the sequence of proposals reproducible; None draws it anew.
 
@@ -128,6 +132,7 @@ class MSNASSampler(BaseGASampler):
         window: int = 4,
         gene_probability: float = 0.1,
         operators: OperatorKind = "exact",
+        recombination_probability: float = 1.0,
         max_attempts: int = 100,
         seed: int | None = None,
     ) -> None:
@@ -141,6 +146,7 @@ class MSNASSampler(BaseGASampler):
         _probability("mutation_probability", mutation_probability)
         _probability("encoder_probability", encoder_probability)
         _probability("gene_probability", gene_probability)
+        _probability("recombination_probability", recombination_probability)
         _check_operators(operators, feasible)
         if seed is not None:
             _at_least("seed", seed, 0)
@@ -150,6 +156,8 @@ class MSNASSampler(BaseGASampler):
         self._mutation_probability = mutation_probability
         self._encoder_probability = encoder_probability
         self._operators = _operators(operators, window, gene_probability)
+        self._recombination_probability = recombination_probability if operators == "exact" else 0
+        self._recombine = Recombination(gene_probability)
         self._max_attempts = max_attempts
         self._entropy = _fresh_entropy() if seed is None else operator.index(seed)
         self._ledger = Ledger(feasible, self._schedule)
@@ -347,6 +355,8 @@ class MSNASSampler(BaseGASampler):
         rng: np.random.Generator,
         feasible: FeasibleSet[Architecture],
     ) -> Proposal | None:
+        if rng.random() < self._recombination_probability:
+            return self._recombined(parents, rng, feasible)
         mutate = rng.random() < self._mutation_probability or len(parents) < 2
         encoder = rng.random() < self._encoder_probability
         origin = ("mutate" if mutate else "crossover") + (
@@ -359,6 +369,18 @@ class MSNASSampler(BaseGASampler):
         if child is None:
             return None
         return Proposal(child, origin, tuple(parents[i].number for i in chosen))
+
+    def _recombined(
+        self, parents: list[Record], rng: np.random.Generator, feasible: FeasibleSet[Architecture]
+    ) -> Proposal | None:
+        pool = {r.number: r.architecture for r in parents if r.architecture is not None}
+        architectures, numbers = list(pool.values()), list(pool)
+        assert _is_conditional(feasible)
+        child = self._recombine(architectures, feasible=feasible, rng=rng)
+        if child is None:
+            return None
+        explaining = contributors(child, architectures)
+        return Proposal(child, "recombination", tuple(numbers[i] for i in explaining))
 
     def _queued(
         self,
@@ -472,7 +494,7 @@ def _repeat_of_queued(
 
 
 def _is_conditional(feasible: FeasibleSet[Architecture]) -> TypeIs[ops.ConditionalSet]:
-    return hasattr(feasible, "complete") and hasattr(feasible, "count_completions")
+    return all(hasattr(feasible, name) for name in ("complete", "count_completions", "weighted"))
 
 
 def _as_choices(params: dict[str, Any], feasible: FeasibleSet[Architecture]) -> dict[str, Any]:
@@ -524,6 +546,6 @@ def _check_operators(kind: str, feasible: FeasibleSet[Architecture] | None) -> N
         raise ValueError(f"operators must be 'exact' or 'rejection', got {kind!r}")
     if kind == "exact" and feasible is not None and not _is_conditional(feasible):
         raise ValueError(
-            "operators='exact' need a feasible set with `complete` and `count_completions`, got "
+            "operators='exact' need a feasible set that can `complete` and draw `weighted`, got "
             f"{type(feasible).__name__}; use spaces.lattice.Lattice or operators='rejection'"
         )

@@ -93,7 +93,9 @@ def test_every_proposal_is_feasible_and_new_and_python_scalars_are_stored() -> N
 
 @pytest.mark.parametrize("operators", ["exact", "rejection"])
 def test_all_four_operators_contribute(operators: Any) -> None:
-    study = new_study(operators=operators, population_size=20, n_children=20)
+    study = new_study(
+        operators=operators, recombination_probability=0, population_size=20, n_children=20
+    )
     study.optimize(objective, n_trials=150)
     assert set(Counter(t.user_attrs[ORIGIN] for t in study.trials)) == {
         "random",
@@ -114,9 +116,21 @@ def test_all_four_operators_contribute(operators: Any) -> None:
     ],
 )
 def test_probabilities_choose_the_operator(settings: Any, origins: set[str]) -> None:
-    study = new_study(n_random=0, population_size=16, **settings)
+    study = new_study(n_random=0, population_size=16, recombination_probability=0, **settings)
     study.optimize(objective, n_trials=40)
     assert {t.user_attrs[ORIGIN] for t in study.trials[16:]} - {"random"} == origins
+
+
+def test_recombination_takes_genes_of_the_parents_that_it_names() -> None:
+    study = new_study(n_random=0, population_size=16, gene_probability=0)
+    study.optimize(objective, n_trials=60)
+    children = [t for t in study.trials[16:] if t.user_attrs[ORIGIN] == "recombination"]
+    assert len(children) > 10
+    for child in children:
+        plan = read_plan(child)
+        assert plan is not None
+        parents = [study.trials[number].params for number in plan.parents]
+        assert all(any(p[k] == v for p in parents) for k, v in child.params.items())
 
 
 def test_parents_are_the_best_of_all_earlier_generations() -> None:
