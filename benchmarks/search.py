@@ -48,17 +48,18 @@ class Settings:
     mutation_probability: float = 0.5
     encoder_probability: float = 0.5
     window: int = 4
-    gene_probability: float = 0.1
+    gene_probability: float = 0.05
     recombination_probability: float = 1.0
 
 
 PAPER = Settings()
 OPERATORS = Settings(recombination_probability=0.0)
-TUNED = Settings(10, 10, 1, gene_probability=0.05)
+TUNED = Settings(15, 10, 1)
 TUNED_OPERATORS = Settings(
     5, 5, 1, mutation_probability=0.25, encoder_probability=0.3, recombination_probability=0.0
 )
-TUNED_REJECTION = Settings(5, 5, 1, mutation_probability=0.75)
+TUNED_REJECTION = Settings(5, 5, 1, mutation_probability=0.75, gene_probability=0.1)
+PAPER_REJECTION = Settings(gene_probability=0.1)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ CONTESTANTS = (
     Contestant("four exact operators, tuned", partial(evolution, TUNED_OPERATORS)),
     Contestant("four exact operators, P = 50", partial(evolution, OPERATORS)),
     Contestant("paper's rejection, tuned", partial(rejection, TUNED_REJECTION)),
-    Contestant("paper's rejection, P = 50", partial(rejection, PAPER)),
+    Contestant("paper's rejection, P = 50", partial(rejection, PAPER_REJECTION)),
     Contestant("uniform feasible", uniform),
     Contestant("Optuna NSGA-II", nsga2),
     Contestant("Optuna NSGA-II, 50 feasible first", nsga2, WARM_START),

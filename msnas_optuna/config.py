@@ -189,7 +189,7 @@ class SamplerSection:
     mutation_probability: Probability = 0.5
     encoder_probability: Probability = 0.5
     window: PositiveInt = 4
-    gene_probability: Probability = 0.1
+    gene_probability: Probability = 0.05
     operators: Literal["exact", "rejection"] = "exact"
     recombination_probability: Probability = 1.0
     max_attempts: PositiveInt = 100

@@ -71,16 +71,12 @@ def contributors(child: Architecture, parents: Sequence[Architecture]) -> list[i
 
     The parent that explains most of the genes left comes next; earlier ones win ties.
     """
-    genes = (*child.strides, *child.feature_strides)
-    shared = [
-        {i for i, (x, y) in enumerate(zip(genes, _genes(p), strict=True)) if x == y}
-        for p in parents
-    ]
-    left, chosen = set().union(*shared), []
-    while left:
-        best = max(range(len(parents)), key=lambda i: len(shared[i] & left))
+    shared = np.array([_genes(p) for p in parents]) == np.array(_genes(child))
+    left, chosen = shared.any(axis=0), []
+    while left.any():
+        best = int((shared & left).sum(axis=1).argmax())
         chosen.append(best)
-        left -= shared[best]
+        left &= ~shared[best]
     return chosen
 
 
