@@ -133,7 +133,7 @@ def train(
         return run.losses
     if run.step and on_step is not None:
         on_step(run.step, run.losses[-1])
-    network = _parallel(model, device, supernet=sample_path is not None, ranks=ranks)
+    network = _parallel(model, device, ranks)
     saved = time.monotonic()
     with deferred_interrupts() as interrupts:
         for batch in batches(range(run.step, recipe.steps)):
@@ -165,16 +165,16 @@ def train(
     return run.losses
 
 
-def _parallel(model: Detector, device: torch.device, *, supernet: bool, ranks: Ranks) -> nn.Module:
+def _parallel(model: Detector, device: torch.device, ranks: Ranks) -> nn.Module:
     """The model whose backward averages the gradients over the ranks.
 
-    A block that is not on the step's path is on no rank's path, and DistributedDataParallel
-    leaves its gradient None, as it is in one process; zeros would let momentum and weight decay
-    move its weights.
+    All ranks have the same path. What is not on it (candidates of a supernet, and last blocks that
+    no object group reads) is found anew at each step, and DistributedDataParallel leaves its
+    gradient None, as it is in one process: zeros would let momentum and weight decay move it.
     """
     if ranks.size == 1:
         return model
-    return DistributedDataParallel(synchronised(model, device), find_unused_parameters=supernet)
+    return DistributedDataParallel(synchronised(model, device), find_unused_parameters=True)
 
 
 def _losses(
