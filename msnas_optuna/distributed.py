@@ -8,6 +8,8 @@ several machines the run folder must be one that all of them see.
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -148,11 +150,44 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    store, _, _ = next(dist.rendezvous("env://", ranks.rank, ranks.size, timeout=TIMEOUT))
     dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        store=_without_the_dead(store, ranks),
+        rank=ranks.rank,
+        world_size=ranks.size,
+        timeout=TIMEOUT,
     )
     yield ranks
     dist.destroy_process_group()  # after an error it could wait for a rank that is gone
+
+
+def _without_the_dead(store: dist.Store, ranks: Ranks) -> dist.Store:
+    """A part of torchrun's store that only the processes of this start write to.
+
+    An elastic restart gets the store of the processes that died, with their addresses in it, and
+    a rank that reads one of these before it is overwritten fails to connect. So the first rank
+    draws a name for the part. Each of the others asks for it under a name of its own, which no
+    dead one has, and confirms it.
+
+    Raises:
+        PeerLostError: another rank does not start.
+    """
+    if not ranks.first:
+        own = uuid.uuid4().hex
+        store.set(f"asks/{ranks.rank}", own)
+        name = store.get(f"answer/{own}").decode()  # waits
+        store.set(f"{name}/{ranks.rank}", "")
+        return dist.PrefixStore(name, store)
+    name, deadline = uuid.uuid4().hex, time.monotonic() + TIMEOUT.total_seconds()
+    for rank in range(1, ranks.size):
+        while not store.check([f"{name}/{rank}"]):
+            if store.check([f"asks/{rank}"]):
+                store.set(f"answer/{store.get(f'asks/{rank}').decode()}", name)
+            if time.monotonic() > deadline:
+                raise PeerLostError(f"rank {rank} did not start within {TIMEOUT}; start again")
+            time.sleep(0.01)
+    return dist.PrefixStore(name, store)
 
 
 def resolve_device(name: str, ranks: Ranks = ALONE) -> torch.device:

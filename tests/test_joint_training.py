@@ -39,11 +39,11 @@ def run(*command: str | Path, n: int, options: tuple[str, ...] = ()) -> str:
     return out
 
 
-def change(study_file: Path, **values: str) -> Path:
+def change(study_file: Path, values: dict[str, str] | None = None) -> Path:
     text = study_file.read_text().replace("batch_size = 2", "batch_size = 4")
     text = text.replace("[runtime]", '[runtime]\nprecision = "fp32"')  # bf16 rounds at 1e-3
-    for old, new in values.items():
-        text = text.replace(f"{old} = 4\n", f"{old} = {new}\n", 1)
+    for old, new in (values or {}).items():
+        text = text.replace(old, new, 1)
     study_file.write_text(text)
     return study_file
 
@@ -54,8 +54,8 @@ def stored(path: Path) -> dict:
 
 
 def copy(study_file: Path, name: str) -> Path:
-    target = study_file.parent.parent / name
-    shutil.copytree(study_file.parent, target)
+    target = study_file.parent / name
+    shutil.copytree(study_file.parent, target, ignore=shutil.ignore_patterns(name))
     return target / study_file.name
 
 
@@ -112,27 +112,28 @@ def test_a_signal_to_one_rank_ends_all_after_a_saved_step(trained, tmp_path):
 
 
 def test_a_run_goes_on_with_another_number_of_processes(tiny, tmp_path):
-    study = change(tiny, steps="60")
+    smooth = 'norm = "group"\nn_blocks', "steps = 40\nlearning_rate = 1e-4"  # rounding stays small
+    study = change(tiny, {"n_blocks": smooth[0], "steps = 4": smooth[1]})
     undisturbed = copy(study, "undisturbed")
     process = start(*COMMAND, "train", study, n=2)
     until(lambda: steps_done(study) >= 3, process)
     process.send_signal(signal.SIGTERM)  # as a job scheduler does
     _, err = process.communicate(timeout=60)
     done = steps_done(study)
-    assert 3 <= done < 60
+    assert 3 <= done < 40
     assert err.count("interrupted; the same command continues") == 1  # one rank speaks
     run(*COMMAND, "train", study, n=1)
     run(*COMMAND, "train", undisturbed, n=1)
     losses, expected = (
         stored(file.parent / "supernet.pt")["losses"] for file in (study, undisturbed)
     )
-    assert len(losses) == 60
-    assert losses[: done + 1] == pytest.approx(expected[: done + 1], rel=1e-3)
+    assert len(losses) == 40
+    assert losses == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_elastic_restart_resumes_from_the_checkpoint(tiny, tmp_path, rank):
-    study = change(tiny, steps="40")
+    study = change(tiny, {"steps = 4": "steps = 40"})
     undisturbed = copy(study, "undisturbed")
     process = start(*COMMAND, "train", study, n=2, options=("--max-restarts", "1"))
     until(lambda: steps_done(study) >= 5, process)
