@@ -19,6 +19,8 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 TIMEOUT: Final = timedelta(hours=2)
 """Longest wait for the other ranks; they wait while the first one evaluates. A rank that dies is
@@ -150,7 +152,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    store, _, _ = next(dist.rendezvous("env://", ranks.rank, ranks.size, timeout=TIMEOUT))
+    store, _, _ = next(rendezvous("env://", ranks.rank, ranks.size, timeout=TIMEOUT))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         store=_without_the_dead(store, ranks),
@@ -162,13 +164,14 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     dist.destroy_process_group()  # after an error it could wait for a rank that is gone
 
 
-def _without_the_dead(store: dist.Store, ranks: Ranks) -> dist.Store:
+def _without_the_dead(store: Store, ranks: Ranks) -> Store:
     """A part of torchrun's store that only the processes of this start write to.
 
     An elastic restart gets the store of the processes that died, with their addresses in it, and
-    a rank that reads one of these before it is overwritten fails to connect. So the first rank
-    draws a name for the part. Each of the others asks for it under a name of its own, which no
-    dead one has, and confirms it.
+    a rank that reads one of these before it is overwritten fails to connect (pytorch/pytorch
+    issue 135712); torchrun counts restarts on each machine for itself, so that its count is no
+    name for the part. The first rank draws one. Each of the others asks for it under a name of
+    its own, which no dead one has, and confirms it.
 
     Raises:
         PeerLostError: another rank does not start.
@@ -178,7 +181,7 @@ def _without_the_dead(store: dist.Store, ranks: Ranks) -> dist.Store:
         store.set(f"asks/{ranks.rank}", own)
         name = store.get(f"answer/{own}").decode()  # waits
         store.set(f"{name}/{ranks.rank}", "")
-        return dist.PrefixStore(name, store)
+        return PrefixStore(name, store)
     name, deadline = uuid.uuid4().hex, time.monotonic() + TIMEOUT.total_seconds()
     for rank in range(1, ranks.size):
         while not store.check([f"{name}/{rank}"]):
@@ -187,7 +190,7 @@ def _without_the_dead(store: dist.Store, ranks: Ranks) -> dist.Store:
             if time.monotonic() > deadline:
                 raise PeerLostError(f"rank {rank} did not start within {TIMEOUT}; start again")
             time.sleep(0.01)
-    return dist.PrefixStore(name, store)
+    return PrefixStore(name, store)
 
 
 def resolve_device(name: str, ranks: Ranks = ALONE) -> torch.device:

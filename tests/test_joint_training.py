@@ -112,8 +112,12 @@ def test_a_signal_to_one_rank_ends_all_after_a_saved_step(trained, tmp_path):
 
 
 def test_a_run_goes_on_with_another_number_of_processes(tiny, tmp_path):
-    smooth = 'norm = "group"\nn_blocks', "steps = 40\nlearning_rate = 1e-4"  # rounding stays small
-    study = change(tiny, {"n_blocks": smooth[0], "steps = 4": smooth[1]})
+    changes = {
+        "n_blocks": 'norm = "group"\nn_blocks',
+        "steps = 4": "steps = 40\nlearning_rate = 1e-4",  # so that rounding stays small
+        "[data]": "[data]\nworkers = 1",  # torchrun signals loaders too
+    }
+    study = change(tiny, changes)
     undisturbed = copy(study, "undisturbed")
     process = start(*COMMAND, "train", study, n=2)
     until(lambda: steps_done(study) >= 3, process)
