@@ -23,6 +23,7 @@ from torch import Tensor
 from msnas_optuna.checkpoint import CheckpointError, load_checkpoint
 from msnas_optuna.data.coco import CocoDetection, DataError
 from msnas_optuna.data.transforms import Batch, Resized
+from msnas_optuna.distributed import ALONE, Ranks, resolve_device
 from msnas_optuna.interrupts import deferred_interrupts
 from msnas_optuna.metrics import METRICS, MetricName
 from msnas_optuna.models import Detector, MSNASEncoder
@@ -84,13 +85,15 @@ class Experiment:
 
     Args:
         setting: space, budget and storage of the study file.
-        report: told about the progress of long steps.
+        report: told about the progress of long steps; of several ranks, on the first alone.
+        ranks: the processes that train supernet and retrained detectors together.
     """
 
-    def __init__(self, setting: Setting, *, report: Report = silent) -> None:
+    def __init__(self, setting: Setting, *, report: Report = silent, ranks: Ranks = ALONE) -> None:
         self.setting = setting
         self.config = setting.config
-        self.report = report
+        self.report = report if ranks.first else silent
+        self.ranks = ranks
         if self.config.runtime.threads:
             torch.set_num_threads(self.config.runtime.threads)
 
@@ -127,18 +130,19 @@ class Experiment:
                     f"not a crowd; add some, or give other images"
                 )
         shorter, longer = data.image_size
-        half_cache = int(data.cache_gb * 2**30) // 2
+        half_cache = int(data.cache_gb * 2**30) // 2 // self.ranks.local_size
         return Bench(
             train=Resized(train_set, shorter, longer, cache_bytes=half_cache),
             val=Resized(val_set, shorter, longer, cache_bytes=half_cache),
-            device=resolve_device(runtime.device),
+            device=resolve_device(runtime.device, self.ranks),
             precision=runtime.precision,
             size_bounds=data.size_bounds,
             loader_workers=data.workers,
         )
 
     def _splits(self) -> tuple[CocoDetection, CocoDetection]:
-        splits = self.setting.splits(partial(self.report, "data set"))
+        with self.ranks.first_goes_first():  # generated data is made once
+            splits = self.setting.splits(partial(self.report, "data set"))
         train_set, val_set = (
             CocoDetection(split.images, split.annotations)
             for split in (splits["train"], splits["val"])
@@ -146,9 +150,12 @@ class Experiment:
         return train_set, val_set
 
     def _read_images(self) -> None:
-        """Shows a bad image before hours of training."""
-        self.bench.train.fill_cache(partial(self.report, "training images"))
-        self.bench.val.fill_cache(partial(self.report, "validation images"))
+        """Shows a bad image before hours of training; each rank looks at its share."""
+        ranks = self.ranks
+        for images, name in ((self.bench.train, "training"), (self.bench.val, "validation")):
+            images.fill_cache(
+                partial(self.report, f"{name} images"), n_ranks=ranks.size, rank=ranks.rank
+            )
 
     def build_detector(self, architecture: Architecture | None = None) -> Detector:
         """The detector of one architecture, or the supernet, with fresh weights."""
@@ -203,18 +210,22 @@ class Experiment:
     def train_supernet(self) -> list[float]:
         """Trains the supernet (§3.4), from its last checkpoint, and returns the losses.
 
+        Every rank calls this.
+
         Raises:
             EmptyWindowError: no architecture could be searched afterwards.
+            ValueError: the batch cannot be split among the ranks.
             DataError, CheckpointError, NonFiniteLossError: see there.
         """
         _ = self.setting.feasible  # hours of training would be lost on an empty window
         recipe, seed = self.config.supernet, self.config.study.seed
+        self.ranks.require_shares(recipe.batch_size, "supernet.batch_size")
         bench = self.bench
         model = self.build_detector().to(bench.device)
 
         def batches(steps: range) -> Iterable[Batch]:
             self._read_images()
-            return bench.batches(recipe, seed)(steps)
+            return bench.batches(recipe, seed, self.ranks)(steps)
 
         return train(
             model,
@@ -234,6 +245,7 @@ class Experiment:
             on_step=lambda done, loss: self.report(
                 "supernet", done, recipe.steps, f"loss {loss:.3f}"
             ),
+            ranks=self.ranks,
         )
 
     @cached_property
@@ -284,6 +296,7 @@ class Experiment:
             on_step=lambda architecture, done, loss: self.report(
                 f"retrain {architecture}", done, recipe.steps, f"loss {loss:.3f}"
             ),
+            ranks=self.ranks,
         )
 
     def search(self, trials: int | None = None) -> optuna.Study:
@@ -324,13 +337,17 @@ class Experiment:
     def retrain(self, top: int) -> optuna.Study:
         """Trains the best architectures and the FPN-like path from scratch (§4.1).
 
+        Of several ranks the first one calls this, the others `assist_retraining`.
+
         Args:
             top: number of architectures, best one-shot AP first; of the Pareto front where the
                 search has several objectives.
 
         Raises:
-            ValueError: the search has no finished trial.
+            ValueError: the search has no finished trial, or the batch cannot be split among the
+                ranks.
         """
+        self.ranks.require_shares(self.config.retrain.batch_size, "retrain.batch_size")
         best = ranked(self.setting)[:top]
         if not best:
             raise ValueError(
@@ -345,7 +362,18 @@ class Experiment:
         study.set_user_attr("parent_study", self.config.study.name)
         architectures.append(self.setting.space.fpn_like())
         self._evaluate(study, architectures, self.standalone_objective, step="retrained")
+        self.standalone_objective(self.setting.valid).dismiss()
         return study
+
+    def assist_retraining(self) -> None:
+        """Trains along with the first rank, which alone has trials, until `retrain` has ended.
+
+        Raises:
+            ValueError: the batch cannot be split among the ranks.
+            PeerLostError: the first rank has ended before.
+        """
+        self.ranks.require_shares(self.config.retrain.batch_size, "retrain.batch_size")
+        self.standalone_objective(self.setting.valid).assist()
 
     def retrained(self, architecture: Architecture) -> Detector:
         """The detector of an architecture with the weights of its retraining.
@@ -457,23 +485,6 @@ class Experiment:
                 left = wanted - settled
                 warnings.warn(f"{left} trials are left to other workers", stacklevel=2)
                 break
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU where there is one.
-
-    Raises:
-        ValueError: a GPU is asked for that is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"runtime.device is {name!r}, but PyTorch sees {torch.cuda.device_count()} GPUs; "
-            f"set runtime.device = 'auto'"
-        )
-    return device
 
 
 def _digest(path: Path) -> str:

@@ -3,32 +3,40 @@
 "Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §3.4, §4.1:
 each step of supernet training draws one valid path and trains the shared weights of it.
 
-Batches and paths are functions of the step, so that a resumed run continues the same sequence.
+Batches, paths, anchors and RoIs are functions of the step and of the image's place in the batch,
+so that a resumed run continues the same sequence and the number of processes, among which a batch
+is split, changes nothing but rounding.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from msnas_optuna.checkpoint import load_checkpoint, save_checkpoint
 from msnas_optuna.data.transforms import Batch
+from msnas_optuna.distributed import ALONE, Ranks
 from msnas_optuna.interrupts import deferred_interrupts
 from msnas_optuna.models.detector import Detector
+from msnas_optuna.models.synchronised import synchronised
 from msnas_optuna.recipe import Recipe
 from msnas_optuna.spaces.msnas import Architecture
 
 Precision = Literal["bf16", "fp32"]
 BatchSource = Callable[[range], Iterable[Batch]]
 PathSource = Callable[[int], Architecture]
+
+DRAW_STREAM = 3
+"""Separates the random stream of anchors and RoIs from those of batches and paths."""
 
 
 class NonFiniteLossError(RuntimeError):
@@ -60,22 +68,26 @@ class _Run:
     losses: list[float] = field(default_factory=list)
 
     def state(self) -> dict[str, Any]:
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         return {
             "step": self.step,
             "losses": self.losses,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "rng": {"cpu": torch.get_rng_state(), "cuda": cuda},
         }
 
     def load(self, state: dict[str, Any]) -> None:
         self.step, self.losses = state["step"], state["losses"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"]["cpu"])
-        if torch.cuda.is_available() and state["rng"]["cuda"]:
-            torch.cuda.set_rng_state_all(state["rng"]["cuda"])
+
+    def resume(self, checkpointing: Checkpointing | None, ranks: Ranks) -> None:
+        """Continues from the checkpoint that the first rank finds."""
+        state = None
+        if ranks.first and checkpointing is not None and checkpointing.path.exists():
+            state = load_checkpoint(checkpointing.path, fingerprint=checkpointing.fingerprint)
+        state = ranks.broadcast(state)
+        if state is not None:
+            self.load(state)
 
 
 def train(
@@ -89,12 +101,13 @@ def train(
     sample_path: PathSource | None = None,
     checkpointing: Checkpointing | None = None,
     on_step: Callable[[int, float], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[float]:
     """Trains a detector in place, from its last checkpoint where there is one.
 
     Args:
-        model: the detector, on `device`.
-        batches: gives the batches of a range of steps.
+        model: the detector, on `device`; with several ranks its batch norms become synchronised.
+        batches: gives the batches of a range of steps, with several ranks this one's shares.
         recipe: steps, optimiser and schedule.
         seed: of the anchors and RoIs that enter the losses.
         device: where to compute.
@@ -102,9 +115,11 @@ def train(
         sample_path: step -> path; makes it supernet training.
         checkpointing: where to save; None saves nothing.
         on_step: called after each step with the number of steps done and the loss.
+        ranks: the processes that train this detector together, with equal arguments; the first
+            one alone reads and writes the checkpoint.
 
     Returns:
-        The loss of every step.
+        The loss of every step, over the whole batch.
 
     Raises:
         NonFiniteLossError: the loss or the gradient is not finite; weights are those before the
@@ -113,50 +128,108 @@ def train(
     """
     run = _Run(model, build_optimizer(model, recipe))
     model.train()
-    with _isolated_rng(device):
-        torch.manual_seed(seed)
-        if checkpointing is not None and checkpointing.path.exists():
-            run.load(load_checkpoint(checkpointing.path, fingerprint=checkpointing.fingerprint))
-            if run.step >= recipe.steps:
-                return run.losses
+    run.resume(checkpointing, ranks)
+    if run.step >= recipe.steps:
+        return run.losses
+    if run.step and on_step is not None:
+        on_step(run.step, run.losses[-1])
+    network = _parallel(model, device, ranks)
+    saved = time.monotonic()
+    with deferred_interrupts() as interrupts:
+        for batch in batches(range(run.step, recipe.steps)):
+            path = None if sample_path is None else sample_path(run.step)
+            terms = _losses(
+                network, batch.to(device), seed=seed, step=run.step, path=path,
+                precision=precision, ranks=ranks,
+            )  # fmt: skip
+            loss, value = _over_the_batch(terms, model.n_drawn, ranks)
+            _descend(run.optimizer, loss, value, recipe=recipe, step=run.step, path=path)
+            run.step += 1
+            run.losses.append(value)
             if on_step is not None:
-                on_step(run.step, run.losses[-1] if run.losses else math.nan)
-        upcoming = batches(range(run.step, recipe.steps))
-        saved = time.monotonic()
-        with deferred_interrupts() as interrupts:
-            for batch in upcoming:
-                path = None if sample_path is None else sample_path(run.step)
-                loss = _loss(model, batch.to(device), path=path, precision=precision)
-                _descend(run.optimizer, loss, recipe=recipe, step=run.step, path=path)
-                run.step += 1
-                run.losses.append(float(loss.detach()))
-                if on_step is not None:
-                    on_step(run.step, run.losses[-1])
-                if checkpointing is not None and (
-                    interrupts
-                    or run.step == recipe.steps
-                    or time.monotonic() - saved > checkpointing.seconds
-                ):
-                    save_checkpoint(
-                        checkpointing.path, run.state(), fingerprint=checkpointing.fingerprint
-                    )
-                    saved = time.monotonic()
-                if interrupts:
-                    raise KeyboardInterrupt
+                on_step(run.step, value)
+            stop = ranks.any(bool(interrupts))  # all at one step, whoever got the signal
+            due = stop or run.step == recipe.steps
+            if (
+                checkpointing is not None
+                and ranks.first
+                and (due or time.monotonic() - saved > checkpointing.seconds)
+            ):
+                save_checkpoint(
+                    checkpointing.path, run.state(), fingerprint=checkpointing.fingerprint
+                )
+                saved = time.monotonic()
+            if stop:
+                ranks.wait()  # torchrun ends all when one ends, also one that is still saving
+                raise KeyboardInterrupt
     return run.losses
 
 
-def _loss(
-    model: Detector, batch: Batch, *, path: Architecture | None, precision: Precision
-) -> Tensor:
-    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        _, losses = model(batch.images, batch.sizes, targets=batch.targets, architecture=path)
-    return torch.stack(list(losses.values())).sum()
+def _parallel(model: Detector, device: torch.device, ranks: Ranks) -> nn.Module:
+    """The model whose backward averages the gradients over the ranks.
+
+    All ranks have the same path. What is not on it (candidates of a supernet, and last blocks that
+    no object group reads) is found anew at each step, and DistributedDataParallel leaves its
+    gradient None, as it is in one process: zeros would let momentum and weight decay move it.
+    """
+    if ranks.size == 1:
+        return model
+    return DistributedDataParallel(synchronised(model, device), find_unused_parameters=True)
+
+
+def _losses(
+    network: nn.Module,
+    batch: Batch,
+    *,
+    seed: int,
+    step: int,
+    path: Architecture | None,
+    precision: Precision,
+    ranks: Ranks = ALONE,
+) -> dict[str, Tensor]:
+    """The four losses, each a mean over the anchors or RoIs of this rank's images."""
+    device = batch.images.device
+    first = ranks.rank * len(batch)
+    generators = [
+        _generator([seed, DRAW_STREAM, step, first + i], device) for i in range(len(batch))
+    ]
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        _, losses = network(
+            batch.images, batch.sizes, targets=batch.targets, architecture=path,
+            generators=generators,
+        )  # fmt: skip
+    assert isinstance(losses, dict)
+    return losses
+
+
+def _generator(words: list[int], device: torch.device) -> Generator:
+    (state,) = np.random.SeedSequence(words).generate_state(1)
+    return Generator(device).manual_seed(int(state))
+
+
+def _over_the_batch(
+    losses: dict[str, Tensor], n_drawn: dict[str, int], ranks: Ranks
+) -> tuple[Tensor, float]:
+    """What to descend on this rank, and the loss of the whole batch.
+
+    A loss over the batch is the mean over the anchors (or RoIs) of all ranks, of which some may
+    have fewer than others: each rank's mean counts in proportion. DistributedDataParallel takes
+    the mean over the ranks afterwards.
+    """
+    terms = torch.stack(list(losses.values()))  # [4]
+    if ranks.size == 1:
+        loss = terms.sum()
+        return loss, float(loss.detach())
+    counts = terms.new_tensor([n_drawn[name] for name in losses])
+    weighted, whole = ranks.sum(torch.stack((terms * counts, counts)))
+    loss = (terms * (counts * ranks.size / whole)).sum()
+    return loss, float((weighted / whole).sum())
 
 
 def _descend(
     optimizer: torch.optim.Optimizer,
     loss: Tensor,
+    value: float,
     *,
     recipe: Recipe,
     step: int,
@@ -164,8 +237,8 @@ def _descend(
 ) -> None:
     where = f"step {step + 1}" + ("" if path is None else f" on path {path}")
     repair = "lower learning_rate, lengthen warmup or set precision = 'fp32'"
-    if not torch.isfinite(loss):
-        raise NonFiniteLossError(f"the loss is {float(loss.detach())} at {where}; {repair}")
+    if not math.isfinite(value):
+        raise NonFiniteLossError(f"the loss is {value} at {where}; {repair}")
     for group in optimizer.param_groups:
         group["lr"] = recipe.rate(step)
     optimizer.zero_grad(set_to_none=True)
@@ -201,17 +274,7 @@ def recalibrate(
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over the batches
     model.train()
-    with _isolated_rng(device):
-        torch.manual_seed(0)
-        for batch in batches:
-            _loss(model, batch.to(device), path=None, precision=precision)
+    for step, batch in enumerate(batches):
+        _losses(model, batch.to(device), seed=0, step=step, path=None, precision=precision)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-
-
-@contextlib.contextmanager
-def _isolated_rng(device: torch.device) -> Iterator[None]:
-    """Leaves the global generator, which torchvision draws anchors and RoIs from, as it was."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        yield

@@ -12,11 +12,12 @@ from optuna.trial import TrialState
 from msnas_optuna.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from msnas_optuna.config import ConfigError
 from msnas_optuna.data.coco import DataError
+from msnas_optuna.distributed import resolve_device
 from msnas_optuna.results import best_results, ranked, summarise
 from msnas_optuna.spaces.lattice import EmptyWindowError
 from msnas_optuna.spaces.msnas import Architecture
 from msnas_optuna.storage import StudyMismatchError, read_record
-from msnas_optuna.study import Experiment, resolve_device
+from msnas_optuna.study import Experiment
 
 
 def edited(study_file: Path, old: str, new: str) -> Path:

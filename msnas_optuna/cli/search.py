@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,11 +42,15 @@ def quickstart(
 
 @app.command()
 def train(study_file: StudyFile, as_json: AsJson = False) -> None:
-    """Train the supernet, from its last checkpoint where there is one."""
-    with session() as progress:
-        experiment = _experiment(study_file, progress)
+    """Train the supernet, from its last checkpoint where there is one.
+
+    On several GPUs: torchrun --nproc-per-node K -m msnas_optuna train STUDY.toml
+    """
+    with session(joint=True) as progress, _together(study_file, progress) as experiment:
         losses = experiment.train_supernet()
         progress.stop()
+        if not experiment.ranks.first:
+            return
         recent = losses[-100:]
         summary = {
             "checkpoint": str(experiment.supernet_path),
@@ -80,9 +86,14 @@ def search(
 
 @app.command()
 def retrain(study_file: StudyFile, top: Top = 5, as_json: AsJson = False) -> None:
-    """Train the best architectures, and the FPN-like path, alone and from scratch."""
-    with session() as progress:
-        experiment = _experiment(study_file, progress)
+    """Train the best architectures, and the FPN-like path, alone and from scratch.
+
+    On several GPUs: torchrun --nproc-per-node K -m msnas_optuna retrain STUDY.toml
+    """
+    with session(joint=True) as progress, _together(study_file, progress) as experiment:
+        if not experiment.ranks.first:
+            experiment.assist_retraining()
+            return
         experiment.retrain(top)
         progress.stop()
         print_results(experiment.setting, top=top, as_json=as_json)
@@ -99,6 +110,17 @@ def _experiment(study_file: Path, progress: Bars) -> Experiment:
     from msnas_optuna.study import Experiment
 
     return Experiment.load(study_file, report=progress)
+
+
+@contextmanager
+def _together(study_file: Path, progress: Bars) -> Iterator[Experiment]:
+    """The experiment of the processes that torchrun started, or of this one alone."""
+    from msnas_optuna.distributed import joined, launched, resolve_device
+    from msnas_optuna.study import Experiment
+
+    setting = Setting.load(study_file)
+    with joined(resolve_device(setting.config.runtime.device, launched())) as ranks:
+        yield Experiment(setting, report=progress, ranks=ranks)
 
 
 def shipped_study(name: str) -> Path:

@@ -51,9 +51,14 @@ def print_json(value: Any) -> None:
 
 
 class Bars:
-    """Progress bars on a terminal; elsewhere a line a minute and one when a step ends."""
+    """Progress bars on a terminal; elsewhere a line a minute and one when a step ends.
 
-    def __init__(self) -> None:
+    Args:
+        shown: whether to show anything.
+    """
+
+    def __init__(self, *, shown: bool = True) -> None:
+        self._shown = shown
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, float] = {}
         self._printed = time.monotonic()
@@ -71,6 +76,8 @@ class Bars:
 
     def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
         """Shows that `done` of `total` units of `step` are finished."""
+        if not self._shown:
+            return
         if step not in self._tasks:
             self._progress.start()
             self._tasks[step] = self._progress.add_task(step, total=total, note=note)
@@ -88,17 +95,26 @@ class Bars:
 
 
 @contextmanager
-def session() -> Iterator[Bars]:
-    """Progress bars, signals and errors of one command."""
+def session(*, joint: bool = False) -> Iterator[Bars]:
+    """Progress bars, signals and errors of one command.
+
+    Args:
+        joint: torchrun may have started several processes for one job. Then the first one speaks
+            for all, and the others print nothing but the errors that end them.
+    """
+    rank = int(os.environ.get("RANK", "0")) if joint else 0
     signal.signal(signal.SIGTERM, _interrupt)
     warnings.showwarning = _show_warning
+    if rank:
+        warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    bars = Bars()
+    bars = Bars(shown=not rank)
     try:
         yield bars
     except KeyboardInterrupt:
         bars.stop()
-        err.print("interrupted; the same command continues where this one stopped")
+        if not rank:
+            err.print("interrupted; the same command continues where this one stopped")
         raise typer.Exit(130) from None
     except typer.Exit:
         raise
@@ -109,6 +125,8 @@ def session() -> Iterator[Bars]:
         message = f"error: {error}"
         if not isinstance(error, EXPECTED):
             message = f"error: {type(error).__name__}: {error} (MSNAS_DEBUG=1 shows where)"
+        if rank:
+            message = f"rank {rank}: {message}"
         err.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     finally:

@@ -10,8 +10,9 @@ its resized size, B images in a batch padded to H x W.
 from __future__ import annotations
 
 import mmap
+import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
@@ -162,19 +163,28 @@ class Resized(Dataset[Sample]):
         )
         return Sample(torch.from_numpy(image), boxes, labels, scale, index)
 
-    def fill_cache(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def fill_cache(
+        self,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        n_ranks: int = 1,
+        rank: int = 0,
+    ) -> None:
         """Decodes every image that has a place in the cache, so that a bad one shows early.
 
         Args:
             progress: called with the number of images done and in all.
+            n_ranks: processes that share the work.
+            rank: which of them this one is, 0..n_ranks - 1.
 
         Raises:
             DataError: an image cannot be read.
         """
-        for index in range(self._cache.places):
+        share = range(rank, self._cache.places, n_ranks)
+        for done, index in enumerate(share, start=1):
             self[index]
             if progress is not None:
-                progress(index + 1, self._cache.places)
+                progress(done, len(share))
 
     def _decode(self, index: int) -> npt.NDArray[np.uint8]:
         """uint8 [3, h, w]."""
@@ -264,13 +274,24 @@ def flip(sample: Sample) -> Sample:
     )
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Joins samples, at least one, into a batch."""
-    sizes = tuple((s.image.shape[1], s.image.shape[2]) for s in samples)
+def padded_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """H, W of a batch of images of these (h, w)."""
     H, W = (-(-max(side) // SIZE_MULTIPLE) * SIZE_MULTIPLE for side in zip(*sizes, strict=True))
+    return H, W
+
+
+def collate(samples: Sequence[Sample], *, padded: tuple[int, int] | None = None) -> Batch:
+    """Joins samples, at least one, into a batch.
+
+    Args:
+        samples: of which the batch consists.
+        padded: H, W; the default is what the samples need.
+    """
+    sizes = tuple((s.image.shape[1], s.image.shape[2]) for s in samples)
+    H, W = padded_size(sizes) if padded is None else padded
     images = torch.zeros((len(samples), 3, H, W), dtype=torch.uint8)
-    for padded, sample, (h, w) in zip(images, samples, sizes, strict=True):
-        padded[:, :h, :w] = sample.image
+    for image, sample, (h, w) in zip(images, samples, sizes, strict=True):
+        image[:, :h, :w] = sample.image
     return Batch(
         images,
         sizes,
@@ -329,13 +350,17 @@ class BatchOrder:
 
     def batch(self, step: int) -> list[_Key]:
         """The (index, flipped) pairs of our slice of a step's batch."""
+        share = self.batch_size // self.n_ranks
+        return self.whole_batch(step)[self.rank * share : (self.rank + 1) * share]
+
+    def whole_batch(self, step: int) -> list[_Key]:
+        """The (index, flipped) pairs of a step's batch over all ranks."""
         # The words 0 and 1 keep the streams apart; [seed, 1] alone would equal [seed, 1, 0].
         flipped = np.random.default_rng([self.seed, 1, step]).random(self.batch_size)
-        share = self.batch_size // self.n_ranks
-        own = range(self.rank * share, (self.rank + 1) * share)
+        first = step * self.batch_size
         return [
-            (self._image(step * self.batch_size + i), bool(flipped[i] < self.flip_probability))
-            for i in own
+            (self._image(first + i), bool(chance < self.flip_probability))
+            for i, chance in enumerate(flipped)
         ]
 
     def _image(self, position: int) -> int:
@@ -350,14 +375,27 @@ def _permutation(seed: int, epoch: int, n: int) -> npt.NDArray[np.int64]:
     return order
 
 
-class _Flippable(Dataset[Sample]):
-    """Samples by (index, flipped)."""
+@dataclass(frozen=True)
+class _Plan:
+    """What a batch consists of: its samples, and H, W of the batch over all ranks.
+
+    The padding is seen by the network, so that it must not depend on who gets which image.
+    """
+
+    keys: list[_Key]
+    padded: tuple[int, int]
+
+
+class _Planned(Dataset[Batch]):
+    """Batches by plan."""
 
     def __init__(self, samples: Resized) -> None:
         self._samples: Final = samples
 
-    def __getitem__(self, key: _Key) -> Sample:
-        index, flipped = key
+    def __getitem__(self, plan: _Plan) -> Batch:
+        return collate([self._sample(*key) for key in plan.keys], padded=plan.padded)
+
+    def _sample(self, index: int, flipped: bool) -> Sample:
         sample = self._samples[index]
         return flip(sample) if flipped else sample
 
@@ -400,7 +438,8 @@ def training_batches(
         n_ranks=n_ranks,
         rank=rank,
     )
-    return _load(dataset, order, workers=workers, pin_memory=pin_memory)
+    plans = (_Plan(order.batch(t), _padding(dataset, order.whole_batch(t))) for t in steps)
+    return _load(dataset, plans, workers=workers, pin_memory=pin_memory)
 
 
 def evaluation_batches(
@@ -415,21 +454,27 @@ def evaluation_batches(
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
     keys = [(i, False) for i in range(len(dataset))]
-    chunks = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
-    return _load(dataset, chunks, workers=workers, pin_memory=pin_memory)
+    chunks = (keys[i : i + batch_size] for i in range(0, len(keys), batch_size))
+    plans = (_Plan(chunk, _padding(dataset, chunk)) for chunk in chunks)
+    return _load(dataset, plans, workers=workers, pin_memory=pin_memory)
+
+
+def _padding(dataset: Resized, keys: Sequence[_Key]) -> tuple[int, int]:
+    return padded_size(dataset.sizes[index] for index, _ in keys)
 
 
 def _load(
     dataset: Resized,
-    batches: BatchOrder | list[list[_Key]],
+    plans: Iterable[_Plan],
     *,
     workers: int,
     pin_memory: bool,
 ) -> Iterator[Batch]:
     loader = DataLoader(
-        _Flippable(dataset),
-        batch_sampler=batches,
-        collate_fn=collate,
+        _Planned(dataset),
+        batch_size=None,  # a plan is a batch already
+        sampler=plans,
+        collate_fn=_as_it_is,
         num_workers=workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # else starting to iterate would advance the global one
@@ -441,6 +486,12 @@ def _load(
         raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
 
 
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
 def _leave_signals_to_the_parent(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # torchrun sends SIGTERM to whole process groups, and the parent has a step to finish.
+    grouped = "TORCHELASTIC_RUN_ID" in os.environ
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if grouped else signal.SIG_DFL)

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import Final
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
@@ -50,6 +51,46 @@ class CentredAnchorGenerator(AnchorGenerator):  # type: ignore[misc]
             anchors + torch.stack((width, height, width, height)) / 2
             for anchors, (height, width) in zip(corners, strides, strict=True)
         ]
+
+
+class ImageWiseSampler(BalancedPositiveNegativeSampler):  # type: ignore[misc]
+    """Draws the anchors or RoIs of each image from a generator of its own.
+
+    torchvision draws those of all images from the global one, so that what an image gets depends
+    on the images before it.
+
+    Attributes:
+        generators: one for each image of the batch; None is torchvision's way.
+        n_drawn: how many the last call has drawn, over all images.
+    """
+
+    def __init__(self, batch_size_per_image: int, positive_fraction: float) -> None:
+        super().__init__(batch_size_per_image, positive_fraction)
+        self.generators: Sequence[Generator] | None = None
+        self.n_drawn = 0
+
+    def __call__(self, matched_idxs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Masks of the positive and of the negative ones that were drawn in each image."""
+        generators = self.generators or (None,) * len(matched_idxs)
+        self.n_drawn = 0
+        masks = [
+            self._draw(matches, generator)
+            for matches, generator in zip(matched_idxs, generators, strict=True)
+        ]
+        return [positive for positive, _ in masks], [negative for _, negative in masks]
+
+    def _draw(self, matches: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        masks = []
+        left = int(self.batch_size_per_image * self.positive_fraction)
+        for candidates in (torch.where(matches >= 1)[0], torch.where(matches == 0)[0]):
+            order = torch.randperm(len(candidates), generator=generator, device=matches.device)
+            mask = torch.zeros_like(matches, dtype=torch.uint8)
+            mask[candidates[order[:left]]] = 1
+            masks.append(mask)
+            n = min(len(candidates), left)
+            self.n_drawn += n
+            left = self.batch_size_per_image - n
+        return masks[0], masks[1]
 
 
 class Detector(nn.Module):
@@ -126,6 +167,8 @@ class Detector(nn.Module):
             nms_thresh=0.5,
             detections_per_img=max_detections,
         )
+        self.rpn.fg_bg_sampler = ImageWiseSampler(rpn_batch, 0.5)
+        self.roi_heads.fg_bg_sampler = ImageWiseSampler(roi_batch, 0.25)
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
@@ -138,6 +181,7 @@ class Detector(nn.Module):
         *,
         targets: Targets | None = None,
         architecture: Architecture | None = None,
+        generators: Sequence[Generator] | None = None,
     ) -> tuple[list[dict[str, Tensor]], Losses]:
         """Detections in evaluation, losses in training.
 
@@ -147,6 +191,8 @@ class Detector(nn.Module):
             targets: for training: "boxes" [n, 4] (x1, y1, x2, y2 in pixels of `images`) and
                 "labels" [n] from 1; n may be 0.
             architecture: the path of a supernet.
+            generators: one for each image, on its device: its anchors and RoIs that enter the
+                losses are drawn from it; None draws from the global one.
 
         Returns:
             Detections of every image ("boxes", "scores", "labels", in pixels of `images`;
@@ -155,6 +201,8 @@ class Detector(nn.Module):
         path = architecture or self.encoder.only
         if path is None:
             raise ValueError("a supernet needs the path to evaluate: pass architecture=")
+        self.rpn.fg_bg_sampler.generators = generators
+        self.roi_heads.fg_bg_sampler.generators = generators
         x = ((images.float() / 255 - self.mean) / self.std).contiguous(
             memory_format=torch.channels_last
         )
@@ -165,6 +213,17 @@ class Detector(nn.Module):
             features, proposals, image_list.image_sizes, targets
         )
         return detections, {**rpn_losses, **roi_losses}
+
+    @property
+    def n_drawn(self) -> dict[str, int]:
+        """How many anchors or RoIs each loss of the last batch is a mean over."""
+        anchors, rois = self.rpn.fg_bg_sampler.n_drawn, self.roi_heads.fg_bg_sampler.n_drawn
+        return {
+            "loss_objectness": anchors,
+            "loss_rpn_box_reg": anchors,
+            "loss_classifier": rois,
+            "loss_box_reg": rois,
+        }
 
     @property
     def n_parameters(self) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from msnas_optuna.data.transforms import Resized, training_batches
+from msnas_optuna.distributed import ALONE, Ranks
 from msnas_optuna.evaluation import DetectionMetrics, average_precision, detect
 from msnas_optuna.models import Detector
 from msnas_optuna.recipe import Recipe
@@ -72,8 +73,11 @@ class Bench:
     size_bounds: tuple[float, float] = (32.0, 96.0)
     loader_workers: int = 0
 
-    def batches(self, recipe: Recipe, seed: int) -> BatchSource:
-        """The training batches of a range of steps; equal for equal steps and seeds."""
+    def batches(self, recipe: Recipe, seed: int, ranks: Ranks = ALONE) -> BatchSource:
+        """The training batches of a range of steps; equal for equal steps and seeds.
+
+        Of several ranks each gets its share of a batch.
+        """
         return lambda steps: training_batches(
             self.train,
             batch_size=recipe.batch_size,
@@ -81,6 +85,8 @@ class Bench:
             seed=seed,
             flip_probability=recipe.flip_probability,
             workers=self.loader_workers,
+            n_ranks=ranks.size,
+            rank=ranks.rank,
         )
 
     def evaluate(self, model: Detector) -> DetectionMetrics:

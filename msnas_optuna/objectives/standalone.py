@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from typing import Any
 from optuna import Trial
 
 from msnas_optuna.cost import EncoderCost
+from msnas_optuna.distributed import ALONE, Ranks
+from msnas_optuna.models import Detector
 from msnas_optuna.objectives.bench import Bench, DetectorFactory, Score, record, suggest
 from msnas_optuna.recipe import Recipe
 from msnas_optuna.spaces.base import FeasibleSet
 from msnas_optuna.spaces.msnas import Architecture
-from msnas_optuna.training import Checkpointing, train
+from msnas_optuna.training import Checkpointing, NonFiniteLossError, train
 
 StepReport = Callable[[Architecture, int, float], None]
 
@@ -39,6 +42,8 @@ class StandaloneObjective:
         checkpoint_seconds: least time between two checkpoints.
         seed: of weights, batches, anchors and RoIs.
         on_step: called with the architecture, the number of steps done and the loss.
+        ranks: the processes that train each architecture together. The first one alone has
+            trials and evaluates, the others `assist`.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class StandaloneObjective:
         checkpoint_seconds: float = 60.0,
         seed: int = 0,
         on_step: StepReport | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.feasible = feasible
         self.build = build
@@ -65,6 +71,7 @@ class StandaloneObjective:
         self.checkpoint_seconds = checkpoint_seconds
         self.seed = seed
         self.on_step = on_step
+        self.ranks = ranks
 
     def __call__(self, trial: Trial) -> float:
         """AP in [0, 1], unrounded; see `storage.TrialRecord` for what the trial keeps."""
@@ -90,13 +97,40 @@ class StandaloneObjective:
             NonFiniteLossError: the training diverged.
             CheckpointError: the checkpoint belongs to other settings or cannot be written.
         """
+        start = time.perf_counter()
+        model = self._train(self.ranks.broadcast(architecture))
+        trained = time.perf_counter()
+        metrics = self.bench.evaluate(model)
+        return Score(
+            metrics,
+            model.n_parameters,
+            train_seconds=trained - start,
+            evaluate_seconds=time.perf_counter() - trained,
+            gflops=self.cost.total(architecture) / 1e9,
+        )
+
+    def assist(self) -> None:
+        """Trains what the first rank trains, until it dismisses them.
+
+        A diverged training ends on all ranks at the same step, and the next one follows.
+
+        Raises:
+            PeerLostError: the first rank has ended.
+        """
+        while (architecture := self.ranks.broadcast(None)) is not None:
+            with suppress(NonFiniteLossError):
+                self._train(architecture)
+
+    def dismiss(self) -> None:
+        """Tells the other ranks that there is no more to train."""
+        self.ranks.broadcast(None)
+
+    def _train(self, architecture: Architecture) -> Detector:
         bench, recipe = self.bench, self.recipe
         model = self.build(architecture).to(bench.device)
-        on_step = None if self.on_step is None else partial(self.on_step, architecture)
-        start = time.perf_counter()
         train(
             model,
-            bench.batches(recipe, self.seed),
+            bench.batches(recipe, self.seed, self.ranks),
             recipe=recipe,
             seed=self.seed,
             device=bench.device,
@@ -106,14 +140,7 @@ class StandaloneObjective:
                 self.belongs_to(architecture),
                 self.checkpoint_seconds,
             ),
-            on_step=on_step,
+            on_step=None if self.on_step is None else partial(self.on_step, architecture),
+            ranks=self.ranks,
         )
-        trained = time.perf_counter()
-        metrics = bench.evaluate(model)
-        return Score(
-            metrics,
-            model.n_parameters,
-            train_seconds=trained - start,
-            evaluate_seconds=time.perf_counter() - trained,
-            gflops=self.cost.total(architecture) / 1e9,
-        )
+        return model

@@ -388,3 +388,27 @@ def test_an_impossible_order_is_refused(change: dict[str, Any]) -> None:
     settings: dict[str, Any] = {"n_images": 4, "batch_size": 4, "steps": range(3), "seed": 0}
     with pytest.raises(ValueError, match=r"must|needs"):
         BatchOrder(**settings | change)
+
+
+def test_shares_of_a_batch_are_padded_as_the_whole_batch(data: CocoDetection) -> None:
+    samples = Resized(data, 128, 1000)  # 100 x 20 becomes 640 x 128
+
+    def batch(**ranks: int) -> Batch:
+        return next(training_batches(samples, batch_size=4, steps=range(1), seed=0, **ranks))
+
+    whole, shares = batch(), [batch(n_ranks=2, rank=rank) for rank in (0, 1)]
+    assert whole.images.shape[3] == 640
+    assert torch.equal(torch.cat([share.images for share in shares]), whole.images)
+    assert shares[0].indices + shares[1].indices == whole.indices
+
+
+def test_ranks_fill_the_cache_with_their_shares(data: CocoDetection) -> None:
+    seen = []
+    for rank in (0, 1):
+        samples, counts = Resized(data, 32, 64), []
+        samples.fill_cache(
+            lambda done, total, counts=counts: counts.append((done, total)), n_ranks=2, rank=rank
+        )
+        assert counts == [(i + 1, 3 - rank) for i in range(3 - rank)]
+        seen += [i for i in range(5) if samples._cache.get(i) is not None]
+    assert sorted(seen) == list(range(5))

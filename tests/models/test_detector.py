@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.image_list import ImageList
 
 from msnas_optuna.models import Detector, MSNASEncoder, subset_state
-from msnas_optuna.models.detector import CentredAnchorGenerator
+from msnas_optuna.models.detector import CentredAnchorGenerator, ImageWiseSampler
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.spaces.msnas import MSNASSpace
 
@@ -103,3 +104,37 @@ def test_boxes_are_decoded_in_full_precision(dtype):
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         found, _ = detector(FPN_LIKE).eval()(images(), SIZES)
     assert {d["boxes"].dtype for d in found} == {torch.float32}
+
+
+def matches(n_images: int) -> list[torch.Tensor]:
+    """Many candidates, few, and no positive ones; -1 is neither."""
+    rng = np.random.default_rng(0)
+    drawn = [rng.integers(-1, 3, n) for n in (200, 9, 50)]
+    drawn[2] = drawn[2].clip(-1, 0)
+    return [torch.from_numpy(drawn[i % 3]) for i in range(n_images)]
+
+
+def masks(sampler, generators, given):
+    sampler.generators = generators
+    return [torch.stack(pair) for pair in zip(*sampler(given), strict=True)]
+
+
+def test_the_global_generator_is_used_as_torchvision_does():
+    torch.manual_seed(0)
+    expected = masks(BalancedPositiveNegativeSampler(16, 0.25), None, matches(3))
+    torch.manual_seed(0)
+    found = masks(ImageWiseSampler(16, 0.25), None, matches(3))
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def test_what_is_drawn_for_an_image_does_not_depend_on_its_batch():
+    def generators():
+        return [torch.Generator().manual_seed(i) for i in range(6)]
+
+    sampler = ImageWiseSampler(16, 0.25)
+    whole = masks(sampler, generators(), matches(6))
+    assert sampler.n_drawn == sum(int(m.sum()) for m in whole)
+    halves = masks(sampler, generators()[:3], matches(3))
+    halves += masks(sampler, generators()[3:], matches(6)[3:])
+    assert all(torch.equal(a, b) for a, b in zip(whole, halves, strict=True))
+    assert not torch.equal(whole[0], whole[3])  # equal candidates, other draws
