@@ -1,7 +1,7 @@
 """Workers on one study: our sampler and Optuna's RandomSampler on sqlite, journal, PostgreSQL.
 
 python benchmarks/storage.py [--json] [--workers 1,2,4,8,16] [--storages sqlite,journal,postgresql]
-    [--trials 96] [--sleep 0.05] [--folder DIR]
+    [--trials 64] [--sleep 0.05] [--folder DIR]
 
 Every worker is a process with its own connection. All start at the same moment on an empty study
 and evaluate an objective that suggests the 12 parameters of the quickstart's space and sleeps,
@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ class Measured:
         lost: trials that ended otherwise, or not at all.
         trials_per_second: of all workers together.
         trial_ms: what a worker spends on one trial besides the sleep, on average.
+        cpu_ms: processor time of the worker in it; other work on the machine leaves it alone.
     """
 
     storage: str
@@ -75,6 +77,7 @@ class Measured:
     lost: int
     trials_per_second: float
     trial_ms: float
+    cpu_ms: float
 
 
 @contextmanager
@@ -97,8 +100,10 @@ def servers(storages: list[str], folder: Path) -> Iterator[Callable[[str, str], 
         yield url
 
 
-def work(url: str, sampler: str, sleep: float, trials: int, start: Barrier) -> None:
-    """One worker: its share of the trials."""
+def work(
+    url: str, sampler: str, sleep: float, trials: int, start: Barrier, used: SimpleQueue[float]
+) -> None:
+    """One worker: its share of the trials, and the seconds of processor time they took."""
     quiet()
     study = optuna.create_study(
         storage=open_storage(url),
@@ -114,7 +119,9 @@ def work(url: str, sampler: str, sleep: float, trials: int, start: Barrier) -> N
         return float(sum(math.sin(i * v) for i, v in enumerate(values, start=1)))
 
     start.wait()
+    began = time.process_time()
     study.optimize(objective, n_trials=trials)
+    used.put(time.process_time() - began)
     start.wait()
 
 
@@ -123,10 +130,10 @@ def measure(
 ) -> Measured:
     """Times the trials of all workers, from their common start to the end of the last."""
     context = multiprocessing.get_context("forkserver")
-    start = context.Barrier(workers + 1)
+    start, used = context.Barrier(workers + 1), context.SimpleQueue()
     shares = [trials // workers + (i < trials % workers) for i in range(workers)]
     processes = [
-        context.Process(target=work, args=(url, sampler, sleep, share, start), daemon=True)
+        context.Process(target=work, args=(url, sampler, sleep, share, start, used), daemon=True)
         for share in shares
     ]
     for process in processes:
@@ -147,6 +154,7 @@ def measure(
         trials - complete,
         trials_per_second=complete / seconds,
         trial_ms=1e3 * (seconds * workers / trials - sleep),
+        cpu_ms=1e3 * sum(used.get() for _ in processes) / trials,
     )
 
 
@@ -181,14 +189,15 @@ def table(rows: list[dict[str, Any]]) -> str:
     first, second = SAMPLERS
     lines = [
         f"| storage | workers | ms per trial, {first} | {second} | "
-        f"trials per second, {first} | {second} | lost |",
-        "| --- " * 7 + "|",
+        f"processor ms, {first} | {second} | trials per second, {first} | {second} | lost |",
+        "| --- " * 9 + "|",
     ]
     cells = {(row["storage"], row["workers"], row["sampler"]): row for row in rows}
     for storage, workers in dict.fromkeys((row["storage"], row["workers"]) for row in rows):
         a, b = (cells[storage, workers, sampler] for sampler in SAMPLERS)
         lines.append(
             f"| {storage} | {workers} | {a['trial_ms']:.0f} | {b['trial_ms']:.0f} | "
+            f"{a['cpu_ms']:.0f} | {b['cpu_ms']:.0f} | "
             f"{a['trials_per_second']:.1f} | {b['trials_per_second']:.1f} | "
             f"{a['lost'] + b['lost']} |"
         )
@@ -201,7 +210,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--workers", default="1,2,4,8,16", help="numbers of processes")
     parser.add_argument("--storages", default=",".join(STORAGES), help="some of these")
-    parser.add_argument("--trials", type=int, default=96, help="of each study")
+    parser.add_argument("--trials", type=int, default=64, help="of each study")
     parser.add_argument("--sleep", type=float, default=0.05, help="seconds in the objective")
     parser.add_argument("--folder", type=Path, help="where the databases go")
     arguments = parser.parse_args()

@@ -194,7 +194,18 @@ class Setting:
         """The Optuna study of the search or of a stage, if it has begun; for reading.
 
         Raises:
-            StudyMismatchError: the search was made with other settings.
+            StudyMismatchError: the search was made with other settings, or is being imported.
+        """
+        study = self.begun_study(stage)
+        if study is not None and stage is None:
+            require_config(study, self.config.identity())
+        return study
+
+    def begun_study(self, stage: str | None = None) -> optuna.Study | None:
+        """The same, whatever settings it was made with.
+
+        Raises:
+            StudyMismatchError: it is being imported.
         """
         name = self.study_name(stage)
         begun = storage_exists(self.storage_url)
@@ -202,6 +213,4 @@ class Setting:
             return None
         study = optuna.load_study(study_name=name, storage=self.storage)
         refuse_unfinished(study)
-        if stage is None:
-            require_config(study, self.config.identity())
         return study

@@ -363,8 +363,8 @@ class Experiment:
     @cached_property
     def _search_identity(self) -> dict[str, Any]:
         """What one-shot values depend on; an unfinished supernet raises, before it is stored."""
-        if (stored := self.setting.stored_study()) is not None:
-            refuse_mixed(stored, external=False)
+        if (begun := self.setting.begun_study()) is not None:
+            refuse_mixed(begun, external=False)
         assert self.supernet_weights
         return self._identity | {"supernet.sha256": _digest(self.supernet_path)}
 

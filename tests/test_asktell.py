@@ -226,6 +226,18 @@ def test_ask_and_tell_refuse_a_study_of_the_supernet(tiny: Path) -> None:
         tell(setting, 0, [0.4])
 
 
+def test_results_and_retrain_go_on_from_told_values(tiny: Path) -> None:
+    from msnas_optuna.study import Experiment
+
+    setting = Setting.load(tiny)
+    for asked in ask(setting, 3):
+        tell(setting, asked.trial, [0.1 * asked.trial])
+    best = json.loads(msnas("results", tiny, "--json").stdout)["best"]
+    assert [result["trial"] for result in best] == [2, 1, 0]
+    study = Experiment.load(tiny).retrain(top=1)
+    assert study.trials[0].user_attrs["arch"] == stored(setting).best_trial.user_attrs["arch"]
+
+
 def test_another_configuration_is_refused_and_named(tiny: Path) -> None:
     ask(Setting.load(tiny))
     tiny.write_text(tiny.read_text().replace("tolerance = 0.05", "tolerance = 0.06"))
