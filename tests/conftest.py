@@ -99,7 +99,7 @@ def _postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postg
 
 
 @pytest.fixture
-def postgres(_postgres_server: PostgresServer) -> str:
+def postgres_url(_postgres_server: PostgresServer) -> str:
     """The URL of a new database of a real PostgreSQL, on a socket of this machine."""
     name = f"test_{uuid4().hex}"
     _postgres_server.psql(f"CREATE DATABASE {name}")

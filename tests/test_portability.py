@@ -148,13 +148,15 @@ def names_of(setting: Setting) -> set[str]:
     return set(optuna.get_all_study_names(setting.storage))
 
 
-def test_to_postgresql_and_back_through_a_file_nothing_changes(rich: Path, postgres: str) -> None:
+def test_to_postgresql_and_back_through_a_file_nothing_changes(
+    rich: Path, postgres_url: str
+) -> None:
     home = Setting.load(rich)
     first, second = str(rich.with_name("1.zip")), str(rich.with_name("2.zip"))
     moved = export_study(home, first)
     assert moved.studies == {"tiny": 8, "tiny-fpn-like": 1}
     assert (moved.artifacts, moved.missing, moved.unfinished) == (2, [], 0)
-    server = moved_to(rich, postgres)
+    server = moved_to(rich, postgres_url)
     assert import_study(server, first) == moved
     export_study(server, second)
     back = moved_to(rich, None, "back")
@@ -167,30 +169,32 @@ def test_to_postgresql_and_back_through_a_file_nothing_changes(rich: Path, postg
         assert files == {p.name: p.read_bytes() for p in home.artifact_dir.iterdir()}
 
 
-def test_directly_between_storages_nothing_changes(rich: Path, postgres: str) -> None:
-    home, server = Setting.load(rich), moved_to(rich, postgres)
+def test_directly_between_storages_nothing_changes(rich: Path, postgres_url: str) -> None:
+    home, server = Setting.load(rich), moved_to(rich, postgres_url)
     shutil.copytree(home.artifact_dir, server.artifact_dir)
-    assert export_study(home, postgres).missing == []
+    assert export_study(home, postgres_url).missing == []
     back = moved_to(rich, f"journal:///{rich.parent}/back.log", "back")
-    assert len(import_study(back, postgres).missing) == 2  # no copy of the artifact store here
+    assert len(import_study(back, postgres_url).missing) == 2  # no copy of the artifact store here
     for setting in (server, back):
         for name in ("tiny", "tiny-fpn-like"):
             assert content(setting, name) == content(home, name)
 
 
-def test_parameters_keep_their_types(rich: Path, postgres: str) -> None:
+def test_parameters_keep_their_types(rich: Path, postgres_url: str) -> None:
     home = Setting.load(rich)
-    export_study(home, postgres)
-    moved = optuna.load_study(study_name="tiny", storage=open_storage(postgres)).trials[0].params
+    export_study(home, postgres_url)
+    moved = (
+        optuna.load_study(study_name="tiny", storage=open_storage(postgres_url)).trials[0].params
+    )
     assert moved["stride_01"] in (0.5, 1.0, 2.0)
     assert isinstance(moved["stride_01"], float)
     assert isinstance(moved["feature_stride_1"], int)
 
 
-def test_notes_and_their_images_follow_their_trials(rich: Path, postgres: str) -> None:
+def test_notes_and_their_images_follow_their_trials(rich: Path, postgres_url: str) -> None:
     home = Setting.load(rich)
-    export_study(home, postgres)
-    storage = open_storage(postgres)
+    export_study(home, postgres_url)
+    storage = open_storage(postgres_url)
     study = optuna.load_study(study_name="tiny", storage=storage)
     trial = optuna.Trial(study, study.trials[4]._trial_id)
     (key,) = (k for k in trial.storage.get_trial_system_attrs(trial._trial_id) if "artifacts" in k)
@@ -269,11 +273,11 @@ def by_optuna(home: Setting, there: Setting) -> None:
 
 @pytest.mark.parametrize("move", [by_file, by_url, by_optuna])
 def test_the_search_goes_on_as_if_it_had_not_moved(
-    move: Callable[[Setting, Setting], None], tiny: Path, postgres: str
+    move: Callable[[Setting, Setting], None], tiny: Path, postgres_url: str
 ) -> None:
     whole = search(moved_to(tiny, None, "whole"), 17)
     home, server, back = (
-        moved_to(tiny, None, "home"), moved_to(tiny, postgres, "server"),
+        moved_to(tiny, None, "home"), moved_to(tiny, postgres_url, "server"),
         moved_to(tiny, None, "back"),
     )  # fmt: skip
     search(home, 5)
@@ -288,9 +292,9 @@ def test_the_search_goes_on_as_if_it_had_not_moved(
 
 @pytest.mark.parametrize("move", [by_file, by_optuna])
 def test_a_trial_that_was_running_is_repeated_at_its_place(
-    move: Callable[[Setting, Setting], None], tiny: Path, postgres: str
+    move: Callable[[Setting, Setting], None], tiny: Path, postgres_url: str
 ) -> None:
-    home, server = moved_to(tiny, None, "home"), moved_to(tiny, postgres, "server")
+    home, server = moved_to(tiny, None, "home"), moved_to(tiny, postgres_url, "server")
     study = search(home, 5)
     study.ask()
     if move is by_optuna:  # a plain copy keeps it RUNNING until its process has ended
@@ -308,8 +312,10 @@ def test_a_trial_that_was_running_is_repeated_at_its_place(
     assert home.storage.get_trial(study.trials[5]._trial_id).state == TrialState.RUNNING
 
 
-def test_a_trial_that_was_handed_out_can_be_told_after_the_move(tiny: Path, postgres: str) -> None:
-    home, server = moved_to(tiny, None, "home"), moved_to(tiny, postgres, "server")
+def test_a_trial_that_was_handed_out_can_be_told_after_the_move(
+    tiny: Path, postgres_url: str
+) -> None:
+    home, server = moved_to(tiny, None, "home"), moved_to(tiny, postgres_url, "server")
     (asked,) = ask(home)
     by_file(home, server)
     tell(server, asked.trial, [0.4])
@@ -357,8 +363,8 @@ def test_another_study_file_is_refused(rich: Path) -> None:
     assert [p.name for p in there.run_dir.iterdir()] == ["tiny.toml"]
 
 
-def test_there_is_nothing_to_export_before_the_search(tiny: Path, postgres: str) -> None:
-    for setting in (Setting.load(tiny), moved_to(tiny, postgres)):
+def test_there_is_nothing_to_export_before_the_search(tiny: Path, postgres_url: str) -> None:
+    for setting in (Setting.load(tiny), moved_to(tiny, postgres_url)):
         with pytest.raises(ValueError, match="the storage has no study tiny, tiny-fpn-like"):
             export_study(setting, str(tiny.with_name("s.zip")))
     assert not tiny.with_name("s.zip").exists()
@@ -452,11 +458,11 @@ def importing(setting: Setting, file: str, statement: int) -> subprocess.Complet
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_killed_import_is_no_study_and_can_be_repeated(
-    kind: str, rich: Path, postgres: str
+    kind: str, rich: Path, postgres_url: str
 ) -> None:
     home, file = Setting.load(rich), str(rich.with_name("s.zip"))
     export_study(home, file)
-    there = moved_to(rich, postgres if kind == "postgresql" else None)
+    there = moved_to(rich, postgres_url if kind == "postgresql" else None)
     last = int(importing(there, file, 10**6).stdout)
     for name in names_of(there):
         optuna.delete_study(study_name=name, storage=there.storage)
@@ -502,10 +508,10 @@ def msnas(*arguments: object, code: int = 0):
     return result
 
 
-def test_the_verbs(rich: Path, postgres: str) -> None:
+def test_the_verbs(rich: Path, postgres_url: str) -> None:
     file = rich.with_name("s.zip")
     assert "exported tiny: 8 trials" in msnas("export-study", rich, file).stdout
-    there = moved_to(rich, postgres).run_dir / "tiny.toml"
+    there = moved_to(rich, postgres_url).run_dir / "tiny.toml"
     moved = json.loads(msnas("import-study", there, file, "--json").stdout)
     assert moved["studies"] == {"tiny": 8, "tiny-fpn-like": 1}
     assert "exists there" in msnas("import-study", there, file, code=1).stderr
