@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -93,9 +94,12 @@ def trained(_trained_once: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    with get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop") as server:
-        yield server
+def _postgres_server() -> Iterator[PostgresServer]:
+    folder = Path(tempfile.mkdtemp())  # pytest's are closed to the user that the server runs as
+    server = get_server(folder)
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
