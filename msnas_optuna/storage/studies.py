@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 
 from msnas_optuna.storage.quiet import quiet
-from msnas_optuna.storage.records import CONFIG
+from msnas_optuna.storage.records import CONFIG, EXTERNAL, IMPORT, OBJECTIVE
 
 
 class StudyMismatchError(ValueError):
@@ -50,6 +50,7 @@ def open_study(
         sampler=sampler,
         load_if_exists=True,
     )
+    refuse_unfinished(study)
     wanted: dict[str, Any] = json.loads(json.dumps(dict(config)))
     stored = study.user_attrs.get(CONFIG)
     if stored is None and study.get_trials(deepcopy=False):
@@ -57,6 +58,7 @@ def open_study(
             f"study {name!r} was not created by msnas: it has trials, but no configuration; "
             "choose another study name"
         )
+    refuse_mixed(study, external=wanted.get(OBJECTIVE) == EXTERNAL)
     _refuse_mismatch(
         name,
         {"directions": _words(study.directions), **(wanted if stored is None else stored)},
@@ -91,16 +93,79 @@ def _name_metrics(study: Study, names: Sequence[str] | None) -> None:
 def require_config(study: Study, config: Mapping[str, Any]) -> None:
     """Compares the configuration, as far as it is given, with that of a stored study.
 
-    Digests of files may be left out, because they take data to compute.
+    Raises:
+        StudyMismatchError: a key has another value.
+    """
+    require_equal(study.study_name, study.user_attrs.get(CONFIG) or {}, config)
+
+
+def require_equal(name: str, stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Compares two configurations as far as both can be known.
+
+    Digests of files may be left out, because they take data to compute; so may be where the
+    values come from. A study of an external trainer has no digests.
+
+    Args:
+        name: of the study, for the message.
+        stored: the configuration that a study was created with.
+        config: the configuration that is asked for.
 
     Raises:
         StudyMismatchError: a key has another value.
     """
-    stored: dict[str, Any] = study.user_attrs.get(CONFIG) or {}
     wanted = json.loads(json.dumps(dict(config)))
-    digests = {key for key in stored if key.endswith(".sha256")} - wanted.keys()
-    known = {key: value for key, value in stored.items() if key not in digests}
-    _refuse_mismatch(study.study_name, known, wanted)
+    optional = ({key for key in stored if _is_digest(key)} | {OBJECTIVE}) - wanted.keys()
+    if _is_external(stored):
+        optional |= {key for key in wanted if _is_digest(key)}
+    was, now = (
+        {key: value for key, value in one.items() if key not in optional}
+        for one in (stored, wanted)
+    )
+    _refuse_mismatch(name, was, now)
+
+
+def refuse_mixed(study: Study, *, external: bool) -> None:
+    """Keeps values of an external trainer and of the supernet apart.
+
+    Args:
+        study: a study; nothing is refused before it has a configuration.
+        external: whether values of an external trainer are to be added.
+
+    Raises:
+        StudyMismatchError: the study has values of the other kind.
+    """
+    stored = study.user_attrs.get(CONFIG)
+    if stored is None or _is_external(stored) == external:
+        return
+    told, searched = "an external trainer (`msnas tell`)", "the supernet (`msnas search`)"
+    source, other = (searched, told) if external else (told, searched)
+    verbs = "`msnas search`" if external else "`msnas ask` and `msnas tell`"
+    raise StudyMismatchError(
+        f"study {study.study_name!r} takes its values from {source}; those of {other} cannot be "
+        f"ranked beside them. Continue it with {verbs}, or choose another study.name"
+    )
+
+
+def refuse_unfinished(study: Study) -> None:
+    """Keeps everyone away from a study whose import has not come to its end.
+
+    Raises:
+        StudyMismatchError: it has not.
+    """
+    mark = study._storage.get_study_system_attrs(study._study_id).get(IMPORT)
+    if mark is not None and not mark["complete"]:
+        raise StudyMismatchError(
+            f"study {study.study_name!r} is a part of an import that has not ended; run the same "
+            "`msnas import-study` again"
+        )
+
+
+def _is_external(config: Mapping[str, Any]) -> bool:
+    return config.get(OBJECTIVE) == EXTERNAL
+
+
+def _is_digest(key: str) -> bool:
+    return key.endswith(".sha256")
 
 
 def _refuse_mismatch(name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

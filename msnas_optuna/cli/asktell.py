@@ -1,0 +1,109 @@
+"""The verbs for external trainers: ask, tell. They print JSON and need no torch."""
+
+from __future__ import annotations
+
+import shlex
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from msnas_optuna import asktell
+from msnas_optuna.asktell import Asked
+from msnas_optuna.cli.app import app
+from msnas_optuna.cli.terminal import StudyFile, err, print_json, session
+from msnas_optuna.setting import Setting
+
+NOTHING_LEFT: Final = 3
+"""Exit status of `ask` where the study has its trials: the end of a shell loop."""
+
+
+class State(StrEnum):
+    """How a trial ended."""
+
+    complete = "complete"
+    fail = "fail"
+
+
+@app.command()
+def ask(
+    study_file: StudyFile,
+    n: Annotated[
+        int | None, typer.Option("--n", min=1, help="Print a list of up to this many.")
+    ] = None,
+) -> None:
+    """Print an architecture to train as JSON; exit with 3 once the study has its trials."""
+    with session():
+        setting = Setting.load(study_file)
+        asked = asktell.ask(setting, n or 1)
+        if not asked:
+            err.print(
+                f"study {setting.study_name()}: all {setting.n_trials()} trials are told or "
+                "handed out; raise study.trials for more",
+                soft_wrap=True,
+                highlight=False,
+            )
+            raise typer.Exit(NOTHING_LEFT)
+        described = [_asked_json(proposal, setting, study_file) for proposal in asked]
+        print_json(described if n is not None else described[0])
+
+
+def _asked_json(asked: Asked, setting: Setting, study_file: Path) -> dict[str, Any]:
+    values = ",".join(setting.config.study.objectives).upper()
+    return {
+        "study": setting.study_name(),
+        "trial": asked.trial,
+        "params": asked.params,
+        "architecture": str(asked.architecture),
+        "strides": list(asked.architecture.strides),
+        "feature_strides": list(asked.architecture.feature_strides),
+        "gflops": asked.gflops,
+        "generation": asked.generation,
+        "origin": asked.origin,
+        "repeat": asked.repeat,
+        "tell": f"msnas tell {shlex.quote(str(study_file))} "
+        f"--trial {asked.trial} --values {values}",
+    }
+
+
+@app.command()
+def tell(
+    study_file: StudyFile,
+    trial: Annotated[int, typer.Option(min=0, help="Its number, as `ask` printed it.")],
+    values: Annotated[
+        str | None, typer.Option(help="One for each of study.objectives: 0.41 or 0.41,12.5.")
+    ] = None,
+    state: Annotated[State, typer.Option(help="How it ended.")] = State.complete,
+    repeat: Annotated[
+        bool, typer.Option("--repeat", help="With --state fail: hand the architecture out again.")
+    ] = False,
+) -> None:
+    """Report the values of an architecture that `ask` has printed, or that it has none."""
+    with session():
+        failed = state is State.fail
+        if failed == (values is not None) or (repeat and not failed):
+            raise ValueError(
+                "give either --values, or --state fail with or without --repeat; "
+                f"got {_given(values, state, repeat)}"
+            )
+        setting = Setting.load(study_file)
+        if values is None:
+            told = asktell.tell_failure(setting, trial, repeat=repeat)
+        else:
+            told = asktell.tell(setting, trial, _numbers(values))
+        print_json({"trial": trial, "state": told.state.name.lower(), "values": told.values})
+
+
+def _given(values: str | None, state: State, repeat: bool) -> str:
+    parts = [] if values is None else [f"--values {values}"]
+    return " ".join([*parts, f"--state {state}", *(["--repeat"] if repeat else [])])
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        raise ValueError(
+            f"--values are numbers joined by commas, as 0.41 or 0.41,12.5; got {text!r}"
+        ) from None

@@ -1,0 +1,237 @@
+"""Studies and their artifacts as one file: a zip archive of JSON, without pickles.
+
+manifest.json       format, version, and for each study its name, directions and attributes
+trials/0.jsonl      the trials of the first study, one a line
+artifacts/ID        each file of the artifact store that a study or a trial refers to
+
+JSON as Python writes it, with Infinity and NaN. Times are UTC.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.trial import FrozenTrial, TrialState
+
+from msnas_optuna.storage.snapshots import Snapshot
+
+FORMAT: Final = "msnas-study"
+VERSION: Final = 1
+_MANIFEST: Final = "manifest.json"
+_ARTIFACT_ID: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,199}")
+"""What an artifact may be called: no folders, no hidden files."""
+
+_DAMAGE: Final = (
+    zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, LookupError, TypeError,
+    AttributeError, ValueError,
+)  # fmt: skip
+"""What reading bytes that are no bundle raises."""
+
+
+def save_bundle(path: Path, snapshots: Sequence[Snapshot], artifact_dir: Path) -> list[str]:
+    """Writes studies and their artifacts; the file is there as a whole or not at all.
+
+    Args:
+        path: the new file.
+        snapshots: the studies.
+        artifact_dir: folder of the artifact store.
+
+    Returns:
+        The artifacts that the studies refer to, but whose files are missing.
+
+    Raises:
+        FileExistsError: the file is there already.
+        ValueError: an artifact is no plain file name.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path} exists; remove it, or give another name")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                missing = _write(archive, snapshots, artifact_dir)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return missing
+
+
+def _write(
+    archive: zipfile.ZipFile, snapshots: Sequence[Snapshot], artifact_dir: Path
+) -> list[str]:
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "created": _utc(datetime.now()),
+        "studies": [_study_to_json(snapshot) for snapshot in snapshots],
+    }
+    archive.writestr(_MANIFEST, json.dumps(manifest, indent=1))
+    for i, snapshot in enumerate(snapshots):
+        lines = "".join(json.dumps(trial_to_json(trial)) + "\n" for trial in snapshot.trials)
+        archive.writestr(f"trials/{i}.jsonl", lines)
+    missing = []
+    for identifier in _artifact_ids(snapshots):
+        file = artifact_dir / identifier
+        if file.is_file():
+            archive.write(file, f"artifacts/{identifier}")
+        else:
+            missing.append(identifier)
+    return missing
+
+
+def load_bundle(path: Path) -> list[Snapshot]:
+    """The studies in a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, or no file that `save_bundle` of this version reads.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            manifest = json.loads(archive.read(_MANIFEST))
+            if manifest["format"] != FORMAT or manifest["version"] != VERSION:
+                raise ValueError(
+                    f"format {manifest['format']} {manifest['version']}, this version reads "
+                    f"{FORMAT} {VERSION}"
+                )
+            return [
+                _study_from_json(study, archive.read(f"trials/{i}.jsonl").decode().splitlines())
+                for i, study in enumerate(manifest["studies"])
+            ]
+    except _DAMAGE as error:
+        raise ValueError(
+            f"{path} is no file that `msnas export-study` has written, or it is damaged "
+            f"({error}); export the study again"
+        ) from error
+
+
+def extract_artifacts(path: Path, snapshots: Sequence[Snapshot], artifact_dir: Path) -> list[str]:
+    """Puts the artifacts of a file into the artifact store; those that are there stay.
+
+    Only names that the studies refer to are read, and they have no folders: nothing is written
+    anywhere else.
+
+    Returns:
+        The artifacts that the studies refer to, but that neither the file nor the store has.
+
+    Raises:
+        ValueError: an artifact is no plain file name.
+    """
+    missing = []
+    with zipfile.ZipFile(path) as archive:
+        stored = set(archive.namelist())
+        for identifier in _artifact_ids(snapshots):
+            target, name = artifact_dir / identifier, f"artifacts/{identifier}"
+            if target.exists():
+                continue
+            if name not in stored:
+                missing.append(identifier)
+                continue
+            artifact_dir.mkdir(parents=True, exist_ok=True)
+            temporary = artifact_dir / f".{identifier}.{os.getpid()}.tmp"
+            with archive.open(name) as source, temporary.open("wb") as copy:
+                shutil.copyfileobj(source, copy)
+            temporary.replace(target)
+    return missing
+
+
+def _artifact_ids(snapshots: Iterable[Snapshot]) -> list[str]:
+    """Each artifact once, in order.
+
+    Raises:
+        ValueError: one is no plain file name.
+    """
+    found = dict.fromkeys(i for snapshot in snapshots for i in snapshot.artifact_ids())
+    for identifier in found:
+        if not _ARTIFACT_ID.fullmatch(identifier):
+            raise ValueError(
+                f"an artifact is a file of the artifact store, named by letters, digits, '.', '_' "
+                f"and '-'; got {identifier!r}"
+            )
+    return list(found)
+
+
+def _study_to_json(snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "name": snapshot.name,
+        "directions": snapshot.directions,
+        "study_id": snapshot.study_id,
+        "user_attrs": dict(snapshot.user_attrs),
+        "system_attrs": dict(snapshot.system_attrs),
+    }
+
+
+def _study_from_json(study: dict[str, Any], lines: Sequence[str]) -> Snapshot:
+    trials = [trial_from_json(json.loads(line)) for line in lines]
+    if [trial.number for trial in trials] != list(range(len(trials))):
+        raise ValueError("trials must be numbered from 0 without a gap")
+    return Snapshot(
+        name=study["name"],
+        directions=tuple(study["directions"]),
+        user_attrs=study["user_attrs"],
+        system_attrs=study["system_attrs"],
+        trials=trials,
+        study_id=study["study_id"],
+    )
+
+
+def trial_to_json(trial: FrozenTrial) -> dict[str, Any]:
+    """A trial in types that JSON keeps."""
+    return {
+        "number": trial.number,
+        "trial_id": trial._trial_id,
+        "state": trial.state.name,
+        "values": trial.values,
+        "datetime_start": _utc(trial.datetime_start),
+        "datetime_complete": _utc(trial.datetime_complete),
+        "params": trial.params,
+        "distributions": {
+            name: json.loads(distribution_to_json(distribution))
+            for name, distribution in trial.distributions.items()
+        },
+        "user_attrs": trial.user_attrs,
+        "system_attrs": trial.system_attrs,
+        "intermediate_values": trial.intermediate_values,
+    }
+
+
+def trial_from_json(stored: dict[str, Any]) -> FrozenTrial:
+    """The inverse of `trial_to_json`."""
+    return FrozenTrial(
+        number=stored["number"],
+        trial_id=stored["trial_id"],
+        state=TrialState[stored["state"]],
+        value=None,
+        values=stored["values"],
+        datetime_start=_local(stored["datetime_start"]),
+        datetime_complete=_local(stored["datetime_complete"]),
+        params=stored["params"],
+        distributions={
+            name: json_to_distribution(json.dumps(distribution))
+            for name, distribution in stored["distributions"].items()
+        },
+        user_attrs=stored["user_attrs"],
+        system_attrs=stored["system_attrs"],
+        intermediate_values={int(k): v for k, v in stored["intermediate_values"].items()},
+    )
+
+
+def _utc(time: datetime | None) -> str | None:
+    return None if time is None else time.astimezone(UTC).isoformat()
+
+
+def _local(text: str | None) -> datetime | None:
+    """Local time without a zone, as Optuna keeps it in memory."""
+    return None if text is None else datetime.fromisoformat(text).astimezone().replace(tzinfo=None)
