@@ -14,7 +14,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from msnas_optuna.data.coco import CocoDetection, DataError
+from msnas_optuna.data.images import DataError, ImageSet
 from msnas_optuna.data.resizing import resized_size
 
 SIZE_MULTIPLE: Final = 64
@@ -100,7 +100,10 @@ class Batch:
         return boxes / boxes.new_tensor((x, y, x, y))
 
 
-class Resized(Dataset[Sample]):
+Images = TypeVar("Images", bound=ImageSet, covariant=True)
+
+
+class Resized(Dataset[Sample], Generic[Images]):
     """Resized images with their targets, kept in memory as far as they fit.
 
     The first images of the set whose bytes fit are cached once decoded, the others are decoded
@@ -114,7 +117,7 @@ class Resized(Dataset[Sample]):
 
     def __init__(
         self,
-        dataset: CocoDetection,
+        dataset: Images,
         shorter: int,
         longer: int,
         *,
@@ -353,7 +356,7 @@ def _permutation(seed: int, epoch: int, n: int) -> npt.NDArray[np.int64]:
 class _Flippable(Dataset[Sample]):
     """Samples by (index, flipped)."""
 
-    def __init__(self, samples: Resized) -> None:
+    def __init__(self, samples: Resized[ImageSet]) -> None:
         self._samples: Final = samples
 
     def __getitem__(self, key: _Key) -> Sample:
@@ -363,7 +366,7 @@ class _Flippable(Dataset[Sample]):
 
 
 def training_batches(
-    dataset: Resized,
+    dataset: Resized[ImageSet],
     *,
     batch_size: int,
     steps: range,
@@ -404,7 +407,7 @@ def training_batches(
 
 
 def evaluation_batches(
-    dataset: Resized, *, batch_size: int, workers: int = 0, pin_memory: bool = False
+    dataset: Resized[ImageSet], *, batch_size: int, workers: int = 0, pin_memory: bool = False
 ) -> Iterator[Batch]:
     """Every image once, in order, not flipped; the last batch may be short.
 
@@ -420,7 +423,7 @@ def evaluation_batches(
 
 
 def _load(
-    dataset: Resized,
+    dataset: Resized[ImageSet],
     batches: BatchOrder | list[list[_Key]],
     *,
     workers: int,

@@ -36,15 +36,19 @@ class SingleImageDetector(nn.Module):
         super().__init__()
         path = detector.encoder.only
         if path is None:
-            raise ValueError("only the detector of one architecture can be exported, got a supernet")
+            raise ValueError(
+                "only the detector of one architecture can be exported, got a supernet"
+            )
         self.strides = path.feature_strides
         self.encoder = detector.encoder
         self.rpn = detector.rpn
         self.roi_heads = detector.roi_heads
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", detector.mean)
         self.register_buffer("std", detector.std)
         anchors: CentredAnchorGenerator = self.rpn.anchor_generator
-        self.cells = [cell.clone() for cell in anchors.cell_anchors]  # G tensors [A, 4]
+        self.cells: list[Tensor] = [cell.clone() for cell in anchors.cell_anchors]  # G x [A, 4]
         self.eval()
 
     def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -60,7 +64,7 @@ class SingleImageDetector(nn.Module):
         """
         bounds = size.flip(0).repeat(2).float()  # w h w h
         x = (image.float() / 255 - self.mean) / self.std
-        features = self.encoder(x)
+        features: list[Tensor] = self.encoder(x)
         proposals = self._proposals(features, bounds)
         return self._detections(features, proposals, bounds)
 
@@ -71,7 +75,7 @@ class SingleImageDetector(nn.Module):
             group = self._group_proposals(g, objectness, deltas, bounds)
             boxes.append(group[0])
             scores.append(group[1])
-        merged = torch.cat(boxes)
+        merged: Tensor = torch.cat(boxes)
         _, order = torch.cat(scores).sort(descending=True)
         return merged[order[: self.rpn.post_nms_top_n()]]
 
@@ -80,12 +84,11 @@ class SingleImageDetector(nn.Module):
     ) -> tuple[Tensor, Tensor]:  # [1, A, h, w], [1, 4A, h, w] -> [r, 4], [r]
         h, w = objectness.shape[-2:]
         flat = objectness[0].permute(1, 2, 0).reshape(-1)  # [h * w * A]
-        codes = deltas[0].unflatten(0, (-1, 4)).permute(2, 3, 0, 1).reshape(-1, 4)
+        codes = deltas[0].view(-1, 4, h, w).permute(2, 3, 0, 1).reshape(-1, 4)
         kept = torch.sym_min(flat.shape[0], self.rpn.pre_nms_top_n())
         scores, best = flat.topk(kept)
         anchors = self._anchors(g, h, w)[best]
-        boxes = self.rpn.box_coder.decode_single(codes[best], anchors)
-        boxes = _clipped(boxes, bounds)
+        boxes = _clipped(self.rpn.box_coder.decode_single(codes[best], anchors), bounds)
         (large,) = torch.where(_shorter_side(boxes) >= PROPOSAL_SIDE)
         boxes, scores = boxes[large], scores[large].sigmoid()
         chosen = nms(boxes, scores, self.rpn.nms_thresh)
@@ -122,7 +125,7 @@ class SingleImageDetector(nn.Module):
         outputs = heads.box_predictor(heads.box_head(self._pooled(features, rois)))
         logits, codes = (output[:-1] for output in outputs)
         decoded = heads.box_coder.decode_single(codes, proposals)  # [R, 4(K+1)]
-        boxes = _clipped(decoded.unflatten(1, (-1, 4))[:, 1:].reshape(-1, 4), bounds)
+        boxes = _clipped(decoded.view(-1, logits.shape[1], 4)[:, 1:].reshape(-1, 4), bounds)
         probabilities = logits.softmax(dim=1)[:, 1:]  # [R, K]
         classes = torch.arange(1, logits.shape[1]).expand_as(probabilities).reshape(-1)
         scores = probabilities.reshape(-1)
