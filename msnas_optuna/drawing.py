@@ -17,6 +17,9 @@ COLOURS: Final = (
 READABLE_SIDE: Final = 384
 """Pixels; smaller pictures are enlarged, so that names and scores can be read."""
 
+LONGEST: Final = 2048
+"""Pixels of the longer side that no picture is enlarged beyond."""
+
 _LIGHT: Final = 150
 """Luminance, 0..255, above which text on a colour is black."""
 
@@ -53,12 +56,12 @@ def draw_boxes(
         labels: names of all classes in order, so that a class has one colour in all pictures;
             the default is the names that occur.
         least_side: the picture is enlarged by a whole factor until its shorter side has this
-            many pixels; 1 keeps its size.
+            many pixels, or the longer one `LONGEST`; 1 keeps its size.
 
     Returns:
         An RGB image.
     """
-    factor = max(1, math.ceil(least_side / min(image.size)))
+    factor = max(1, min(math.ceil(least_side / min(image.size)), LONGEST // max(image.size)))
     size = image.width * factor, image.height * factor
     picture = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)

@@ -7,6 +7,7 @@ the validation images, in order, are those that the stored AP was computed from.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,9 @@ from msnas_optuna.study import Experiment
 RESULTS, IMAGES = "results.json", "images.json"
 """Files of a prediction: COCO results, and a COCO file that says which image an id is."""
 
-PICTURE_QUALITY: Final = 92
+JPEG_QUALITY: Final = 92
+JPEG_SIDE: Final = 65_500
+"""Pixels; what the format can hold."""
 
 
 @dataclass(frozen=True)
@@ -179,14 +182,15 @@ def _batches(
 def _draw(images: ImageSet, index: int, boxes: Sequence[LabelledBox], path: Path) -> None:
     labels = [category.name for category in images.categories]
     picture = draw_boxes(images.read(index), boxes, labels=labels)
-    picture.save(path, quality=PICTURE_QUALITY, subsampling=0)
+    picture.save(path, quality=JPEG_QUALITY, subsampling=0)
 
 
 def _file_names(records: Sequence[ImageRecord]) -> list[str]:
     """A name for each picture: the image's own, with its id where two have the same."""
-    stems = [record.path.stem for record in records]
+    times = Counter(record.path.stem for record in records)
     return [
-        f"{r.path.stem}.jpg" if stems.count(r.path.stem) == 1 else f"{r.path.stem}-{r.id}.jpg"
+        f"{r.path.stem}{'' if times[r.path.stem] == 1 else f'-{r.id}'}"
+        f"{'.jpg' if max(r.width, r.height) <= JPEG_SIDE else '.png'}"
         for r in records
     ]
 
