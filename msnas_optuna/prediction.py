@@ -19,7 +19,6 @@ from msnas_optuna.data.transforms import Resized, Sample, collate
 from msnas_optuna.drawing import LabelledBox, draw_boxes
 from msnas_optuna.evaluation import EVALUATION_BATCH, coco_results, detect_batch
 from msnas_optuna.models import Detector
-from msnas_optuna.selection import Selected
 from msnas_optuna.study import Experiment
 
 RESULTS, IMAGES = "results.json", "images.json"
@@ -60,16 +59,6 @@ class Prediction:
     pictures: list[Picture]
     unreadable: list[tuple[Path, str]]
     results: Path
-
-
-def load_detector(experiment: Experiment, selected: Selected) -> Detector:
-    """The selected detector with its weights, on the study's device.
-
-    Raises:
-        CheckpointError: the weights are missing or of other settings.
-    """
-    load = experiment.one_shot if selected.one_shot else experiment.retrained
-    return load(selected.architecture)
 
 
 def identified(

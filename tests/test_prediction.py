@@ -184,5 +184,5 @@ def test_predict_leaves_the_generators_alone(retrained):
     experiment = Experiment.load(retrained)
     selected = select(experiment.setting, "best", one_shot=True)
     state = torch.get_rng_state()
-    prediction.load_detector(experiment, selected)
+    experiment.one_shot(selected.architecture)
     assert torch.equal(torch.get_rng_state(), state)

@@ -49,9 +49,10 @@ def predict(
 
         experiment = Experiment.load(study_file, report=progress)
         selected = select(experiment.setting, trial, one_shot=one_shot)
+        load = experiment.one_shot if one_shot else experiment.retrained
         found = prediction.predict(
             experiment,
-            prediction.load_detector(experiment, selected),
+            load(selected.architecture),
             images,
             folder=folder or experiment.setting.run_dir / "predictions",
             score=score,

@@ -48,7 +48,7 @@ class SingleImageDetector(nn.Module):
         self.register_buffer("mean", detector.mean)
         self.register_buffer("std", detector.std)
         anchors: CentredAnchorGenerator = self.rpn.anchor_generator
-        self.cells: list[Tensor] = [cell.clone() for cell in anchors.cell_anchors]  # G x [A, 4]
+        self.cells: list[Tensor] = [cell.cpu() for cell in anchors.cell_anchors]  # G x [A, 4]
         self.eval()
 
     def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
