@@ -7,7 +7,7 @@ averaged over IoU .50, .55, .. .95 and categories, as pycocotools computes it.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -18,8 +18,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from msnas_optuna.data.coco import CocoDetection
-from msnas_optuna.data.transforms import Resized, evaluation_batches
+from msnas_optuna.data.images import ImageSet
+from msnas_optuna.data.transforms import Batch, Resized, evaluation_batches
+
+Progress = Callable[[int, int], None]
+"""Told how many images are done, and of how many."""
+
+EVALUATION_BATCH: Final = 16
+"""Images of a forward pass."""
 
 _IOU_75: Final = 5
 """Index of IoU .75 among .50, .55, .. .95."""
@@ -47,7 +53,7 @@ class DetectionMetrics:
 
 
 def coco_results(
-    dataset: CocoDetection,
+    dataset: ImageSet,
     index: int,
     boxes: Tensor | npt.NDArray[Any],
     scores: Tensor | npt.NDArray[Any],
@@ -216,15 +222,46 @@ def _pycocotools(name: str) -> ModuleType:
     return module
 
 
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """What a detector finds in one image, best first.
+
+    Attributes:
+        index: position of the image in its data set.
+        boxes: [n, 4], x1 y1 x2 y2 in original pixels.
+        scores: [n], 0..1.
+        labels: [n], 1..K.
+    """
+
+    index: int
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
 @torch.no_grad()
+def detect_batch(
+    model: nn.Module, batch: Batch, *, device: torch.device, precision: Literal["bf16", "fp32"]
+) -> list[Detections]:
+    """The detections of every image of a batch; see `detect`."""
+    model.eval()
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        detections, _ = model(batch.images.to(device), batch.sizes)
+    return [
+        Detections(index, batch.to_original(i, d["boxes"]), d["scores"], d["labels"])
+        for i, (index, d) in enumerate(zip(batch.indices, detections, strict=True))
+    ]
+
+
 def detect(
     model: nn.Module,
-    dataset: Resized,
+    dataset: Resized[ImageSet],
     *,
     device: torch.device,
     precision: Literal["bf16", "fp32"] = "bf16",
-    batch_size: int = 16,
+    batch_size: int = EVALUATION_BATCH,
     workers: int = 0,
+    progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """The detections of every image, in COCO's result format and original pixels.
 
@@ -236,15 +273,16 @@ def detect(
         precision: "bf16" computes convolutions and products in bfloat16.
         batch_size: images of a forward pass.
         workers: processes that decode images.
+        progress: called after every batch.
     """
-    model.eval()
     results: list[dict[str, Any]] = []
+    done = 0
     for batch in evaluation_batches(dataset, batch_size=batch_size, workers=workers):
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            detections, _ = model(batch.images.to(device), batch.sizes)
-        for position, (index, found) in enumerate(zip(batch.indices, detections, strict=True)):
-            boxes = batch.to_original(position, found["boxes"])
+        for found in detect_batch(model, batch, device=device, precision=precision):
             results += coco_results(
-                dataset.dataset, index, boxes, found["scores"], found["labels"]
+                dataset.dataset, found.index, found.boxes, found.scores, found.labels
             )
+        done += len(batch)
+        if progress is not None:
+            progress(done, len(dataset))
     return results

@@ -21,7 +21,8 @@ from optuna.trial import FrozenTrial
 from torch import Tensor
 
 from msnas_optuna.checkpoint import CheckpointError, load_checkpoint
-from msnas_optuna.data.coco import CocoDetection, DataError
+from msnas_optuna.data.coco import CocoDetection
+from msnas_optuna.data.images import DataError
 from msnas_optuna.data.transforms import Batch, Resized
 from msnas_optuna.distributed import ALONE, Ranks, resolve_device
 from msnas_optuna.interrupts import deferred_interrupts
@@ -49,6 +50,9 @@ from msnas_optuna.storage import (
     require_config,
 )
 from msnas_optuna.training import Checkpointing, NonFiniteLossError, train
+
+EVALUATION = "evaluation"
+"""Step of the validation images, reported anew for every network."""
 
 PATH_STREAM = 2
 """Separates the random stream of the paths from those of the batches."""
@@ -139,6 +143,7 @@ class Experiment:
             precision=runtime.precision,
             size_bounds=data.size_bounds,
             loader_workers=data.workers,
+            progress=partial(self.report, EVALUATION),
         )
 
     def _splits(self) -> tuple[CocoDetection, CocoDetection]:
@@ -377,14 +382,28 @@ class Experiment:
         """The detector of an architecture with the weights of its retraining.
 
         Raises:
-            CheckpointError: it is not retrained, or with other settings.
+            CheckpointError: it is not retrained, not to the end, or with other settings.
         """
         objective = self.standalone_objective(self.setting.valid)
         path = objective.checkpoint(architecture)
         content = load_checkpoint(path, fingerprint=objective.belongs_to(architecture))
+        if content["step"] < self.config.retrain.steps:
+            raise CheckpointError(
+                f"the detector {path} has {content['step']} of {self.config.retrain.steps} "
+                f"steps; run `msnas retrain` to finish it"
+            )
         model = self.build_detector(architecture).to(self.bench.device)
         model.load_state_dict(content["model"])
         return model.eval()
+
+    def one_shot(self, architecture: Architecture) -> Detector:
+        """The detector of an architecture as the search evaluates it, fine-tuned.
+
+        Raises:
+            CheckpointError: the supernet is not trained, or with other settings.
+            NonFiniteLossError: the fine-tuning diverged.
+        """
+        return self.one_shot_objective(self.setting.valid).network(architecture).eval()
 
     # ------------------------------------------------------------------ running trials
 

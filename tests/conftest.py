@@ -110,6 +110,42 @@ def postgres_url(_postgres_server: PostgresServer) -> str:
     return _postgres_server.get_uri(name, driver="psycopg")
 
 
+@pytest.fixture(scope="session")
+def _searched_once(_trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from msnas_optuna.study import Experiment
+
+    folder = tmp_path_factory.mktemp("searched") / "study"
+    shutil.copytree(_trained_once, folder)
+    experiment = Experiment.load(folder / "tiny.toml")
+    experiment.evaluate_fpn_like()
+    experiment.search(5)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _retrained_once(_searched_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from msnas_optuna.study import Experiment
+
+    folder = tmp_path_factory.mktemp("retrained") / "study"
+    shutil.copytree(_searched_once, folder)
+    Experiment.load(folder / "tiny.toml").retrain(top=2)
+    return folder
+
+
+@pytest.fixture
+def searched(_searched_once: Path, tmp_path: Path) -> Path:
+    """The study file of a study with five finished trials."""
+    shutil.copytree(_searched_once, tmp_path / "study")
+    return tmp_path / "study" / "tiny.toml"
+
+
+@pytest.fixture
+def retrained(_retrained_once: Path, tmp_path: Path) -> Path:
+    """The study file of a study whose two best architectures are retrained."""
+    shutil.copytree(_retrained_once, tmp_path / "study")
+    return tmp_path / "study" / "tiny.toml"
+
+
 @pytest.fixture
 def unused_port() -> int:
     """A TCP port of this machine that nobody listens on."""

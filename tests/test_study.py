@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from msnas_optuna.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from msnas_optuna.config import ConfigError
-from msnas_optuna.data.coco import DataError
+from msnas_optuna.data.images import DataError
 from msnas_optuna.distributed import resolve_device
 from msnas_optuna.results import best_results, ranked, summarise
 from msnas_optuna.spaces.lattice import EmptyWindowError

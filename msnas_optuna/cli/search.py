@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msnas_optuna.cli.app import app
+from msnas_optuna.cli.progress import Bars
 from msnas_optuna.cli.results import print_results
-from msnas_optuna.cli.terminal import AsJson, Bars, StudyFile, Top, out, print_json, session
+from msnas_optuna.cli.terminal import AsJson, StudyFile, Top, out, print_json, session
 from msnas_optuna.setting import Setting
 
 if TYPE_CHECKING:  # it imports torch, which other verbs can do without

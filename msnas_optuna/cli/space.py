@@ -13,7 +13,8 @@ from rich.table import Table
 
 from msnas_optuna.anchors import AnchorFit, AnchorReport, anchor_report
 from msnas_optuna.cli.app import app
-from msnas_optuna.cli.terminal import AsJson, Bars, out, print_json, session
+from msnas_optuna.cli.progress import Bars
+from msnas_optuna.cli.terminal import AsJson, out, print_json, session
 from msnas_optuna.cost import Breakdown, EncoderCost, fpn_baseline
 from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.feasibility import (

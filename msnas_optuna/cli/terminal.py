@@ -1,4 +1,4 @@
-"""What all verbs share: options, progress bars, signals, errors and printing."""
+"""What all verbs share: options, signals, errors and printing."""
 
 from __future__ import annotations
 
@@ -6,99 +6,71 @@ import json
 import os
 import signal
 import sqlite3
-import time
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import optuna
 import typer
 from optuna.exceptions import OptunaError
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from sqlalchemy.exc import SQLAlchemyError
+
+from msnas_optuna.cli.progress import Bars
 
 EXPECTED = (
     ValueError, RuntimeError, OSError, ImportError, OptunaError, SQLAlchemyError, sqlite3.Error
 )  # fmt: skip
 """Errors whose message is enough."""
 
-LINE_SECONDS = 60
-"""Least time between two lines about one step where there is no terminal."""
-
-out = Console()
-err = Console(stderr=True)
-
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Report no progress, only warnings and errors.")
+]
+TrialWord = Annotated[
+    str, typer.Option("--trial", help="best, fpn-like or the number of a trial of the search.")
+]
+OneShot = Annotated[
+    bool, typer.Option("--one-shot", help="Take the supernet's weights, fine-tuned, instead.")
+]
 Top = Annotated[int, typer.Option(min=1, help="Number of architectures, best first.")]
 
 
 def print_json(value: Any) -> None:
     """Prints a value for scripts."""
-    typer.echo(json.dumps(value, indent=2))
+    try:
+        typer.echo(json.dumps(value, indent=2))
+    except BrokenPipeError:
+        _reader_is_gone()
 
 
-class Bars:
-    """Progress bars on a terminal; elsewhere a line a minute and one when a step ends.
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        _reader_is_gone()
 
-    Args:
-        shown: whether to show anything.
-    """
 
-    def __init__(self, *, shown: bool = True) -> None:
-        self._shown = shown
-        self._tasks: dict[str, TaskID] = {}
-        self._started: dict[str, float] = {}
-        self._printed = time.monotonic()
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=err,
-            disable=not err.is_terminal,
-        )
+def _reader_is_gone() -> NoReturn:
+    """Ends quietly, as commands do whose output goes to `head`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+    raise typer.Exit(128 + signal.SIGPIPE)
 
-    def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
-        """Shows that `done` of `total` units of `step` are finished."""
-        if not self._shown:
-            return
-        if step not in self._tasks:
-            self._progress.start()
-            self._tasks[step] = self._progress.add_task(step, total=total, note=note)
-            self._started[step] = time.monotonic()
-        self._progress.update(self._tasks[step], completed=done, note=note)
-        now = time.monotonic()
-        if not err.is_terminal and (done >= total or now - self._printed > LINE_SECONDS):
-            seconds = now - self._started[step]
-            err.print(f"{step}: {done}/{total} in {seconds:.0f} s {note}".rstrip())
-            self._printed = now
 
-    def stop(self) -> None:
-        """Leaves the bars as they are and gives the terminal back."""
-        self._progress.stop()
+out = _Console()
+err = Console(stderr=True)
 
 
 @contextmanager
-def session(*, joint: bool = False) -> Iterator[Bars]:
-    """Progress bars, signals and errors of one command.
+def session(*, quiet: bool = False, plain: bool = False, joint: bool = False) -> Iterator[Bars]:
+    """Progress, signals and errors of one command.
 
     Args:
+        quiet: no progress at all.
+        plain: lines instead of bars on a terminal, too.
         joint: torchrun may have started several processes for one job. Then the first one speaks
             for all, and the others print nothing but the errors that end them.
     """
@@ -108,7 +80,7 @@ def session(*, joint: bool = False) -> Iterator[Bars]:
     if rank:
         warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    bars = Bars(shown=not rank)
+    bars = Bars(err, quiet=quiet or rank > 0, plain=plain)
     try:
         yield bars
     except KeyboardInterrupt:

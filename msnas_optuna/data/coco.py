@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -22,28 +20,16 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile
 
-_ORIENTATION_TAG: Final = 0x0112
-_UPRIGHT: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # EXIF orientation -> what turns the stored image upright
-_SWAPS_SIDES: Final = (5, 6, 7, 8)
-
-_DECODER_ERRORS: Final = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
-)  # all that Pillow raises on damaged files
+from msnas_optuna.data.images import (
+    Category,
+    DataError,
+    ImageRecord,
+    ImageSet,
+    opened,
+    orientation_of,
+    upright_size,
+)
 
 _ROUNDING: Final = 0.01
 """Pixels by which a box may leave its image uncounted: files round to two decimals."""
@@ -52,43 +38,8 @@ _HUGE: Final = 1e300
 """Nearly the largest float64; JSON has whole numbers beyond."""
 
 
-class DataError(ValueError):
-    """A data set breaks a rule; the message has rule, value, file and repair."""
-
-
 class DataWarning(UserWarning):
     """A data set was repaired on reading; the message says how much."""
-
-
-@dataclass(frozen=True)
-class Category:
-    """A class of objects with its id in the file, which need not be contiguous."""
-
-    id: int
-    name: str
-
-
-@dataclass(frozen=True, eq=False)
-class ImageRecord:
-    """One image and its objects.
-
-    Attributes:
-        id: id in the annotation file; 0 is legal.
-        path: image file.
-        width: pixels, upright.
-        height: pixels, upright.
-        boxes: float32 [n, 4], x1 y1 x2 y2 in original pixels, inside the image, never empty.
-        labels: int64 [n], 1..K in the order of the category ids.
-        crowd: bool [n], boxes around a crowd: to be ignored, not to be learnt.
-    """
-
-    id: int
-    path: Path
-    width: int
-    height: int
-    boxes: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    crowd: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +62,7 @@ class _Objects:
     crowd: npt.NDArray[np.bool_]
 
 
-class CocoDetection:
+class CocoDetection(ImageSet):
     """Images with boxes from a COCO-format annotation file.
 
     Boxes are clipped to their image and empty ones dropped; one `DataWarning` counts both.
@@ -135,22 +86,14 @@ class CocoDetection:
         """
         self.annotations = Path(annotations)
         content = _content(self.annotations)
-        self.categories: Final = _categories(content["categories"], self.annotations)
+        categories = _categories(content["categories"], self.annotations)
         headers = _headers(
             content["images"], Path(images), self.annotations, check_files=check_files
         )
         self._objects: Final = _objects(
-            content["annotations"], headers, self.categories, file=self.annotations
+            content["annotations"], headers, categories, file=self.annotations
         )
-        self.records: Final = tuple(_records(headers, self._objects))
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    @property
-    def n_classes(self) -> int:
-        """K, without a background class."""
-        return len(self.categories)
+        super().__init__(tuple(_records(headers, self._objects)), categories, self.annotations)
 
     @cached_property
     def ground_truth(self) -> dict[str, Any]:
@@ -182,75 +125,6 @@ class CocoDetection:
                 for id, image, category, xywh, area, crowd in columns
             ],
         }
-
-    def read(self, index: int, *, at_least: tuple[int, int] | None = None) -> Image.Image:
-        """Decodes an image, upright and in RGB.
-
-        Args:
-            index: position in `records`.
-            at_least: (width, height) in pixels that suffice; a JPEG is then decoded at 1/2, 1/4
-                or 1/8 of its size where that is no smaller, which is faster.
-
-        Raises:
-            DataError: the file is missing, damaged, or not of the size in the annotation file.
-        """
-        record = self.records[index]
-        with _opened(record.path) as image:
-            orientation = self._orientation(image, record)
-            if at_least is not None:
-                image.draft(None, at_least[::-1] if orientation in _SWAPS_SIDES else at_least)
-            rgb = _to_rgb(image)
-        return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
-
-    def _orientation(self, image: Image.Image, record: ImageRecord) -> int:
-        """The EXIF orientation to undo: annotators may have seen either form of the image."""
-        orientation, stated = _orientation(image), (record.width, record.height)
-        if _upright_size(image.size, orientation) == stated:
-            return orientation
-        if image.size == stated:
-            return 1
-        raise DataError(
-            f"{record.path}: an image must have the size in its annotation file, got "
-            f"{image.width}x{image.height} where {self.annotations} says "
-            f"{record.width}x{record.height}; correct width and height there or restore the image"
-        )
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
-    """An open image; what Pillow raises on damaged files becomes a DataError."""
-    try:
-        with Image.open(path) as image:
-            yield image
-    except DataError:
-        raise
-    except _DECODER_ERRORS as error:
-        raise DataError(
-            f"{path}: an image must be readable, got {type(error).__name__}: {error}; "
-            f"fetch the file again or remove the image from the annotation file"
-        ) from error
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8; 1 where the image has none or its EXIF block is damaged."""
-    try:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except (SyntaxError, ValueError, struct.error):
-        return 1
-    return orientation if orientation in _UPRIGHT else 1
-
-
-def _upright_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    return (size[1], size[0]) if orientation in _SWAPS_SIDES else size
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit greyscale, which convert() would clip at 255
-        grey = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "P":  # Pillow asks for this step where the palette has transparency
-        return image.convert("RGBA").convert("RGB")
-    return image.convert("RGB")
 
 
 def _content(file: Path) -> dict[str, list[dict[str, Any]]]:
@@ -371,8 +245,8 @@ def _check_present(paths: Sequence[Path], folder: Path, file: Path) -> None:
 def _size(entry: dict[str, Any], path: Path, file: Path) -> tuple[int, int]:
     """(width, height), from the image itself where the entry lacks one of them."""
     if entry.get("width") is None or entry.get("height") is None:
-        with _opened(path) as image:
-            return _upright_size(image.size, _orientation(image))
+        with opened(path) as image:
+            return upright_size(image.size, orientation_of(image))
     for key in ("width", "height"):
         side = entry[key]
         if not isinstance(side, int | float) or not 1 <= side < 2**31 or side != int(side):

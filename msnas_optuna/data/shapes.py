@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from msnas_optuna.data.coco import DataError
+from msnas_optuna.data.images import DataError
 
 CLASSES: Final = ("circle", "square", "triangle")
 """Their COCO category ids are 1, 2, 3."""

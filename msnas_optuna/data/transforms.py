@@ -15,7 +15,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from msnas_optuna.data.coco import CocoDetection, DataError
+from msnas_optuna.data.images import DataError, ImageSet
 from msnas_optuna.data.resizing import resized_size
 
 SIZE_MULTIPLE: Final = 64
@@ -101,7 +101,10 @@ class Batch:
         return boxes / boxes.new_tensor((x, y, x, y))
 
 
-class Resized(Dataset[Sample]):
+Images = TypeVar("Images", bound=ImageSet, covariant=True)
+
+
+class Resized(Dataset[Sample], Generic[Images]):
     """Resized images with their targets, kept in memory as far as they fit.
 
     The first images of the set whose bytes fit are cached once decoded, the others are decoded
@@ -115,7 +118,7 @@ class Resized(Dataset[Sample]):
 
     def __init__(
         self,
-        dataset: CocoDetection,
+        dataset: Images,
         shorter: int,
         longer: int,
         *,
@@ -389,7 +392,7 @@ class _Plan:
 class _Planned(Dataset[Batch]):
     """Batches by plan."""
 
-    def __init__(self, samples: Resized) -> None:
+    def __init__(self, samples: Resized[ImageSet]) -> None:
         self._samples: Final = samples
 
     def __getitem__(self, plan: _Plan) -> Batch:
@@ -401,7 +404,7 @@ class _Planned(Dataset[Batch]):
 
 
 def training_batches(
-    dataset: Resized,
+    dataset: Resized[ImageSet],
     *,
     batch_size: int,
     steps: range,
@@ -443,7 +446,7 @@ def training_batches(
 
 
 def evaluation_batches(
-    dataset: Resized, *, batch_size: int, workers: int = 0, pin_memory: bool = False
+    dataset: Resized[ImageSet], *, batch_size: int, workers: int = 0, pin_memory: bool = False
 ) -> Iterator[Batch]:
     """Every image once, in order, not flipped; the last batch may be short.
 
@@ -459,12 +462,12 @@ def evaluation_batches(
     return _load(dataset, plans, workers=workers, pin_memory=pin_memory)
 
 
-def _padding(dataset: Resized, keys: Sequence[_Key]) -> tuple[int, int]:
+def _padding(dataset: Resized[ImageSet], keys: Sequence[_Key]) -> tuple[int, int]:
     return padded_size(dataset.sizes[index] for index, _ in keys)
 
 
 def _load(
-    dataset: Resized,
+    dataset: Resized[ImageSet],
     plans: Iterable[_Plan],
     *,
     workers: int,

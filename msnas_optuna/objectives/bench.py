@@ -14,9 +14,10 @@ from optuna import Trial
 from torch import Tensor
 from torch.nn import functional
 
+from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.data.transforms import Resized, training_batches
 from msnas_optuna.distributed import ALONE, Ranks
-from msnas_optuna.evaluation import DetectionMetrics, average_precision, detect
+from msnas_optuna.evaluation import DetectionMetrics, Progress, average_precision, detect
 from msnas_optuna.models import Detector
 from msnas_optuna.recipe import Recipe
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
@@ -64,14 +65,16 @@ class Bench:
         precision: of convolutions and products.
         size_bounds: borders between small, medium and large objects in pixels.
         loader_workers: processes that decode images.
+        progress: called with the number of validation images done and in all.
     """
 
-    train: Resized
-    val: Resized
+    train: Resized[CocoDetection]
+    val: Resized[CocoDetection]
     device: torch.device
     precision: Precision = "bf16"
     size_bounds: tuple[float, float] = (32.0, 96.0)
     loader_workers: int = 0
+    progress: Progress | None = None
 
     def batches(self, recipe: Recipe, seed: int, ranks: Ranks = ALONE) -> BatchSource:
         """The training batches of a range of steps; equal for equal steps and seeds.
@@ -97,6 +100,7 @@ class Bench:
             device=self.device,
             precision=self.precision,
             workers=self.loader_workers,
+            progress=self.progress,
         )
         ground_truth = self.val.dataset.ground_truth
         return average_precision(ground_truth, results, size_bounds=self.size_bounds)

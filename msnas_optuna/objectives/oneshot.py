@@ -14,7 +14,7 @@ from torch import Tensor
 
 from msnas_optuna.cost import EncoderCost
 from msnas_optuna.metrics import METRICS, MetricName
-from msnas_optuna.models import subset_state
+from msnas_optuna.models import Detector, subset_state
 from msnas_optuna.objectives.bench import Bench, DetectorFactory, Score, record, suggest
 from msnas_optuna.recipe import Recipe
 from msnas_optuna.spaces.base import FeasibleSet
@@ -81,12 +81,28 @@ class OneShotObjective:
         Raises:
             NonFiniteLossError: the fine-tuning diverged.
         """
+        bench = self.bench
+        start = time.perf_counter()
+        model = self.network(architecture, repeat=repeat)
+        trained = time.perf_counter()
+        metrics = bench.evaluate(model)
+        evaluated = time.perf_counter()
+        return Score(
+            metrics,
+            model.n_parameters,
+            train_seconds=trained - start,
+            evaluate_seconds=evaluated - trained,
+            gflops=self.cost.total(architecture) / 1e9,
+            latency_ms=bench.latency(model) if "latency" in self.objectives else None,
+        )
+
+    def network(self, architecture: Architecture, *, repeat: int = 0) -> Detector:
+        """The fine-tuned detector that `score` evaluates; see there."""
         bench, seed = self.bench, self.seed + repeat
         model = self.build(architecture)
         model.load_state_dict(subset_state(self.weights, model.state_dict()))
         model.to(bench.device)
         batches = bench.batches(self.recipe, seed)
-        start = time.perf_counter()
         train(
             model,
             batches,
@@ -103,14 +119,4 @@ class OneShotObjective:
                 device=bench.device,
                 precision=bench.precision,
             )
-        trained = time.perf_counter()
-        metrics = bench.evaluate(model)
-        evaluated = time.perf_counter()
-        return Score(
-            metrics,
-            model.n_parameters,
-            train_seconds=trained - start,
-            evaluate_seconds=evaluated - trained,
-            gflops=self.cost.total(architecture) / 1e9,
-            latency_ms=bench.latency(model) if "latency" in self.objectives else None,
-        )
+        return model

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from msnas_optuna.data.coco import Category, CocoDetection, DataError, DataWarning
+from msnas_optuna.data.coco import CocoDetection, DataWarning
+from msnas_optuna.data.images import Category, DataError
 
 ORIENTATION = 0x0112
 

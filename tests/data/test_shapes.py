@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from msnas_optuna.data.coco import CocoDetection, DataError
+from msnas_optuna.data.coco import CocoDetection
+from msnas_optuna.data.images import DataError
 from msnas_optuna.data.shapes import (
     CLASSES,
     MARKER,

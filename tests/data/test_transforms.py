@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from msnas_optuna.data.coco import CocoDetection, DataError
+from msnas_optuna.data.coco import CocoDetection
+from msnas_optuna.data.images import DataError
 from msnas_optuna.data.transforms import (
     Batch,
     BatchOrder,

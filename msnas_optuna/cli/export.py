@@ -1,0 +1,79 @@
+"""The verb that makes a detector usable elsewhere: export."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msnas_optuna.cli.app import app
+from msnas_optuna.cli.predict import describe, selected_json
+from msnas_optuna.cli.terminal import (
+    AsJson,
+    OneShot,
+    Quiet,
+    StudyFile,
+    TrialWord,
+    out,
+    print_json,
+    session,
+)
+from msnas_optuna.selection import Selected, select
+
+if TYPE_CHECKING:  # it imports torch, which other verbs can do without
+    from msnas_optuna.export import Exported
+
+
+@app.command()
+def export(
+    study_file: StudyFile,
+    trial: TrialWord = "best",
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for the files; default RUN_DIR/exported."),
+    ] = None,
+    one_shot: OneShot = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a detector as torch.export and ONNX programs, with weights and a description."""
+    with session(quiet=quiet, plain=as_json) as progress:
+        from msnas_optuna import export as exporting
+        from msnas_optuna.study import Experiment
+
+        exporting.require_exporters()
+        experiment = Experiment.load(study_file, report=progress)
+        selected = select(experiment.setting, trial, one_shot=one_shot)
+        load = experiment.one_shot if one_shot else experiment.retrained
+        exported = exporting.export_detector(
+            experiment,
+            load(selected.architecture),
+            selected,
+            folder=folder or experiment.setting.run_dir / "exported",
+        )
+        progress.stop()
+        if as_json:
+            print_json(
+                selected_json(selected)
+                | {
+                    "folder": str(exported.folder),
+                    "files": exported.files,
+                    "agreement": {f: dataclasses.asdict(a) for f, a in exported.agreement.items()},
+                }
+            )
+        else:
+            _print_exported(selected, exported)
+
+
+def _print_exported(selected: Selected, exported: Exported) -> None:
+    lines = [describe(selected)]
+    lines += [f"{exported.folder / name}: {size:,} bytes" for name, size in exported.files.items()]
+    lines += [
+        f"{name} against PyTorch: {a.images} images, {a.detections} detections, {a.unmatched} "
+        f"unmatched; boxes differ by at most {a.box:.1e} pixels, scores by {a.score:.1e}"
+        for name, a in exported.agreement.items()
+    ]
+    for line in lines:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,132 @@
+"""The verb that shows a detector at work: predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from msnas_optuna.cli.app import app
+from msnas_optuna.cli.terminal import (
+    AsJson,
+    OneShot,
+    Quiet,
+    StudyFile,
+    TrialWord,
+    err,
+    out,
+    percent,
+    print_json,
+    session,
+)
+from msnas_optuna.selection import Selected, select
+
+if TYPE_CHECKING:  # it imports torch, which other verbs can do without
+    from msnas_optuna.prediction import Picture, Prediction
+
+
+@app.command()
+def predict(
+    study_file: StudyFile,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    trial: TrialWord = "best",
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for what is written; default RUN_DIR/predictions."),
+    ] = None,
+    score: Annotated[
+        float, typer.Option(min=0, max=1, help="Least score of a box that is drawn.")
+    ] = 0.5,
+    one_shot: OneShot = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Detect objects on images: draw them, and write COCO-format results."""
+    with session(quiet=quiet, plain=as_json) as progress:
+        from msnas_optuna import prediction
+        from msnas_optuna.study import Experiment
+
+        experiment = Experiment.load(study_file, report=progress)
+        selected = select(experiment.setting, trial, one_shot=one_shot)
+        load = experiment.one_shot if one_shot else experiment.retrained
+        found = prediction.predict(
+            experiment,
+            load(selected.architecture),
+            images,
+            folder=folder or experiment.setting.run_dir / "predictions",
+            score=score,
+        )
+        progress.stop()
+        if as_json:
+            print_json(_prediction_json(selected, found))
+        else:
+            _print_prediction(selected, found, score)
+        if found.unreadable:
+            _refuse(found)
+
+
+def selected_json(selected: Selected) -> dict[str, Any]:
+    """An architecture of a study and its weights."""
+    return {
+        "trial": selected.trial,
+        "strides": list(selected.architecture.strides),
+        "feature_strides": list(selected.architecture.feature_strides),
+        "gflops": selected.gflops,
+        "weights": "one-shot" if selected.one_shot else "retrained",
+        "ap": selected.ap,
+    }
+
+
+def describe(selected: Selected) -> str:
+    """One line about an architecture and its weights."""
+    weights = "one-shot weights" if selected.one_shot else "retrained"
+    return (
+        f"{selected.name}: {selected.architecture}, {selected.gflops:.4f} GFLOPs, "
+        f"{percent(selected.ap)} mAP ({weights})"
+    )
+
+
+def _prediction_json(selected: Selected, found: Prediction) -> dict[str, Any]:
+    return selected_json(selected) | {
+        "results": str(found.results),
+        "images": [_picture_json(picture) for picture in found.pictures],
+        "unreadable": [{"file": str(f), "reason": reason} for f, reason in found.unreadable],
+    }
+
+
+def _picture_json(picture: Picture) -> dict[str, Any]:
+    return {
+        "image_id": picture.record.id,
+        "file_name": str(picture.record.path),
+        "picture": str(picture.drawn),
+        "boxes": [
+            {"label": box.label, "score": box.score, "corners": list(box.corners)}
+            for box in picture.boxes
+        ],
+    }
+
+
+def _print_prediction(selected: Selected, found: Prediction, score: float) -> None:
+    out.print(describe(selected), highlight=False)
+    for picture in found.pictures:
+        names = [box.label for box in picture.boxes]
+        counts = ", ".join(f"{names.count(name)} {name}" for name in sorted(set(names)))
+        out.print(
+            f"{picture.record.path}: {counts or 'nothing'} -> {picture.drawn}",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    out.print(
+        f"boxes with a score of {score:g} or more are drawn; COCO results of all: {found.results}",
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def _refuse(found: Prediction) -> None:
+    n, total = len(found.unreadable), len(found.unreadable) + len(found.pictures)
+    reasons = "\n".join(f"  {reason}" for _, reason in found.unreadable)
+    err.print(
+        f"error: {n} of {total} images could not be read; the others are done\n{reasons}",
+        style="red", markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    raise typer.Exit(1)

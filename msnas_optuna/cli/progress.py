@@ -1,0 +1,131 @@
+"""How far long steps have come: bars and a live table on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+LINE_SECONDS: Final = 60
+"""Least time between two lines about one step where there is no terminal."""
+
+RATE_SECONDS: Final = 1800
+"""Rates are means over so long: trials may take minutes."""
+
+
+class Rate(ProgressColumn):
+    """Units per second, or seconds per unit where one takes longer."""
+
+    def render(self, task: Task) -> Text:
+        """The rate, or a dash before it is known."""
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("-/s", style="progress.data.speed")
+        text = f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
+        return Text(text, style="progress.data.speed")
+
+
+class Bars:
+    """Told about steps; shows them as bars, as lines or not at all.
+
+    Without bars, a step has a line a minute and one at its end; a step that is repeated, as the
+    evaluation of every trial is, has the latter once unless it takes as long.
+
+    Args:
+        console: where to; bars need it to be a terminal.
+        quiet: show nothing.
+        plain: lines on a terminal, too.
+    """
+
+    def __init__(self, console: Console, *, quiet: bool = False, plain: bool = False) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._bars = console.is_terminal and not quiet and not plain
+        self._tasks: dict[str, TaskID] = {}
+        self._started: dict[str, float] = {}
+        self._done: dict[str, int] = {}
+        self._repeated: set[str] = set()
+        self._printed = time.monotonic()
+        self._source: Callable[[], RenderableType] | None = None
+        self._table: RenderableType | None = None
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            Rate(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            speed_estimate_period=RATE_SECONDS,
+        )
+        self._live = Live(console=console, get_renderable=self._renderable)
+
+    def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
+        """Shows that `done` of `total` units of `step` are finished."""
+        before = self._done.get(step)
+        if before is None or done < before:
+            self._begin(step, done, total, note)
+        self._done[step] = done
+        if self._bars:
+            self._progress.update(self._tasks[step], completed=done, total=total, note=note)
+        elif not self._quiet:
+            self._line(step, done, total, note)
+
+    def beside(self, table: Callable[[], RenderableType]) -> None:
+        """Shows a table above the bars, if there are any, and makes it anew at `refresh`."""
+        if self._bars:
+            self._source = table
+
+    def refresh(self) -> None:
+        """Makes the table anew."""
+        if self._source is not None:
+            self._table = self._source()
+
+    def stop(self) -> None:
+        """Leaves the bars as they are, without the table, and gives the terminal back."""
+        self._table = self._source = None
+        if self._live.is_started:
+            self._live.stop()
+
+    def _begin(self, step: str, done: int, total: int, note: str) -> None:
+        if step in self._started:
+            self._repeated.add(step)
+        self._started[step] = time.monotonic()
+        if not self._bars:
+            return
+        if not self._live.is_started:
+            self._live.start()
+        if step in self._tasks:
+            self._progress.reset(self._tasks[step], total=total, completed=done)
+        else:
+            self._tasks[step] = self._progress.add_task(
+                step, total=total, completed=done, note=note
+            )
+
+    def _line(self, step: str, done: int, total: int, note: str) -> None:
+        now = time.monotonic()
+        due = now - self._printed > LINE_SECONDS
+        if due or (done >= total and step not in self._repeated):
+            seconds = now - self._started[step]
+            self._console.print(f"{step}: {done}/{total} in {seconds:.0f} s {note}".rstrip())
+            self._printed = now
+
+    def _renderable(self) -> RenderableType:
+        return self._progress if self._table is None else Group(self._table, self._progress)

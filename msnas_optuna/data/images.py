@@ -1,0 +1,196 @@
+"""Image files: opened, turned upright, brought to RGB, whatever mode they have.
+
+Symbols: n boxes of one image, K categories.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile
+
+_ORIENTATION_TAG: Final = 0x0112
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # EXIF orientation -> what turns the stored image upright
+_SWAPS_SIDES: Final = (5, 6, 7, 8)
+
+_DECODER_ERRORS: Final = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)  # all that Pillow raises on damaged files
+
+
+class DataError(ValueError):
+    """A data set breaks a rule; the message has rule, value, file and repair."""
+
+
+@dataclass(frozen=True)
+class Category:
+    """A class of objects with its id in the file, which need not be contiguous."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class ImageRecord:
+    """One image and its objects.
+
+    Attributes:
+        id: id in the annotation file; 0 is legal.
+        path: image file.
+        width: pixels, upright.
+        height: pixels, upright.
+        boxes: float32 [n, 4], x1 y1 x2 y2 in original pixels, inside the image, never empty.
+        labels: int64 [n], 1..K in the order of the category ids.
+        crowd: bool [n], boxes around a crowd: to be ignored, not to be learnt.
+    """
+
+    id: int
+    path: Path
+    width: int
+    height: int
+    boxes: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    crowd: npt.NDArray[np.bool_]
+
+
+class ImageSet:
+    """Images with the categories of objects to find in them.
+
+    Attributes:
+        records: one per image.
+        categories: sorted by id.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        categories: Sequence[Category],
+        annotations: Path | None = None,
+    ) -> None:
+        """Reads nothing yet.
+
+        Args:
+            records: the images.
+            categories: sorted by id.
+            annotations: the file that says the sizes of the images, None if they do themselves.
+        """
+        self.records: Final = tuple(records)
+        self.categories: Final = tuple(categories)
+        self._stated_in: Final = annotations
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def n_classes(self) -> int:
+        """K, without a background class."""
+        return len(self.categories)
+
+    def read(self, index: int, *, at_least: tuple[int, int] | None = None) -> Image.Image:
+        """Decodes an image, upright and in RGB.
+
+        Args:
+            index: position in `records`.
+            at_least: (width, height) in pixels that suffice; a JPEG is then decoded at 1/2, 1/4
+                or 1/8 of its size where that is no smaller, which is faster.
+
+        Raises:
+            DataError: the file is missing, damaged, or not of the size in the annotation file.
+        """
+        record = self.records[index]
+        with opened(record.path) as image:
+            orientation = self._orientation(image, record)
+            if at_least is not None:
+                image.draft(None, at_least[::-1] if orientation in _SWAPS_SIDES else at_least)
+            rgb = _to_rgb(image)
+        return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+
+    def _orientation(self, image: Image.Image, record: ImageRecord) -> int:
+        """The EXIF orientation to undo: annotators may have seen either form of the image."""
+        orientation, stated = orientation_of(image), (record.width, record.height)
+        if upright_size(image.size, orientation) == stated:
+            return orientation
+        if image.size == stated:
+            return 1
+        raise DataError(
+            f"{record.path}: an image must have the size in its annotation file, got "
+            f"{image.width}x{image.height} where {self._stated_in or 'its header'} says "
+            f"{record.width}x{record.height}; correct width and height there or restore the image"
+        )
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
+    """An open image; what Pillow raises on damaged files becomes a DataError."""
+    try:
+        with Image.open(path) as image:
+            yield image
+    except DataError:
+        raise
+    except _DECODER_ERRORS as error:
+        raise DataError(
+            f"{path}: an image must be readable, got {type(error).__name__}: {error}; "
+            f"fetch the file again or leave the image out"
+        ) from error
+
+
+def orientation_of(image: Image.Image) -> int:
+    """EXIF orientation 1..8; 1 where the image has none or its EXIF block is damaged."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except (SyntaxError, ValueError, struct.error):
+        return 1
+    return orientation if orientation in _UPRIGHT else 1
+
+
+def upright_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """(width, height) after an EXIF orientation is undone."""
+    return (size[1], size[0]) if orientation in _SWAPS_SIDES else size
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit greyscale, which convert() would clip at 255
+        grey = np.asarray(image).astype(np.int64).clip(0, 65535)
+        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "P":  # Pillow asks for this step where the palette has transparency
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")
+
+
+def image_record(path: Path, image_id: int) -> ImageRecord:
+    """The record of an image file without annotations, its size from the file's header.
+
+    Raises:
+        DataError: the file is missing or no image.
+    """
+    with opened(path) as image:
+        width, height = upright_size(image.size, orientation_of(image))
+    return ImageRecord(
+        image_id,
+        path,
+        width,
+        height,
+        boxes=np.empty((0, 4), np.float32),
+        labels=np.empty(0, np.int64),
+        crowd=np.empty(0, np.bool_),
+    )

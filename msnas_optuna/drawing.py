@@ -1,0 +1,133 @@
+"""Draws boxes onto an image: detections with names and scores, ground truth in dashes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from PIL import Image, ImageDraw, ImageFont
+
+COLOURS: Final = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442",
+)  # fmt: skip
+"""Colour-blind-safe, one for each class in turn (Okabe and Ito, 2008)."""
+
+READABLE_SIDE: Final = 384
+"""Pixels; smaller pictures are enlarged, so that names and scores can be read."""
+
+LONGEST: Final = 2048
+"""Pixels of the longer side that no picture is enlarged beyond."""
+
+_LIGHT: Final = 150
+"""Luminance, 0..255, above which text on a colour is black."""
+
+
+@dataclass(frozen=True)
+class LabelledBox:
+    """A box with the name of its class.
+
+    Attributes:
+        corners: x1 y1 x2 y2 in pixels of the image, edges rather than pixel indices.
+        label: name of the class.
+        score: 0..1; None for ground truth.
+    """
+
+    corners: tuple[float, float, float, float]
+    label: str
+    score: float | None = None
+
+
+def draw_boxes(
+    image: Image.Image,
+    detections: Sequence[LabelledBox],
+    *,
+    truth: Sequence[LabelledBox] = (),
+    labels: Sequence[str] = (),
+    least_side: int = READABLE_SIDE,
+) -> Image.Image:
+    """A copy of the image with boxes; the highest score lies on top.
+
+    Args:
+        image: upright, RGB; it stays as it is.
+        detections: drawn with full lines in the colour of their class, with name and score.
+        truth: drawn in white dashes, without text.
+        labels: names of all classes in order, so that a class has one colour in all pictures;
+            the default is the names that occur.
+        least_side: the picture is enlarged by a whole factor until its shorter side has this
+            many pixels, or the longer one `LONGEST`; 1 keeps its size.
+
+    Returns:
+        An RGB image.
+    """
+    factor = max(1, min(math.ceil(least_side / min(image.size)), LONGEST // max(image.size)))
+    size = image.width * factor, image.height * factor
+    picture = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(picture)
+    names = list(labels) or sorted({box.label for box in detections})
+    width = max(2, round(min(size) / 250))
+    for box in truth:
+        _dashes(draw, _scaled(box, factor, size), width)
+    for box in sorted(detections, key=lambda box: box.score or 0.0):
+        place = names.index(box.label) if box.label in names else len(names)
+        colour = COLOURS[place % len(COLOURS)]
+        corners = _scaled(box, factor, size)
+        draw.rectangle(corners, outline=colour, width=width)
+        _caption(draw, corners, box, colour=colour, picture=size)
+    return picture
+
+
+def _scaled(
+    box: LabelledBox, factor: int, size: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """Corners in pixel indices of the picture, in order and inside."""
+    x1, y1, x2, y2 = (factor * c for c in box.corners)
+    left, top = min(max(x1, 0.0), size[0] - 1.0), min(max(y1, 0.0), size[1] - 1.0)
+    right, bottom = min(max(x2 - 1, left), size[0] - 1.0), min(max(y2 - 1, top), size[1] - 1.0)
+    return left, top, right, bottom
+
+
+def _caption(
+    draw: ImageDraw.ImageDraw,
+    corners: tuple[float, float, float, float],
+    box: LabelledBox,
+    *,
+    colour: str,
+    picture: tuple[int, int],
+) -> None:
+    """Name and score above the box, or inside it where there is no room above."""
+    text = box.label if box.score is None else f"{box.label} {box.score:.2f}"
+    font = ImageFont.load_default(size=max(11, min(picture) / 32))
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    w, h = right - left + 4, bottom - top + 4
+    x = max(0.0, min(corners[0], picture[0] - w))
+    y = corners[1] - h if corners[1] >= h else corners[1]
+    draw.rectangle((x, y, x + w, y + h), fill=colour)
+    draw.text((x + 2 - left, y + 2 - top), text, font=font, fill=_text_colour(colour))
+
+
+def _text_colour(background: str) -> str:
+    red, green, blue = (int(background[i : i + 2], 16) for i in (1, 3, 5))
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > _LIGHT else "white"
+
+
+def _dashes(
+    draw: ImageDraw.ImageDraw, corners: tuple[float, float, float, float], width: int
+) -> None:
+    """A white dashed outline on black, visible on any image."""
+    x1, y1, x2, y2 = corners
+    draw.rectangle(corners, outline="black", width=width)
+    for a, b in _pieces(x1, x2, 4 * width):
+        for y in (y1, max(y1, y2 - width + 1)):
+            draw.rectangle((a, y, b, min(y + width - 1, y2)), fill="white")
+    for a, b in _pieces(y1, y2, 4 * width):
+        for x in (x1, max(x1, x2 - width + 1)):
+            draw.rectangle((x, a, min(x + width - 1, x2), b), fill="white")
+
+
+def _pieces(start: float, end: float, length: float) -> Iterator[tuple[float, float]]:
+    """Every other piece of a line."""
+    while start <= end:
+        yield start, min(start + length, end)
+        start += 2 * length
