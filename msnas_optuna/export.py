@@ -193,6 +193,9 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
         verbose=False,
     )
     assert onnx_program is not None
+    shape = onnx_program.model.graph.inputs[0].shape
+    assert shape is not None
+    onnx_program.rename_axes({str(shape[2]): "H", str(shape[3]): "W"})
     onnx_program.save(path, external_data=False)
 
 
@@ -320,7 +323,7 @@ def describe(experiment: Experiment, model: Detector, selected: Selected) -> dic
         "gflops": selected.gflops,
         "gflops_scope": "encoder and RPN head",
         "gflops_input_size": list(setting.cost.input_size),
-        "parameters": model.n_parameters,
+        "parameters": sum(p.numel() for p in model.parameters()),
         "classes": [asdict(c) for c in experiment.bench.val.dataset.categories],
         "image_size": list(config.data.image_size),
         "size_multiple": SIZE_MULTIPLE,

@@ -62,7 +62,7 @@ def detect(program: Program, path: str) -> list[dict[str, Any]]:
     return [
         {"label": MODEL["classes"][label - 1]["name"], "score": score, "box": box}
         for box, score, label in zip(
-            (boxes / np.array([x, y, x, y])).tolist(),
+            boxes.tolist(),
             scores.tolist(),
             labels.tolist(),
             strict=True,

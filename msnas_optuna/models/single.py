@@ -43,10 +43,11 @@ class SingleImageDetector(nn.Module):
         self.encoder = detector.encoder
         self.rpn = detector.rpn
         self.roi_heads = detector.roi_heads
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", detector.mean)
-        self.register_buffer("std", detector.std)
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
+        # The names of operations, mean and std, would clash with theirs in ONNX.
+        self.register_buffer("pixel_mean", detector.mean)
+        self.register_buffer("pixel_std", detector.std)
         anchors: CentredAnchorGenerator = self.rpn.anchor_generator
         self.cells: list[Tensor] = [cell.cpu() for cell in anchors.cell_anchors]  # G x [A, 4]
         self.eval()
@@ -63,7 +64,7 @@ class SingleImageDetector(nn.Module):
             boxes [n, 4] (x1, y1, x2, y2 in pixels of `image`), scores [n] and labels [n] (1..K).
         """
         bounds = size.flip(0).repeat(2).float()  # w h w h
-        x = (image.float() / 255 - self.mean) / self.std
+        x = (image.float() / 255 - self.pixel_mean) / self.pixel_std
         features: list[Tensor] = self.encoder(x)
         proposals = self._proposals(features, bounds)
         return self._detections(features, proposals, bounds)
