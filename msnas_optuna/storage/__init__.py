@@ -1,6 +1,6 @@
 """Opens storages and studies, and holds the name of every key that the package stores."""
 
-from msnas_optuna.storage.opening import open_storage, relative_to, sqlite_url, storage_exists
+from msnas_optuna.storage.opening import StorageError, open_storage, serve_storage
 from msnas_optuna.storage.records import (
     CONFIG,
     ERROR,
@@ -33,6 +33,14 @@ from msnas_optuna.storage.recovery import (
     withdraw,
 )
 from msnas_optuna.storage.studies import StudyMismatchError, flatten, open_study, require_config
+from msnas_optuna.storage.urls import (
+    has_secret,
+    redacted,
+    relative_to,
+    sqlite_url,
+    storage_exists,
+    storage_file,
+)
 
 __all__ = [
     "CONFIG",
@@ -45,6 +53,7 @@ __all__ = [
     "PLAN",
     "QUEUED",
     "Plan",
+    "StorageError",
     "StudyMismatchError",
     "TrialRecord",
     "Worker",
@@ -52,6 +61,7 @@ __all__ = [
     "claimed_slots",
     "finished_slots",
     "flatten",
+    "has_secret",
     "is_retry",
     "known_params",
     "mark_interrupted",
@@ -61,12 +71,15 @@ __all__ = [
     "read_plan",
     "read_record",
     "recover_lost_trials",
+    "redacted",
     "relative_to",
     "repeat_of",
     "require_config",
     "root_number",
+    "serve_storage",
     "sqlite_url",
     "storage_exists",
+    "storage_file",
     "withdraw",
     "write_plan",
     "write_record",
