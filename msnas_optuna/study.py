@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import time
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,41 +15,33 @@ from typing import Any, Protocol
 import numpy as np
 import optuna
 import torch
-from optuna.trial import FrozenTrial
 from torch import Tensor
 
 from msnas_optuna.checkpoint import CheckpointError, load_checkpoint
 from msnas_optuna.data.coco import CocoDetection, DataError
 from msnas_optuna.data.transforms import Batch, Resized
-from msnas_optuna.interrupts import deferred_interrupts
 from msnas_optuna.metrics import METRICS, MetricName
 from msnas_optuna.models import Detector, MSNASEncoder
 from msnas_optuna.objectives import Bench, OneShotObjective, StandaloneObjective
 from msnas_optuna.results import evaluated_in, ranked
-from msnas_optuna.samplers import MSNASSampler, SpaceExhaustedError, queue_architectures
+from msnas_optuna.samplers import MSNASSampler, queue_architectures
 from msnas_optuna.setting import FPN_LIKE, RETRAIN, Setting
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.spaces.msnas import Architecture
 from msnas_optuna.storage import (
-    ERROR,
-    PATIENCE,
     StudyMismatchError,
-    await_others,
-    claimed_slots,
     finished_slots,
     flatten,
-    mark_interrupted,
     n_slots,
     open_study,
     recover_lost_trials,
     require_config,
 )
 from msnas_optuna.training import Checkpointing, NonFiniteLossError, train
+from msnas_optuna.workers import Objective, evaluate_trials
 
 PATH_STREAM = 2
 """Separates the random stream of the paths from those of the batches."""
-
-Objective = Callable[[optuna.Trial], float | Sequence[float]]
 
 EVALUATION_KEYS = frozenset(
     {
@@ -407,13 +397,20 @@ class Experiment:
         objective: Callable[[FeasibleSet[Architecture]], Objective],
         *,
         step: str,
+        wait: bool = True,
     ) -> None:
-        """Evaluates the architectures that the study does not hold yet."""
+        """Evaluates the architectures that the study does not hold yet, and nothing else."""
         recover_lost_trials(study)
         queue_architectures(study, self.setting.space, architectures, retry_failed=True)
         if finished_slots(study) < n_slots(study):
-            wanted = n_slots(study)
-            self._optimize(study, objective(self.setting.valid), wanted=wanted, step=step)
+            self._optimize(
+                study,
+                objective(self.setting.valid),
+                wanted=n_slots(study),
+                step=step,
+                propose=False,
+                wait=wait,
+            )
 
     def _optimize(
         self,
@@ -422,43 +419,26 @@ class Experiment:
         *,
         wanted: int,
         step: str,
+        propose: bool = True,
+        wait: bool = True,
     ) -> None:
-        space = self.setting.space
-
-        def guarded(trial: optuna.Trial) -> float | Sequence[float]:
-            try:
-                with interrupts.allowed():
-                    return objective(trial)
-            except FAILURES as failure:
-                trial.set_user_attr(ERROR, str(failure))
-                warnings.warn(f"trial {trial.number} failed: {failure}", stacklevel=2)
-                raise
-            except BaseException:  # not the architecture's fault: the next run repeats the trial
-                mark_interrupted(study, trial)
-                raise
-
-        def tell(study: optuna.Study, trial: FrozenTrial) -> None:
-            done = evaluated_in(study, space)
+        def report(settled: int, waiting: bool) -> None:
+            done = evaluated_in(study, self.setting.space)
             note = f"best mAP {100 * max(e.values[0] for e in done):.1f}" if done else ""
-            self.report(step, finished_slots(study), wanted, note)
+            self.report(
+                step, settled, wanted, "waiting for trials of other workers" if waiting else note
+            )
 
         self.report(step, finished_slots(study), wanted)
-        seen, since = finished_slots(study), time.monotonic()
-        while (settled := finished_slots(study)) < wanted:
-            if claimed_slots(study) < wanted:  # one by one: other workers may share the study
-                try:
-                    with deferred_interrupts() as interrupts:  # Optuna's bookkeeping is not safe
-                        study.optimize(guarded, n_trials=1, catch=FAILURES, callbacks=[tell])
-                except SpaceExhaustedError:  # other workers have taken what was left
-                    break
-                continue
-            if settled != seen:
-                seen, since = settled, time.monotonic()
-            self.report(step, settled, wanted, "waiting for trials of other workers")
-            if not await_others(study) or time.monotonic() - since > PATIENCE:
-                left = wanted - settled
-                warnings.warn(f"{left} trials are left to other workers", stacklevel=2)
-                break
+        evaluate_trials(
+            study,
+            objective,
+            wanted=wanted,
+            propose=propose,
+            failures=FAILURES,
+            wait=wait,
+            report=report,
+        )
 
 
 def resolve_device(name: str) -> torch.device:

