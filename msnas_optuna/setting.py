@@ -144,6 +144,19 @@ class Setting:
         """
         return Lattice(self.space, self.cost, window=self.window)
 
+    def n_trials(self, trials: int | None = None) -> int:
+        """How many trials a search makes.
+
+        Args:
+            trials: what is asked for; the default is `study.trials`. No more than there are
+                feasible architectures are made, unless they are measured again.
+        """
+        wanted, sampler = trials or self.config.study.trials, self.config.sampler
+        n_feasible = self.feasible.count()
+        if sampler.n_reevaluated and n_feasible >= sampler.population_size:
+            return wanted
+        return min(wanted, n_feasible)
+
     @cached_property
     def valid(self) -> Lattice:
         """All valid architectures, whatever they cost: the paths of the supernet."""

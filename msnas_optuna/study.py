@@ -29,6 +29,7 @@ from msnas_optuna.setting import FPN_LIKE, RETRAIN, Setting
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.spaces.msnas import Architecture
 from msnas_optuna.storage import (
+    PATIENCE,
     StudyMismatchError,
     finished_slots,
     flatten,
@@ -278,12 +279,14 @@ class Experiment:
             ),
         )
 
-    def search(self, trials: int | None = None) -> optuna.Study:
+    def search(self, trials: int | None = None, *, patience: float = PATIENCE) -> optuna.Study:
         """Searches until the study has this many trials (Algorithm 1).
 
+        Any number of processes may do so at once.
+
         Args:
-            trials: of the whole study, over all runs; the default is `study.trials`. No more
-                than there are feasible architectures are made, unless they are measured again.
+            trials: of the whole study, over all runs and workers; see `Setting.n_trials`.
+            patience: seconds without news after which other workers' trials are left to them.
 
         Raises:
             ConfigError, EmptyWindowError, CheckpointError, StudyMismatchError: see there.
@@ -291,25 +294,30 @@ class Experiment:
         seeds, objectives = self.setting.seeds, self.config.study.objectives
         feasible = self.setting.feasible
         study = self._open(None, feasible, self._search_identity, objectives=objectives)
-        wanted = trials or self.config.study.trials
-        sampler = self.config.sampler
-        if not sampler.n_reevaluated or feasible.count() < sampler.population_size:
-            wanted = min(wanted, feasible.count())
+        wanted = self.setting.n_trials(trials)
         recover_lost_trials(study)
         queue_architectures(study, self.setting.space, seeds)
         if finished_slots(study) < wanted:
             objective = self.one_shot_objective(feasible)
-            self._optimize(study, objective, wanted=wanted, step="search")
+            self._optimize(study, objective, wanted=wanted, step="search", patience=patience)
         return study
 
-    def evaluate_fpn_like(self) -> optuna.Study:
-        """Evaluates the hand-made FPN-like path as the search evaluates its proposals."""
+    def evaluate_fpn_like(self, *, wait: bool = True) -> optuna.Study:
+        """Evaluates the hand-made FPN-like path as the search evaluates its proposals.
+
+        Args:
+            wait: whether to wait if another worker is at it.
+        """
         objectives = self.config.study.objectives
         study = self._open(
             FPN_LIKE, self.setting.valid, self._search_identity, objectives=objectives
         )
         self._evaluate(
-            study, [self.setting.space.fpn_like()], self.one_shot_objective, step="FPN-like path"
+            study,
+            [self.setting.space.fpn_like()],
+            self.one_shot_objective,
+            step="FPN-like path",
+            wait=wait,
         )
         return study
 
@@ -421,6 +429,7 @@ class Experiment:
         step: str,
         propose: bool = True,
         wait: bool = True,
+        patience: float = PATIENCE,
     ) -> None:
         def report(settled: int, waiting: bool) -> None:
             done = evaluated_in(study, self.setting.space)
@@ -437,6 +446,7 @@ class Experiment:
             propose=propose,
             failures=FAILURES,
             wait=wait,
+            patience=patience,
             report=report,
         )
 

@@ -21,6 +21,8 @@ from msnas_optuna.cli.terminal import (
     print_json,
     session,
 )
+from msnas_optuna.cli.workers import search_with_workers
+from msnas_optuna.launch import Place, launched_place, placed
 from msnas_optuna.setting import Setting
 from msnas_optuna.storage import has_secret
 
@@ -75,19 +77,40 @@ def train(study_file: StudyFile, storage: StorageUrl = None, as_json: AsJson = F
 def search(
     study_file: StudyFile,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="Trials of the study, over all runs.")
+        int | None, typer.Option(min=1, help="Trials of the study, over all runs and workers.")
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(min=1, help="Processes on this machine; each has a GPU, if there is one."),
+    ] = 1,
     top: Top = 5,
     storage: StorageUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search architectures with the trained supernet until the study has its trials."""
-    with session() as progress:
-        experiment = _experiment(study_file, storage, progress)
-        experiment.evaluate_fpn_like()
-        experiment.search(trials)
+    """Search architectures with the trained supernet until the study has its trials.
+
+    The same command on other machines, with one storage, adds workers. On several GPUs also:
+    torchrun --nproc-per-node K -m msnas_optuna search STUDY.toml
+    """
+    with session(joint=True) as progress:
+        place = launched_place()
+        if workers > 1:
+            _refuse_both(place)
+            search_with_workers(study_file, storage, trials, count=workers, progress=progress)
+            setting = Setting.load(study_file, storage=storage)
+        else:
+            experiment = _experiment(study_file, storage, progress, place)
+            experiment.evaluate_fpn_like()
+            experiment.search(trials)
+            setting = experiment.setting
         progress.stop()
-        print_results(experiment.setting, top=top, as_json=as_json)
+        if place is None or place.rank == 0:
+            print_results(setting, top=top, as_json=as_json)
+
+
+def _refuse_both(place: Place | None) -> None:
+    if place is not None:
+        raise ValueError("under torchrun each process is a worker; leave out --workers")
 
 
 @app.command()
@@ -111,10 +134,15 @@ def results(
         print_results(Setting.load(study_file, storage=storage), top=top, as_json=as_json)
 
 
-def _experiment(study_file: Path, storage: str | None, progress: Bars) -> Experiment:
+def _experiment(
+    study_file: Path, storage: str | None, progress: Bars, place: Place | None = None
+) -> Experiment:
     from msnas_optuna.study import Experiment
 
-    return Experiment.load(study_file, storage=storage, report=progress)
+    setting = Setting.load(study_file, storage=storage)
+    if place is not None:
+        setting = Setting(placed(setting.config, place))
+    return Experiment(setting, report=progress)
 
 
 def shipped_study(name: str) -> Path:
