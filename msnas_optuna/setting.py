@@ -186,17 +186,21 @@ class Setting:
         """The Optuna storage of the study file."""
         return open_storage(self.storage_url)
 
+    def begun_study(self, stage: str | None = None) -> optuna.Study | None:
+        """The Optuna study of the search or of a stage, if it has begun, whatever its settings."""
+        name = self.study_name(stage)
+        begun = storage_exists(self.storage_url)
+        if not begun or name not in optuna.get_all_study_names(self.storage):
+            return None
+        return optuna.load_study(study_name=name, storage=self.storage)
+
     def stored_study(self, stage: str | None = None) -> optuna.Study | None:
         """The Optuna study of the search or of a stage, if it has begun; for reading.
 
         Raises:
             StudyMismatchError: the search was made with other settings.
         """
-        name = self.study_name(stage)
-        begun = storage_exists(self.storage_url)
-        if not begun or name not in optuna.get_all_study_names(self.storage):
-            return None
-        study = optuna.load_study(study_name=name, storage=self.storage)
-        if stage is None:
+        study = self.begun_study(stage)
+        if study is not None and stage is None:
             require_config(study, self.config.identity())
         return study

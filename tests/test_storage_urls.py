@@ -20,7 +20,8 @@ from msnas_optuna.storage import StorageError, open_storage, redacted
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 COMMANDS = [
-    ("train",), ("search",), ("retrain",), ("results",), ("storage-proxy",),
+    ("train",), ("search",), ("search", "--workers", "2"), ("retrain",), ("results",),
+    ("results", "--json"), ("doctor",), ("doctor", "--json"), ("storage-proxy",),
 ]  # fmt: skip
 
 
@@ -65,9 +66,9 @@ def broken(request: pytest.FixtureRequest, postgres_url: str) -> str:
     return wrong.render_as_string(hide_password=False) if wrong is not None else text
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_no_command_shows_a_password(command: tuple[str, ...], broken: str, trained: Path) -> None:
-    shown = msnas(*command, trained, "--storage", broken)
+    shown = msnas(command[0], trained, *command[1:], "--storage", broken)
     if command != ("train",):  # which opens no storage
         assert shown.startswith("1 error: "), shown
     assert "Traceback" not in shown

@@ -1,6 +1,6 @@
 """The `msnas` command: one function for each verb, and the only place that prints."""
 
-from msnas_optuna.cli import search, space, storage
+from msnas_optuna.cli import doctor, search, space, storage
 from msnas_optuna.cli.app import app, main
 
-__all__ = ["app", "main", "search", "space", "storage"]
+__all__ = ["app", "doctor", "main", "search", "space", "storage"]

@@ -42,6 +42,7 @@ from msnas_optuna.storage.recovery import (
     would_notice_death,
 )
 from msnas_optuna.storage.studies import StudyMismatchError, flatten, open_study, require_config
+from msnas_optuna.storage.unfinished import Unfinished, end_trials, unfinished_trials
 from msnas_optuna.storage.urls import (
     has_secret,
     redacted,
@@ -69,8 +70,10 @@ __all__ = [
     "StorageError",
     "StudyMismatchError",
     "TrialRecord",
+    "Unfinished",
     "Worker",
     "claim_trial",
+    "end_trials",
     "finished_slots",
     "flatten",
     "has_secret",
@@ -97,6 +100,7 @@ __all__ = [
     "sqlite_url",
     "storage_exists",
     "storage_file",
+    "unfinished_trials",
     "withdraw",
     "withdraw_claimed",
     "would_notice_death",
