@@ -1,6 +1,6 @@
 """The `msnas` command: one function for each verb, and the only place that prints."""
 
-from msnas_optuna.cli import asktell, portability, search, space
+from msnas_optuna.cli import asktell, doctor, portability, search, space, storage
 from msnas_optuna.cli.app import app, main
 
-__all__ = ["app", "asktell", "main", "portability", "search", "space"]
+__all__ = ["app", "asktell", "doctor", "main", "portability", "search", "space", "storage"]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sqlite3
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import optuna
@@ -29,6 +27,8 @@ from rich.progress import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
+from msnas_optuna.interrupts import insist_on_interrupts
+
 EXPECTED = (
     ValueError, RuntimeError, OSError, ImportError, OptunaError, SQLAlchemyError, sqlite3.Error
 )  # fmt: skip
@@ -41,6 +41,15 @@ out = Console()
 err = Console(stderr=True)
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.")]
+StorageUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        envvar="OPTUNA_STORAGE",
+        help="Storage of the study, in place of the study file's.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Top = Annotated[int, typer.Option(min=1, help="Number of architectures, best first.")]
 
@@ -51,9 +60,14 @@ def print_json(value: Any) -> None:
 
 
 class Bars:
-    """Progress bars on a terminal; elsewhere a line a minute and one when a step ends."""
+    """Progress bars on a terminal; elsewhere a line a minute and one when a step ends.
 
-    def __init__(self) -> None:
+    Args:
+        shown: whether to show anything.
+    """
+
+    def __init__(self, *, shown: bool = True) -> None:
+        self._shown = shown
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, float] = {}
         self._printed = time.monotonic()
@@ -71,6 +85,8 @@ class Bars:
 
     def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
         """Shows that `done` of `total` units of `step` are finished."""
+        if not self._shown:
+            return
         if step not in self._tasks:
             self._progress.start()
             self._tasks[step] = self._progress.add_task(step, total=total, note=note)
@@ -88,17 +104,27 @@ class Bars:
 
 
 @contextmanager
-def session() -> Iterator[Bars]:
-    """Progress bars, signals and errors of one command."""
-    signal.signal(signal.SIGTERM, _interrupt)
+def session(*, joint: bool = False) -> Iterator[Bars]:
+    """Progress bars, signals and errors of one command.
+
+    Args:
+        joint: torchrun may have started several processes for one job. Then the first one speaks
+            for all, and the others print nothing but the errors that end them.
+    """
+    rank = int(os.environ.get("RANK", "0")) if joint else 0
+    heeded = insist_on_interrupts()
     warnings.showwarning = _show_warning
+    if rank:
+        warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    bars = Bars()
+    bars = Bars(shown=not rank)
     try:
         yield bars
     except KeyboardInterrupt:
+        heeded()
         bars.stop()
-        err.print("interrupted; the same command continues where this one stopped")
+        if not rank:
+            err.print("interrupted; the same command continues where this one stopped")
         raise typer.Exit(130) from None
     except typer.Exit:
         raise
@@ -109,18 +135,17 @@ def session() -> Iterator[Bars]:
         message = f"error: {error}"
         if not isinstance(error, EXPECTED):
             message = f"error: {type(error).__name__}: {error} (MSNAS_DEBUG=1 shows where)"
+        if rank:
+            message = f"rank {rank}: {message}"
         err.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     finally:
+        heeded()
         bars.stop()
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     err.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def percent(ap: float | None) -> str:
