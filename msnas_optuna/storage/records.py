@@ -89,12 +89,12 @@ class Worker:
     @classmethod
     def external(cls, trial: int) -> Worker:
         """A trainer outside the package, which `asktell.ask` has handed a trial to."""
-        return cls(f"{EXTERNAL}, asked on {host()}", 0, "", trial)
+        return cls(f"{EXTERNAL} (asked on {host()})", 0, "", trial)
 
     @property
     def is_external(self) -> bool:
         """Whether it is no process of the package; nobody can see whether it lives."""
-        return self.host.startswith(EXTERNAL + ",")
+        return self.host.startswith(f"{EXTERNAL} (")
 
     def is_here(self) -> bool:
         """Whether it is, or was, a process of this host."""
