@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import optuna
@@ -26,12 +26,12 @@ from msnas_optuna.storage import (
     EXTERNAL,
     INTERRUPTED,
     OBJECTIVE,
+    OWNER,
     Plan,
     Worker,
-    claimed_slots,
+    claim_trial,
     mark_interrupted,
     open_study,
-    quiet,
     read_plan,
     recover_lost_trials,
     refuse_mixed,
@@ -88,10 +88,10 @@ def ask(setting: Setting, n: int = 1) -> list[Asked]:
     queue_architectures(study, setting.space, seeds)
     asked: list[Asked] = []
     with deferred_interrupts():  # Optuna's bookkeeping is not safe
-        while len(asked) < n and claimed_slots(study) < wanted:
+        while len(asked) < n and (trial_id := claim_trial(study, wanted=wanted)) is not None:
+            study._thread_local.cached_all_trials = None  # as `Study.ask` does
             try:
-                with quiet():
-                    trial = study.ask(setting.space.distributions)
+                trial = optuna.Trial(study, trial_id)  # plans it
             except SpaceExhaustedError:  # other processes have taken what was left
                 break
             proposal = _described(setting, trial)
@@ -104,6 +104,8 @@ def ask(setting: Setting, n: int = 1) -> list[Asked]:
 
 def _described(setting: Setting, trial: optuna.Trial) -> Asked | None:
     """The architecture of a trial; a queued one that is not feasible fails."""
+    for name, distribution in setting.space.distributions.items():
+        trial._suggest(name, distribution)
     architecture = setting.space.decode(trial.params)
     violation = setting.feasible.violation(architecture)
     if violation is not None:
@@ -126,8 +128,9 @@ def _described(setting: Setting, trial: optuna.Trial) -> Asked | None:
 
 
 def _hand_over(study: optuna.Study, proposal: Asked) -> None:
-    trial = study.get_trials()[proposal.trial]
-    write_plan(study, trial, replace(_plan(trial), worker=Worker.external(trial.number)))
+    trial, worker = study.get_trials()[proposal.trial], Worker.external(proposal.trial)
+    write_plan(study, trial, replace(_plan(trial), worker=worker))
+    study._storage.set_trial_system_attr(trial._trial_id, OWNER, asdict(worker))
 
 
 def _plan(trial: FrozenTrial) -> Plan:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+_REPEAT_SECONDS: Final = 5.0
+"""After which an interruption that had no effect is repeated."""
 
 
 class Deferred:
@@ -19,16 +23,22 @@ class Deferred:
     def __init__(self, handlers: dict[signal.Signals, Callable[..., Any]]) -> None:
         self._handlers = handlers
         self._received: list[int] = []
+        self._passed_on = False
 
     def __bool__(self) -> bool:
-        return bool(self._received)
+        return self._passed_on or bool(self._received)
 
     @contextmanager
     def allowed(self) -> Iterator[None]:
-        """Inside, a signal interrupts at once; one that was held back does so now."""
+        """Inside, a signal interrupts at once; one that was held back does so now.
+
+        Python drops an exception that is raised inside a finaliser, which may run at any moment;
+        such an interruption takes effect at the end of `deferred_interrupts`.
+        """
         if self:
             raise KeyboardInterrupt
-        self.release()
+        for number in self._handlers:
+            signal.signal(number, self._pass_on)
         try:
             yield
         finally:
@@ -44,10 +54,51 @@ class Deferred:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self._passed_on = True
+        self._handlers[signal.Signals(number)](number, frame)
+
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self._received.append(number)
         if len(self._received) > 1:
             raise KeyboardInterrupt
+
+
+def insist_on_interrupts(*, ignored: Collection[signal.Signals] = ()) -> Callable[[], None]:
+    """From now on SIGINT and SIGTERM raise KeyboardInterrupt, again and again until it is heeded.
+
+    Python drops an exception that is raised inside a finaliser, and a process must not outlive a
+    signal because of that. Only for the main thread.
+
+    Args:
+        ignored: signals that do nothing.
+
+    Returns:
+        What to call when the interruption has been heeded, or the work is done.
+    """
+    raised, ended = threading.Event(), threading.Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raised.set()
+        raise KeyboardInterrupt
+
+    def insist() -> None:
+        raised.wait()
+        while not ended.wait(_REPEAT_SECONDS):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def stop() -> None:
+        ended.set()
+        raised.set()
+
+    # Now, because a thread that is started by a handler could wait for its own thread's locks.
+    threading.Thread(target=insist, daemon=True).start()
+    for number in _SIGNALS:
+        if number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+        elif signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, interrupt)
+    return stop
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
 from msnas_optuna.storage import (
     open_storage,
     refuse_unfinished,
+    relative_to,
     require_config,
     sqlite_url,
     storage_exists,
@@ -54,13 +55,23 @@ class Setting:
         self.config = config
 
     @classmethod
-    def load(cls, path: Path | str) -> Setting:
+    def load(cls, path: Path | str, *, storage: str | None = None) -> Setting:
         """Reads a study file.
+
+        Args:
+            path: the file.
+            storage: URL of a storage, a file relative to the working folder, that takes the
+                place of the study file's.
 
         Raises:
             ConfigError: the file breaks a rule.
+            ValueError: `storage` is no URL of a storage.
         """
-        return cls(load_config(Path(path)))
+        config = load_config(Path(path))
+        if storage is not None:
+            study = dataclasses.replace(config.study, storage=relative_to(storage, Path()))
+            config = dataclasses.replace(config, study=study)
+        return cls(config)
 
     @property
     def run_dir(self) -> Path:

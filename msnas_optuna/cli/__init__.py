@@ -1,6 +1,17 @@
 """The `msnas` command: one function for each verb, and the only place that prints."""
 
-from msnas_optuna.cli import asktell, export, portability, predict, search, space
+from msnas_optuna.cli import asktell, doctor, export, portability, predict, search, space, storage
 from msnas_optuna.cli.app import app, main
 
-__all__ = ["app", "asktell", "export", "main", "portability", "predict", "search", "space"]
+__all__ = [
+    "app",
+    "asktell",
+    "doctor",
+    "export",
+    "main",
+    "portability",
+    "predict",
+    "search",
+    "space",
+    "storage",
+]

@@ -12,7 +12,7 @@ import typer
 from msnas_optuna import asktell
 from msnas_optuna.asktell import Asked
 from msnas_optuna.cli.app import app
-from msnas_optuna.cli.terminal import StudyFile, err, print_json, session
+from msnas_optuna.cli.terminal import StorageUrl, StudyFile, err, print_json, session
 from msnas_optuna.setting import Setting
 
 NOTHING_LEFT: Final = 3
@@ -32,10 +32,11 @@ def ask(
     n: Annotated[
         int | None, typer.Option("--n", min=1, help="Print a list of up to this many.")
     ] = None,
+    storage: StorageUrl = None,
 ) -> None:
     """Print an architecture to train as JSON; exit with 3 once the study has its trials."""
     with session():
-        setting = Setting.load(study_file)
+        setting = Setting.load(study_file, storage=storage)
         asked = asktell.ask(setting, n or 1)
         if not asked:
             err.print(
@@ -78,6 +79,7 @@ def tell(
     repeat: Annotated[
         bool, typer.Option("--repeat", help="With --state fail: hand the architecture out again.")
     ] = False,
+    storage: StorageUrl = None,
 ) -> None:
     """Report the values of an architecture that `ask` has printed, or that it has none."""
     with session():
@@ -87,7 +89,7 @@ def tell(
                 "give either --values, or --state fail with or without --repeat; "
                 f"got {_given(values, state, repeat)}"
             )
-        setting = Setting.load(study_file)
+        setting = Setting.load(study_file, storage=storage)
         if values is None:
             told = asktell.tell_failure(setting, trial, repeat=repeat)
         else:

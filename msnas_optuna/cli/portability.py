@@ -10,7 +10,7 @@ import typer
 
 from msnas_optuna import portability
 from msnas_optuna.cli.app import app
-from msnas_optuna.cli.terminal import AsJson, StudyFile, err, out, print_json, session
+from msnas_optuna.cli.terminal import AsJson, StorageUrl, StudyFile, err, out, print_json, session
 from msnas_optuna.portability import Moved
 from msnas_optuna.setting import Setting
 
@@ -21,12 +21,15 @@ def export_study(
     destination: Annotated[
         str, typer.Argument(metavar="FILE.zip|URL", help="A new file, or the URL of a storage.")
     ],
+    storage: StorageUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Copy the search, its stages and artifacts into one file, or into another storage."""
     with session() as bars:
         moved = portability.export_study(
-            Setting.load(study_file), destination, progress=partial(bars, "trials")
+            Setting.load(study_file, storage=storage),
+            destination,
+            progress=partial(bars, "trials"),
         )
         bars.stop()
         _print("exported", moved, as_json=as_json)
@@ -39,12 +42,13 @@ def import_study(
         str,
         typer.Argument(metavar="FILE.zip|URL", help="An exported file, or the URL of a storage."),
     ],
+    storage: StorageUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Copy an exported search, with all that belongs to it, into the storage of the study file."""
     with session() as bars:
         moved = portability.import_study(
-            Setting.load(study_file), source, progress=partial(bars, "trials")
+            Setting.load(study_file, storage=storage), source, progress=partial(bars, "trials")
         )
         bars.stop()
         _print("imported", moved, as_json=as_json)

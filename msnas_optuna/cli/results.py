@@ -10,6 +10,7 @@ from rich.table import Table
 from msnas_optuna.cli.terminal import out, percent, print_json
 from msnas_optuna.results import Result, best_results, summarise
 from msnas_optuna.setting import Setting
+from msnas_optuna.storage import redacted
 
 
 def _result_json(result: Result) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def print_results(setting: Setting, *, top: int, as_json: bool) -> None:
             dataclasses.asdict(summary)
             | {
                 "study": setting.study_name(),
-                "storage": setting.storage_url,
+                "storage": redacted(setting.storage_url),
                 "objectives": list(setting.config.study.objectives),
                 "best": [_result_json(result) for result in best],
                 "pareto_front": _pareto_json(setting) if several else None,

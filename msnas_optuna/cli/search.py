@@ -14,8 +14,19 @@ import typer
 from msnas_optuna.cli.app import app
 from msnas_optuna.cli.progress import Bars
 from msnas_optuna.cli.results import print_results
-from msnas_optuna.cli.terminal import AsJson, StudyFile, Top, out, print_json, session
+from msnas_optuna.cli.terminal import (
+    AsJson,
+    StorageUrl,
+    StudyFile,
+    Top,
+    out,
+    print_json,
+    session,
+)
+from msnas_optuna.cli.workers import search_with_workers
+from msnas_optuna.launch import Place, launched_place, placed
 from msnas_optuna.setting import Setting
+from msnas_optuna.storage import has_secret
 
 if TYPE_CHECKING:  # it imports torch, which other verbs can do without
     from msnas_optuna.study import Experiment
@@ -26,11 +37,12 @@ def quickstart(
     folder: Annotated[
         Path, typer.Option("--dir", help="Folder for the study file and all that it makes.")
     ] = Path("msnas-quickstart"),
+    storage: StorageUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole job on generated data: train, search, retrain, in about ten minutes."""
     with session() as progress:
-        experiment = _experiment(_quickstart_study(folder), progress)
+        experiment = _experiment(_quickstart_study(folder), storage, progress)
         experiment.train_supernet()
         experiment.evaluate_fpn_like()
         experiment.search()
@@ -42,12 +54,15 @@ def quickstart(
 
 
 @app.command()
-def train(study_file: StudyFile, as_json: AsJson = False) -> None:
+def train(study_file: StudyFile, storage: StorageUrl = None, as_json: AsJson = False) -> None:
     """Train the supernet, from its last checkpoint where there is one.
 
     On several GPUs: torchrun --nproc-per-node K -m msnas_optuna train STUDY.toml
     """
-    with session(joint=True) as progress, _together(study_file, progress) as experiment:
+    with (
+        session(joint=True) as progress,
+        _together(study_file, storage, progress) as experiment,
+    ):
         losses = experiment.train_supernet()
         progress.stop()
         if not experiment.ranks.first:
@@ -71,27 +86,54 @@ def train(study_file: StudyFile, as_json: AsJson = False) -> None:
 def search(
     study_file: StudyFile,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="Trials of the study, over all runs.")
+        int | None, typer.Option(min=1, help="Trials of the study, over all runs and workers.")
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(min=1, help="Processes on this machine; each has a GPU, if there is one."),
+    ] = 1,
     top: Top = 5,
+    storage: StorageUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search architectures with the trained supernet until the study has its trials."""
-    with session() as progress:
-        experiment = _experiment(study_file, progress)
-        experiment.evaluate_fpn_like()
-        experiment.search(trials)
+    """Search architectures with the trained supernet until the study has its trials.
+
+    The same command on other machines, with one storage, adds workers. On several GPUs also:
+    torchrun --nproc-per-node K -m msnas_optuna search STUDY.toml
+    """
+    with session(joint=True) as progress:
+        place = launched_place()
+        if workers > 1:
+            _refuse_both(place)
+            search_with_workers(study_file, storage, trials, count=workers, progress=progress)
+            setting = Setting.load(study_file, storage=storage)
+        else:
+            experiment = _experiment(study_file, storage, progress, place)
+            experiment.evaluate_fpn_like()
+            experiment.search(trials)
+            setting = experiment.setting
         progress.stop()
-        print_results(experiment.setting, top=top, as_json=as_json)
+        if place is None or place.rank == 0:
+            print_results(setting, top=top, as_json=as_json)
+
+
+def _refuse_both(place: Place | None) -> None:
+    if place is not None:
+        raise ValueError("under torchrun each process is a worker; leave out --workers")
 
 
 @app.command()
-def retrain(study_file: StudyFile, top: Top = 5, as_json: AsJson = False) -> None:
+def retrain(
+    study_file: StudyFile, top: Top = 5, storage: StorageUrl = None, as_json: AsJson = False
+) -> None:
     """Train the best architectures, and the FPN-like path, alone and from scratch.
 
     On several GPUs: torchrun --nproc-per-node K -m msnas_optuna retrain STUDY.toml
     """
-    with session(joint=True) as progress, _together(study_file, progress) as experiment:
+    with (
+        session(joint=True) as progress,
+        _together(study_file, storage, progress) as experiment,
+    ):
         if not experiment.ranks.first:
             experiment.assist_retraining()
             return
@@ -101,25 +143,32 @@ def retrain(study_file: StudyFile, top: Top = 5, as_json: AsJson = False) -> Non
 
 
 @app.command()
-def results(study_file: StudyFile, top: Top = 5, as_json: AsJson = False) -> None:
+def results(
+    study_file: StudyFile, top: Top = 5, storage: StorageUrl = None, as_json: AsJson = False
+) -> None:
     """Print the best architectures found so far."""
     with session():
-        print_results(Setting.load(study_file), top=top, as_json=as_json)
+        print_results(Setting.load(study_file, storage=storage), top=top, as_json=as_json)
 
 
-def _experiment(study_file: Path, progress: Bars) -> Experiment:
+def _experiment(
+    study_file: Path, storage: str | None, progress: Bars, place: Place | None = None
+) -> Experiment:
     from msnas_optuna.study import Experiment
 
-    return Experiment.load(study_file, report=progress)
+    setting = Setting.load(study_file, storage=storage)
+    if place is not None:
+        setting = Setting(placed(setting.config, place))
+    return Experiment(setting, report=progress)
 
 
 @contextmanager
-def _together(study_file: Path, progress: Bars) -> Iterator[Experiment]:
+def _together(study_file: Path, storage: str | None, progress: Bars) -> Iterator[Experiment]:
     """The experiment of the processes that torchrun started, or of this one alone."""
     from msnas_optuna.distributed import joined, launched, resolve_device
     from msnas_optuna.study import Experiment
 
-    setting = Setting.load(study_file)
+    setting = Setting.load(study_file, storage=storage)
     with joined(resolve_device(setting.config.runtime.device, launched())) as ranks:
         yield Experiment(setting, report=progress, ranks=ranks)
 
@@ -143,12 +192,17 @@ def _quickstart_study(folder: Path) -> Path:
 
 
 def _print_next_steps(setting: Setting) -> None:
-    url, name = shlex.quote(setting.storage_url), shlex.quote(setting.study_name())
-    best = "best-trial" if len(setting.metrics) == 1 else "best-trials"
+    url, name = setting.storage_url, shlex.quote(setting.study_name())
+    if url.startswith("grpc:"):
+        return  # Optuna's commands speak to databases alone
     out.print("\nLook further:")
+    if has_secret(url):
+        out.print("(OPTUNA_STORAGE stands for the storage's URL, which holds a password)")
+    shown = '"$OPTUNA_STORAGE"' if has_secret(url) else shlex.quote(url)
+    best = "best-trial" if len(setting.metrics) == 1 else "best-trials"
     for command in (
-        f"optuna trials --storage {url} --study-name {name}",
-        f"optuna {best} --storage {url} --study-name {name}",
-        f"optuna-dashboard {url}",
+        f"optuna trials --storage {shown} --study-name {name}",
+        f"optuna {best} --storage {shown} --study-name {name}",
+        f"optuna-dashboard {shown}",
     ):
         out.print(f"  {command}", soft_wrap=True, highlight=False)

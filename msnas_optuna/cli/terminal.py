@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import optuna
@@ -21,6 +20,7 @@ from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
 from msnas_optuna.cli.progress import Bars
+from msnas_optuna.interrupts import insist_on_interrupts
 
 EXPECTED = (
     ValueError, RuntimeError, OSError, ImportError, OptunaError, SQLAlchemyError, sqlite3.Error
@@ -28,6 +28,15 @@ EXPECTED = (
 """Errors whose message is enough."""
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.")]
+StorageUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        envvar="OPTUNA_STORAGE",
+        help="Storage of the study, in place of the study file's.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Report no progress, only warnings and errors.")
@@ -75,7 +84,7 @@ def session(*, quiet: bool = False, plain: bool = False, joint: bool = False) ->
             for all, and the others print nothing but the errors that end them.
     """
     rank = int(os.environ.get("RANK", "0")) if joint else 0
-    signal.signal(signal.SIGTERM, _interrupt)
+    heeded = insist_on_interrupts()
     warnings.showwarning = _show_warning
     if rank:
         warnings.simplefilter("ignore")
@@ -84,6 +93,7 @@ def session(*, quiet: bool = False, plain: bool = False, joint: bool = False) ->
     try:
         yield bars
     except KeyboardInterrupt:
+        heeded()
         bars.stop()
         if not rank:
             err.print("interrupted; the same command continues where this one stopped")
@@ -102,15 +112,12 @@ def session(*, quiet: bool = False, plain: bool = False, joint: bool = False) ->
         err.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     finally:
+        heeded()
         bars.stop()
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     err.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def percent(ap: float | None) -> str:

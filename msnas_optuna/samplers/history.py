@@ -4,7 +4,7 @@
 lines 1-3 and 9: populations and Topk.
 
 Symbols: P population size, g generation. The slot of a trial is its place in the sequence of
-proposals; trials that repeat an earlier one have its slot.
+proposals; trials that repeat an earlier one have its slot, withdrawn trials take none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.spaces.msnas import Architecture
-from msnas_optuna.storage import Plan, is_retry, known_params, read_plan, root_number
+from msnas_optuna.storage import Plan, is_retry, is_withdrawn, known_params, read_plan, root_number
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ class Ledger:
                 record = self._later.get(trial.number)
                 if record is None or record.trial is not trial:
                     record = self._decode(trial, records, slot, directions)
-                slot += not record.retry
+                slot += not (record.retry or is_withdrawn(trial))
                 if trial.state.is_finished():
                     self._remember(record, next_slot=slot)
                 elif record.architecture is not None:
@@ -305,7 +305,7 @@ class Ledger:
 
     def _architecture(self, trial: FrozenTrial, plan: Plan | None) -> Architecture | None:
         """What the trial evaluates, as far as it is known and feasible."""
-        if self._feasible is None:
+        if self._feasible is None or is_withdrawn(trial):
             return None
         try:
             architecture = self._feasible.space.decode(known_params(trial, plan))

@@ -49,6 +49,7 @@ from msnas_optuna.storage import (
     known_params,
     mark_interrupted,
     read_plan,
+    withdraw_claimed,
     write_plan,
 )
 
@@ -179,6 +180,9 @@ class MSNASSampler(BaseGASampler):
             return
         try:
             self._plan(study, trial, self._feasible)
+        except SpaceExhaustedError:
+            withdraw_claimed(study, trial)
+            raise
         except BaseException as error:  # else the trial would stay RUNNING for ever
             if isinstance(error, KeyboardInterrupt):
                 mark_interrupted(study, trial)

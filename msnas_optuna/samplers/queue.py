@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
 from msnas_optuna.spaces.published import resolve_architecture
-from msnas_optuna.storage import QUEUED, known_params, read_plan, withdraw
+from msnas_optuna.storage import QUEUED, is_withdrawn, known_params, read_plan, withdraw
 
 
 def resolve_architectures(
@@ -88,6 +88,8 @@ def queue_architectures(
 
 
 def _held(trial: FrozenTrial, space: MSNASSpace) -> Architecture | None:
+    if is_withdrawn(trial):
+        return None
     try:
         return space.decode(known_params(trial, read_plan(trial)))
     except InvalidArchitectureError:

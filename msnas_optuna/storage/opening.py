@@ -3,24 +3,56 @@
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.exceptions import OptunaError
+from optuna.storages import (
+    BaseStorage,
+    GrpcStorageProxy,
+    RDBStorage,
+    get_storage,
+    run_grpc_proxy_server,
+)
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 from sqlalchemy import event
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from msnas_optuna.storage.quiet import quiet
 from msnas_optuna.storage.recovery import GRACE_PERIOD, HEARTBEAT_INTERVAL, retry
+from msnas_optuna.storage.urls import (
+    FILES,
+    is_journal_path,
+    parse,
+    redacted,
+    sqlite_url,
+    storage_file,
+    url_rule,
+    without_secrets,
+)
 
 _LOCK_TIMEOUT: Final = 60.0
 """Seconds that a writer waits for SQLite; with Optuna's 5 s, many workers lose trials."""
+
+_PROXY_TIMEOUT: Final = 10.0
+"""Seconds until a proxy must answer."""
+
+RECONNECT_SECONDS: Final = 300.0
+"""How long workers wait for a database server that has gone away."""
+
+_RECONNECT_PAUSE: Final = 1.0
+
+_FILE_REPAIR: Final = "check the path, its permissions and the free disk space"
+
+
+class StorageError(RuntimeError):
+    """A storage cannot be opened; the message names the repair and no password."""
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -28,86 +60,87 @@ def open_storage(url: str) -> BaseStorage:
 
     Args:
         url: `sqlite:///relative/path.db`, `sqlite:////absolute/path.db`,
-            `postgresql://user:password@host/database`, or for a network file system
-            `journal:///path` or a plain path that ends in .log or .journal.
+            `postgresql+psycopg://user:password@host/database`, `grpc://host:port` of a proxy
+            (see `serve_storage`), or for a network file system `journal:///path` or a plain path
+            that ends in .log or .journal.
 
     Raises:
         ValueError: the URL is none of these.
-        ImportError: the database driver is not installed.
+        StorageError: there is no such file or server, it refuses the user, or its driver is not
+            installed.
     """
-    if _is_journal_path(url):
-        return _open_journal(Path(url))
-    parsed = _parse(url)
+    open_it, repair = _opener(url)
+    try:
+        return open_it()
+    except (SQLAlchemyError, OptunaError, sqlite3.Error, OSError, ImportError, TypeError) as error:
+        reason = str(error.orig if isinstance(error, DBAPIError) else error)
+        reason = "; ".join(line.strip() for line in reason.splitlines() if line.strip())
+        raise StorageError(
+            f"cannot open the storage {redacted(url)}: {without_secrets(reason, url)}; {repair}"
+        ) from None  # the cause may quote the password
+
+
+def _opener(url: str) -> tuple[Callable[[], BaseStorage], str]:
+    """What opens the storage, and what to do if it fails."""
+    file = storage_file(url)
+    if is_journal_path(url):
+        return partial(_open_journal, Path(url)), _FILE_REPAIR
+    parsed = parse(url)
     backend = parsed.get_backend_name()
     if backend == "postgresql":
-        return _open_postgres(parsed)
-    if backend not in ("sqlite", "journal"):
-        raise ValueError(_url_rule(url))
-    if parsed.database in (None, "", ":memory:"):
-        raise ValueError(
-            f"a {backend} storage needs a file, as in {backend}:///study.db; got {_redacted(url)}"
+        return partial(_open_postgres, parsed), (
+            "check that the server runs, and user, password, host, port and database of the URL"
         )
-    path = Path(str(parsed.database))
-    return _open_journal(path) if backend == "journal" else _open_sqlite(parsed, path)
+    if backend == "grpc":
+        return _proxy_opener(parsed), (
+            "check host and port, and that `msnas storage-proxy` runs there"
+        )
+    if backend not in FILES:
+        raise ValueError(url_rule(url))
+    if file is None:
+        raise ValueError(
+            f"a {backend} storage needs a file, as in {backend}:///study.db; got {redacted(url)}"
+        )
+    if backend == "journal":
+        return partial(_open_journal, file), _FILE_REPAIR
+    return partial(_open_sqlite, parsed, file), _FILE_REPAIR
 
 
-def is_storage_url(text: str) -> bool:
-    """Whether a text names a storage rather than any other file."""
-    return "://" in text or _is_journal_path(text)
+def _proxy_opener(url: URL) -> Callable[[], BaseStorage]:
+    if not url.host or not url.port or url.password or url.database or url.query:
+        raise ValueError(f"a proxy's URL is grpc://host:port, got {redacted(str(url))}")
+    return partial(_open_proxy, url.host, url.port)
 
 
-def _is_journal_path(url: str) -> bool:
-    return re.fullmatch(r"[^:]+\.(log|journal)", url) is not None
+def _open_proxy(host: str, port: int) -> GrpcStorageProxy:
+    with quiet():
+        try:
+            storage = GrpcStorageProxy(host=host, port=port)
+        except ImportError:
+            raise ImportError("grpcio is missing: `pip install 'msnas-optuna[grpc]'`") from None
+    storage.wait_server_ready(timeout=_PROXY_TIMEOUT)
+    return storage
 
 
-def sqlite_url(path: Path) -> str:
-    """The URL of a sqlite file, whatever characters its path has."""
-    return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+def serve_storage(storage: BaseStorage, *, host: str, port: int) -> None:
+    """Serves a storage to workers that open `grpc://host:port`, until it is interrupted.
 
+    The proxy knows the password, the workers need not; it asks nobody for one. Heartbeats do not
+    pass through it.
 
-def relative_to(url: str, folder: Path) -> str:
-    """The URL of a storage whose file, if it is one, is relative to a folder.
+    Args:
+        storage: sqlite or PostgreSQL.
+        host: address to listen on; 127.0.0.1 admits this machine alone.
+        port: TCP port.
 
     Raises:
-        ValueError: it is no URL of a storage.
+        ValueError: a storage that cannot be served.
+        RuntimeError: the port is taken.
     """
-    if _is_journal_path(url):
-        return str(folder / url)
-    parsed = _parse(url)
-    file = parsed.database
-    if parsed.get_backend_name() not in ("sqlite", "journal") or file in (None, "", ":memory:"):
-        return url
-    moved = parsed.set(database=str(folder / str(file)))
-    return moved.render_as_string(hide_password=False)
-
-
-def storage_exists(url: str) -> bool:
-    """Whether there is anything to open; a database server is taken to be there."""
-    if _is_journal_path(url):
-        return Path(url).exists()
-    parsed = _parse(url)
-    if parsed.get_backend_name() not in ("sqlite", "journal"):
-        return True
-    return parsed.database is not None and Path(parsed.database).exists()
-
-
-def _parse(url: str) -> URL:
-    try:
-        return make_url(url)
-    except (ArgumentError, ValueError):
-        raise ValueError(_url_rule(url)) from None  # the cause may quote the password
-
-
-def _url_rule(url: str) -> str:
-    return (
-        "a storage is sqlite:///path.db, postgresql://user:password@host/database or, on a "
-        f"network file system, journal:///path.log; got {_redacted(url)!r}"
-    )
-
-
-def _redacted(url: str) -> str:
-    """The URL without anything that may be part of a password, even if it cannot be parsed."""
-    return re.sub(r"//.*@", "//***@", url).split("?", maxsplit=1)[0]
+    if not isinstance(storage, RDBStorage):
+        raise ValueError(f"a proxy serves sqlite or PostgreSQL, got {type(storage).__name__}")
+    with quiet():
+        run_grpc_proxy_server(get_storage(storage), host=host, port=port)
 
 
 def _open_journal(path: Path) -> JournalStorage:
@@ -161,12 +194,30 @@ def _enable_wal(path: Path) -> None:
 
 def _open_postgres(url: URL) -> RDBStorage:
     try:
-        return _open_rdb(url, {"pool_pre_ping": True})  # survives a restart of the server
+        storage = _open_rdb(url, {"pool_pre_ping": True})  # finds connections that have died
     except ImportError:
         raise ImportError(
             f"no driver for {url.drivername} is installed; install one, for example with "
-            "`pip install psycopg[binary]` and a URL that starts with postgresql+psycopg://"
+            "`pip install 'psycopg[binary]'` and a URL that starts with postgresql+psycopg://"
         ) from None
+
+    @event.listens_for(storage.engine, "do_connect")
+    def _patiently(dialect: Any, _: Any, args: list[Any], options: dict[str, Any]) -> Any:
+        return _reconnect(partial(dialect.connect, *args, **options), dialect.loaded_dbapi.Error)
+
+    return storage
+
+
+def _reconnect(connect: Callable[[], Any], failure: type[Exception]) -> Any:
+    """Connects to a server that was there before; a restart of it only takes time."""
+    deadline = time.monotonic() + RECONNECT_SECONDS
+    while True:
+        try:
+            return connect()
+        except failure:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_RECONNECT_PAUSE)
 
 
 def _open_rdb(url: URL, engine_kwargs: dict[str, Any]) -> RDBStorage:

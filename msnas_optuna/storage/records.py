@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Final
 
 from optuna.study import Study
@@ -22,6 +22,15 @@ PLAN: Final = "msnas:plan"
 
 INTERRUPTED: Final = "msnas:interrupted"
 """Trial system attribute: the number of the trial that the user stopped."""
+
+OWNER: Final = "msnas:worker"
+"""Trial system attribute: the `Worker` that has claimed the trial, from the first moment on."""
+
+WITHDRAWN: Final = "msnas:withdrawn"
+"""Trial system attribute: its own number, for a trial that was never evaluated; it has no slot."""
+
+LOST: Final = "msnas:lost"
+"""Trial system attribute: its own number, for a trial whose worker died and that is repeated."""
 
 CONFIG: Final = "msnas:config"
 """Study user attribute: the configuration that the study was created with."""
@@ -62,17 +71,17 @@ class Worker:
         host: host name and process namespace; process ids mean something inside it only.
         pid: process id.
         started: start time of the process, which tells it from a later one with the same id.
-        trial: number of the trial. A retry copies the plan, so another number says that the
-            record belongs to the trial that is repeated.
+        trial: number of the trial, None where it was not known yet. A retry copies the record,
+            so another number says that it belongs to the trial that is repeated.
     """
 
     host: str
     pid: int
     started: str
-    trial: int
+    trial: int | None
 
     @classmethod
-    def current(cls, trial: int) -> Worker:
+    def current(cls, trial: int | None = None) -> Worker:
         """This process, at work on a trial."""
         pid = os.getpid()
         return cls(host(), pid, started_once(pid), trial)
@@ -87,9 +96,17 @@ class Worker:
         """Whether it is no process of the package; nobody can see whether it lives."""
         return self.host.startswith(f"{EXTERNAL} (")
 
+    def is_here(self) -> bool:
+        """Whether it is, or was, a process of this host."""
+        return self.host == host()
+
+    def is_this(self) -> bool:
+        """Whether it is this very process."""
+        return replace(self, trial=None) == Worker.current()
+
     def is_dead(self) -> bool:
         """Whether the process has ended; False for a process of another host."""
-        return self.host == host() and started(self.pid) != self.started
+        return self.is_here() and started(self.pid) != self.started
 
 
 @dataclass(frozen=True)
@@ -143,12 +160,29 @@ def read_plan(trial: FrozenTrial) -> Plan | None:
     return None if stored is None else Plan.from_json(stored)
 
 
+def owner_of(trial: FrozenTrial) -> Worker | None:
+    """The process that evaluates a trial, as far as it is recorded."""
+    stored = trial.system_attrs.get(OWNER)
+    if stored is not None:
+        worker = Worker(**stored)
+        if worker.trial == trial.number or (worker.trial is None and not is_retry(trial)):
+            return worker
+    plan = read_plan(trial)
+    return plan.worker if plan is not None and plan.worker.trial == trial.number else None
+
+
+def is_withdrawn(trial: FrozenTrial) -> bool:
+    """Whether the trial was given up before its evaluation, so that it takes no slot."""
+    return bool(trial.system_attrs.get(WITHDRAWN) == trial.number)  # retries copy the attribute
+
+
 def is_told(trial: FrozenTrial) -> bool:
     """Whether somebody will tell the trial's values, rather than a process that evaluates it."""
-    plan = read_plan(trial)
-    if plan is None:  # parameters without a plan come from another sampler, as by `optuna ask`
-        return bool(trial.params) and QUEUED not in trial.system_attrs
-    return plan.worker.is_external and plan.worker.trial == trial.number
+    owner = owner_of(trial)
+    if owner is not None:
+        return owner.is_external
+    # Parameters without a plan come from another sampler, for example by `optuna ask`.
+    return bool(trial.params) and not {PLAN, QUEUED} & trial.system_attrs.keys()
 
 
 def known_params(trial: FrozenTrial, plan: Plan | None) -> dict[str, Any]:

@@ -5,18 +5,29 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime, timedelta
+from contextlib import suppress
 from typing import Final
 
-import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RetryHeartbeatStaleTrialCallback
-from optuna.storages._heartbeat import is_heartbeat_enabled
+from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from msnas_optuna.storage.quiet import quiet
-from msnas_optuna.storage.records import INTERRUPTED, QUEUED, RETRY_HISTORY, read_plan, root_number
+from msnas_optuna.storage.records import (
+    INTERRUPTED,
+    LOST,
+    PLAN,
+    QUEUED,
+    RETRY_HISTORY,
+    WITHDRAWN,
+    Worker,
+    is_retry,
+    is_withdrawn,
+    owner_of,
+    root_number,
+)
 
 MAX_RETRY: Final = 2
 """How often a trial is repeated whose process died; it may be what killed the process."""
@@ -25,14 +36,29 @@ HEARTBEAT_INTERVAL: Final = 60
 GRACE_PERIOD: Final = 120
 """Seconds. Shorter heartbeats cost SQLite writes."""
 
-_POLL_SECONDS: Final = 2.0
+POLL_SECONDS: Final = 2.0
 """Between two looks at what other workers do."""
 
 PATIENCE: Final = GRACE_PERIOD + 2 * HEARTBEAT_INTERVAL
 """Seconds without news after which a trial of another worker is certainly alive."""
 
-_UNPLANNED_GRACE: Final = timedelta(minutes=1)
-"""A trial is planned within seconds of its creation, so an older one without a plan is lost."""
+UNOWNED_GRACE: Final = 60.0
+"""A trial is claimed within seconds, so one that stays without an owner for longer is lost."""
+
+
+class Sightings:
+    """Since when this process has seen trials without an owner, by its own monotonic clock.
+
+    The clocks of other machines may be wrong by hours: the age of a trial decides nothing.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[int, float] = {}
+
+    def overdue(self, trial: FrozenTrial) -> bool:
+        """Whether a trial has been seen without an owner for too long."""
+        now = time.monotonic()
+        return now - self._first.setdefault(trial.number, now) > UNOWNED_GRACE
 
 
 def mark_interrupted(study: Study, trial: Trial | FrozenTrial) -> None:
@@ -40,45 +66,82 @@ def mark_interrupted(study: Study, trial: Trial | FrozenTrial) -> None:
     study._storage.set_trial_system_attr(trial._trial_id, INTERRUPTED, trial.number)
 
 
-def recover_lost_trials(study: Study) -> list[int]:
-    """Repeats what processes of this host, now ended, have left unfinished.
+def recover_lost_trials(study: Study, sightings: Sightings | None = None) -> list[int]:
+    """Repeats what processes that have ended have left unfinished.
 
-    A trial that a dead process left running fails and is queued again with the same plan, at
-    most `MAX_RETRY` times; so is one that was marked as interrupted, without a limit. A trial
-    that no plan was written for within a minute is queued again too, whatever its host. Running
-    trials of other hosts are left alone: only their heartbeat tells whether they live.
+    A trial that a dead process of this host left running fails and is queued again with the same
+    plan, at most `MAX_RETRY` times; so is one that was marked as interrupted, without a limit.
+    Running trials of other hosts are left alone: only their heartbeat tells whether they live.
+
+    Args:
+        study: the study.
+        sightings: what this process has seen of trials without an owner, whatever their host;
+            those that are overdue are queued again too.
 
     Returns:
         Numbers of the trials that ended here or were queued again.
     """
-    with quiet():
-        trials = study.get_trials(deepcopy=False)
-        retried = {_repeated(trial) for trial in trials}
-        recovered = []
-        for trial in trials:
-            if trial.state == TrialState.RUNNING and _is_lost(trial):
-                if not _fail(study, trial):
-                    continue  # another process was faster
-            elif trial.number in retried or not _awaits_retry(trial):
-                continue
-            recovered.append(trial.number)
+    stale = _stale(study)
+    trials = study.get_trials(deepcopy=False)
+    retried = {_repeated(trial) for trial in trials}
+    recovered = []
+    for trial in trials:
+        if trial.state == TrialState.RUNNING and (
+            trial._trial_id in stale or _is_lost(trial, sightings)
+        ):
+            if not _fail_lost(study, trial, trials):
+                continue  # another process was faster
+        elif trial.number in retried or not _awaits_retry(trial):
+            continue
+        recovered.append(trial.number)
+        if not is_withdrawn(trial):
             retry(study, study._storage.get_trial(trial._trial_id))
-        return recovered
+    return recovered
 
 
-def await_others(study: Study) -> bool:
-    """Gives other workers a moment, and notices those that have died.
+def _stale(study: Study) -> set[int]:
+    """Ids of running trials whose heartbeat has ceased, by the clock of the database alone."""
+    storage = study._storage
+    if not is_heartbeat_enabled(storage):
+        return set()
+    assert isinstance(storage, BaseHeartbeat)
+    return set(storage._get_stale_trial_ids(study._study_id))
 
-    Returns:
-        False where nothing can be noticed, because the storage has no heartbeat.
-    """
-    if not is_heartbeat_enabled(study._storage):
-        return False
-    time.sleep(_POLL_SECONDS)
-    with quiet():
-        optuna.storages.fail_stale_trials(study)
-    recover_lost_trials(study)
-    return True
+
+def _fail_lost(study: Study, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
+    """Fails a trial; if this process dies now, the mark tells another to repeat the trial."""
+    history = trial.system_attrs.get(RETRY_HISTORY, [])
+    if len(history) < _max_retry(trials, trial):
+        with suppress(UpdateFinishedTrialError):
+            study._storage.set_trial_system_attr(trial._trial_id, LOST, trial.number)
+    return _fail(study, trial)
+
+
+def _max_retry(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> int:
+    """How often the trial may have been repeated: what users have stopped does not count."""
+    history = trial.system_attrs.get(RETRY_HISTORY, [])
+    return MAX_RETRY + sum(_is_interrupted(trials[n]) for n in (*history, trial.number))
+
+
+def release_own_trials(study: Study) -> None:
+    """Gives up what this process has claimed and no longer evaluates, after a failed storage."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        owner = owner_of(trial)
+        if owner is not None and owner.is_this():
+            with suppress(UpdateFinishedTrialError):
+                mark_interrupted(study, trial)
+            _fail(study, trial)
+
+
+def running_owners(study: Study) -> list[Worker | None]:
+    """Who evaluates the running trials, as far as it is known."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return [owner_of(trial) for trial in running]
+
+
+def would_notice_death(study: Study, owners: Sequence[Worker | None]) -> bool:
+    """Whether the death of one of these workers at least would be noticed from here."""
+    return is_heartbeat_enabled(study._storage) or any(o is None or o.is_here() for o in owners)
 
 
 def n_slots(study: Study) -> int:
@@ -91,19 +154,12 @@ def finished_slots(study: Study) -> int:
     return sum(_is_settled(chain) for chain in _chains(study))
 
 
-def claimed_slots(study: Study) -> int:
-    """How many proposals are settled or being evaluated."""
-    return sum(
-        _is_settled(chain) or any(t.state == TrialState.RUNNING for t in chain)
-        for chain in _chains(study)
-    )
-
-
 def _chains(study: Study) -> Collection[list[FrozenTrial]]:
     """Each proposal's trial with its retries."""
     chains: dict[int, list[FrozenTrial]] = {}
     for trial in study.get_trials(deepcopy=False):
-        chains.setdefault(root_number(trial), []).append(trial)
+        if is_retry(trial) or not is_withdrawn(trial):
+            chains.setdefault(root_number(trial), []).append(trial)
     return chains.values()
 
 
@@ -128,17 +184,19 @@ def _is_interrupted(trial: FrozenTrial) -> bool:
 
 
 def _awaits_retry(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.FAIL and _is_interrupted(trial)
+    lost = trial.system_attrs.get(LOST) == trial.number
+    return trial.state == TrialState.FAIL and (lost or _is_interrupted(trial))
 
 
-def _is_lost(trial: FrozenTrial) -> bool:
-    plan = read_plan(trial)
-    if plan is not None and plan.worker.trial == trial.number:
-        return plan.worker.is_dead()
+def _is_lost(trial: FrozenTrial, sightings: Sightings | None) -> bool:
+    owner = owner_of(trial)
+    if owner is not None:
+        return owner.is_dead()
+    if is_withdrawn(trial):
+        return True
     # Parameters without a plan come from another sampler, for example by `optuna ask`.
-    started = trial.datetime_start
-    unplanned = plan is not None or not trial.params or QUEUED in trial.system_attrs
-    return unplanned and started is not None and datetime.now() - started > _UNPLANNED_GRACE
+    ours = PLAN in trial.system_attrs or QUEUED in trial.system_attrs or not trial.params
+    return ours and sightings is not None and sightings.overdue(trial)
 
 
 def _fail(study: Study, trial: FrozenTrial) -> bool:
@@ -151,23 +209,30 @@ def _fail(study: Study, trial: FrozenTrial) -> bool:
 def retry(study: Study, trial: FrozenTrial) -> None:
     """Queues a failed trial again, unless it has been lost too often."""
     trials = study.get_trials(deepcopy=False)
-    history = trial.system_attrs.get(RETRY_HISTORY, [])
-    interruptions = sum(_is_interrupted(trials[number]) for number in (*history, trial.number))
     with quiet():
-        queue = RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRY + interruptions)
+        queue = RetryHeartbeatStaleTrialCallback(max_retry=_max_retry(trials, trial))
         queue(study, copy.deepcopy(trial))
     retries = [t for t in study.get_trials(deepcopy=False) if _repeated(t) == trial.number]
     withdraw(study, retries[1:])  # several processes may have queued the same trial
 
 
-def withdraw(study: Study, doubles: Iterable[FrozenTrial]) -> None:
-    """Fails those of the trials that still wait."""
-    for double in doubles:
-        waiting = double.state == TrialState.WAITING
+def withdraw(study: Study, trials: Iterable[FrozenTrial]) -> list[int]:
+    """Gives up those of the trials that still wait; they leave no slot. Returns their numbers."""
+    withdrawn = []
+    for trial in trials:
+        waiting = trial.state == TrialState.WAITING
         try:  # to take it over is atomic, so no worker that was faster loses its trial
             if waiting and study._storage.set_trial_state_values(
-                double._trial_id, state=TrialState.RUNNING
+                trial._trial_id, state=TrialState.RUNNING
             ):
-                _fail(study, double)
+                withdraw_claimed(study, trial)
+                withdrawn.append(trial.number)
         except UpdateFinishedTrialError:
             continue
+    return withdrawn
+
+
+def withdraw_claimed(study: Study, trial: FrozenTrial) -> None:
+    """Gives up a trial that this process has claimed; it leaves no slot."""
+    study._storage.set_trial_system_attr(trial._trial_id, WITHDRAWN, trial.number)
+    _fail(study, trial)

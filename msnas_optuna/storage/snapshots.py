@@ -22,7 +22,6 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from msnas_optuna.processes import host
 from msnas_optuna.storage.dashboard import readdressed
 from msnas_optuna.storage.quiet import quiet
 from msnas_optuna.storage.records import IMPORT, INTERRUPTED, Worker, is_told
@@ -111,7 +110,7 @@ def put_snapshots(
         StudyMismatchError: a study of one of the names exists, or is being imported.
     """
     _clear(storage, [snapshot.name for snapshot in snapshots])
-    mark = {"attempt": str(uuid.uuid4()), "complete": False, **asdict(Worker.current(-1))}
+    mark = {"attempt": str(uuid.uuid4()), "complete": False, **asdict(Worker.current())}
     total, done = sum(len(snapshot.trials) for snapshot in snapshots), 0
     with quiet():
         for snapshot in snapshots:
@@ -194,9 +193,9 @@ def _is_empty(study: Study) -> bool:
 
 def _refuse_alive(name: str, mark: Mapping[str, Any]) -> None:
     worker = Worker(**{k: mark[k] for k in ("host", "pid", "started", "trial")})
-    if worker.is_dead() or worker == Worker.current(-1):
+    if worker.is_dead() or worker.is_this():
         return
-    where = "" if worker.host == host() else f" on {worker.host}"
+    where = "" if worker.is_here() else f" on {worker.host}"
     raise StudyMismatchError(
         f"study {name!r} is being imported by process {worker.pid}{where}; wait for it, or, if "
         "that process has ended, delete the study with `optuna delete-study` and import again"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
 
 import optuna
 import pytest
@@ -16,7 +15,13 @@ from msnas_optuna.spaces.base import InvalidArchitectureError
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.spaces.msnas import MSNASSpace
 from msnas_optuna.spaces.published import PRESETS, resolve_architecture
-from msnas_optuna.storage import ORIGIN, recover_lost_trials
+from msnas_optuna.storage import (
+    ORIGIN,
+    Sightings,
+    finished_slots,
+    n_slots,
+    recover_lost_trials,
+)
 
 SPACE, COST = MSNASSpace(13), EncoderCost.from_preset("r18")
 TARGET = PRESETS["r18"].target_gflops * 1e9
@@ -113,6 +118,8 @@ def test_of_two_workers_the_later_one_withdraws_its_doubles(
     monkeypatch.setattr(study, "add_trial", race)
     queue_architectures(study, SPACE, [LATTICE.at(0)])
     assert [t.state for t in study.trials] == [TrialState.WAITING, TrialState.FAIL]
+    assert n_slots(study) == 1  # the double takes none
+    assert finished_slots(study) == 0
 
 
 @pytest.mark.parametrize(
@@ -142,8 +149,9 @@ def test_a_queued_trial_whose_process_died_before_its_plan_is_evaluated_again(
     queue_architectures(study, SPACE, [architecture])
     (waiting,) = study.get_trials(deepcopy=False)
     study._storage.set_trial_state_values(waiting._trial_id, state=TrialState.RUNNING)
-    assert recover_lost_trials(study) == []  # it may be alive and about to write its plan
-    monkeypatch.setattr("msnas_optuna.storage.recovery._UNPLANNED_GRACE", timedelta(0))
-    assert recover_lost_trials(study) == [0]
+    sightings = Sightings()
+    assert recover_lost_trials(study, sightings) == []  # it may be alive and about to claim it
+    monkeypatch.setattr("msnas_optuna.storage.recovery.UNOWNED_GRACE", 0)
+    assert recover_lost_trials(study, sightings) == [0]
     assert [t.state for t in study.get_trials()] == [TrialState.FAIL, TrialState.WAITING]
     assert SPACE.decode(study.get_trials()[1].params) == architecture

@@ -1,0 +1,173 @@
+"""Several search workers on one machine: started, watched and ended together."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from math import inf
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Final
+
+import optuna
+
+from msnas_optuna.cli.terminal import EXPECTED, Bars
+from msnas_optuna.interrupts import insist_on_interrupts
+from msnas_optuna.launch import Place, placed
+from msnas_optuna.setting import Setting
+from msnas_optuna.storage import finished_slots
+
+_LOOK_SECONDS: Final = 2.0
+"""Between two looks at the progress of the study."""
+
+_END_SECONDS: Final = 30.0
+"""What workers have left for their bookkeeping when they are told to end."""
+
+
+@dataclass
+class _Worker:
+    """A worker process and the pipe that its messages come through."""
+
+    name: str
+    process: BaseProcess
+    messages: Connection
+    texts: list[str] = field(default_factory=list)
+
+    def drain(self) -> Iterator[str]:
+        """The messages that have come."""
+        with suppress(EOFError, OSError):
+            while self.messages.poll():
+                text = self.messages.recv()
+                self.texts.append(text)
+                yield text
+
+    def epitaph(self) -> str | None:
+        """How it ended, None if nobody needs to know."""
+        code, pid = self.process.exitcode, self.process.pid
+        if code is None or code in (0, 130) or (code == 1 and self.texts):
+            return None
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return f"process {pid} has ended by {how}; the other workers repeat its trial"
+
+
+def search_with_workers(
+    study_file: Path, storage: str | None, trials: int | None, *, count: int, progress: Bars
+) -> None:
+    """Searches with several processes until the study has its trials.
+
+    Each process opens the storage itself. They end with this one, whatever ends it.
+
+    Raises:
+        RuntimeError: workers have ended and trials are left.
+        KeyboardInterrupt: at a signal; the workers have ended by then.
+    """
+    setting = Setting.load(study_file, storage=storage)
+    wanted = setting.n_trials(trials)
+    workers = [
+        _start(study_file, storage, trials, Place(i, count, i, count)) for i in range(count)
+    ]
+    with _ended(workers):
+        _watch(workers, setting, wanted, progress)
+    left = wanted - _settled(setting)
+    broken = sum(worker.process.exitcode != 0 for worker in workers)
+    if broken and left > 0:
+        raise RuntimeError(
+            f"{broken} of {count} workers have ended early and {left} of {wanted} trials are "
+            "left; the same command continues"
+        )
+
+
+def _start(study_file: Path, storage: str | None, trials: int | None, place: Place) -> _Worker:
+    spawn = multiprocessing.get_context("spawn")  # an open storage does not survive a fork
+    receiver, sender = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_work, args=(study_file, storage, trials, place, sender))
+    process.start()
+    sender.close()
+    return _Worker(f"worker {place.rank + 1}", process, receiver)
+
+
+@contextmanager
+def _ended(workers: list[_Worker]) -> Iterator[None]:
+    """Ends the processes with the block: politely, then not."""
+    try:
+        yield
+    finally:
+        for worker in workers:
+            worker.process.terminate()
+        deadline = time.monotonic() + _END_SECONDS
+        for worker in workers:
+            worker.process.join(max(0, deadline - time.monotonic()))
+            worker.process.kill()
+            worker.process.join()
+
+
+def _watch(workers: list[_Worker], setting: Setting, wanted: int, progress: Bars) -> None:
+    """Shows what the workers do and say until the last one has ended."""
+    alive, said = list(workers), set[str]()
+    while alive:
+        wait([w.process.sentinel for w in alive], timeout=_LOOK_SECONDS)
+        for worker in list(alive):
+            ended = not worker.process.is_alive()
+            texts = list(worker.drain())
+            if ended:
+                alive.remove(worker)
+                texts += filter(None, [worker.epitaph()])
+            for text in texts:
+                if text not in said:  # one cause often ends them all
+                    warnings.warn(f"{worker.name}: {text}", stacklevel=2)
+                said.add(text)
+        if alive:
+            note = f"{len(alive)} workers"
+            progress("search", min(_settled(setting), wanted), wanted, note)
+    progress("search", min(_settled(setting), wanted), wanted)
+
+
+def _settled(setting: Setting) -> int:
+    study = setting.stored_study()
+    return 0 if study is None else finished_slots(study)
+
+
+# What follows runs in the processes of the workers.
+
+
+def _work(
+    study_file: Path, storage: str | None, trials: int | None, place: Place, sender: Connection
+) -> None:
+    # Ctrl-C reaches all processes of a terminal, and the parent passes it on.
+    heeded = insist_on_interrupts(ignored=[signal.SIGINT])
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    warnings.showwarning = lambda message, *_, **__: sender.send(str(message))
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        from msnas_optuna.study import Experiment
+
+        setting = Setting.load(study_file, storage=storage)
+        experiment = Experiment(Setting(placed(setting.config, place)))
+        experiment.evaluate_fpn_like(wait=False)
+        experiment.search(trials, patience=inf)
+        experiment.evaluate_fpn_like()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception as error:
+        if os.environ.get("MSNAS_DEBUG"):
+            raise
+        expected = isinstance(error, EXPECTED)
+        sender.send(str(error) if expected else f"{type(error).__name__}: {error}")
+        raise SystemExit(1) from None
+    finally:
+        heeded()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)

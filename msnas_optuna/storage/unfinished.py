@@ -1,0 +1,153 @@
+"""Trials that are not finished, what is known of their workers, and how to end or repeat them.
+
+A storage without heartbeats cannot tell whether a worker on another machine lives, and no storage
+can tell of one that died before its first heartbeat: there a person must decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
+from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import text
+
+from msnas_optuna.storage.records import is_withdrawn, owner_of
+from msnas_optuna.storage.recovery import mark_interrupted, retry, withdraw, withdraw_claimed
+
+State = Literal["RUNNING", "WAITING"]
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A trial that runs or waits.
+
+    Attributes:
+        study: name of its study.
+        trial: its number.
+        state: "RUNNING" or "WAITING".
+        minutes: since its start, by the clocks of its worker and of this machine; None for one
+            that waits.
+        host: where its worker runs, None if nothing is recorded.
+        pid: the worker's process id there.
+        alive: whether the worker lives; None if nobody can tell.
+    """
+
+    study: str
+    trial: int
+    state: State
+    minutes: float | None
+    host: str | None
+    pid: int | None
+    alive: bool | None
+
+
+def unfinished_trials(study: Study) -> list[Unfinished]:
+    """The trials of a study that run or wait, by number."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
+    beating, stale = _heartbeats(study)
+    return [_describe(study, trial, beating, stale) for trial in trials]
+
+
+def _describe(study: Study, trial: FrozenTrial, beating: set[int], stale: set[int]) -> Unfinished:
+    if trial.state == TrialState.WAITING:
+        return Unfinished(study.study_name, trial.number, "WAITING", None, None, None, None)
+    owner, start = owner_of(trial), trial.datetime_start
+    alive: bool | None = None
+    if owner is not None and owner.is_here():
+        alive = not owner.is_dead()
+    elif trial._trial_id in stale:
+        alive = False
+    elif trial._trial_id in beating:
+        alive = True
+    return Unfinished(
+        study.study_name,
+        trial.number,
+        "RUNNING",
+        None if start is None else (datetime.now() - start).total_seconds() / 60,
+        None if owner is None else owner.host.split()[0],
+        None if owner is None else owner.pid,
+        alive,
+    )
+
+
+def _heartbeats(study: Study) -> tuple[set[int], set[int]]:
+    """Ids of the trials that have a heartbeat, and of those whose heartbeat has ceased."""
+    storage = study._storage
+    backend = storage._backend if isinstance(storage, _CachedStorage) else storage
+    if not is_heartbeat_enabled(storage) or not isinstance(backend, RDBStorage):
+        return set(), set()
+    assert isinstance(storage, BaseHeartbeat)
+    with backend.engine.connect() as connection:
+        beating = set(connection.execute(text("SELECT trial_id FROM trial_heartbeats")).scalars())
+    return beating, set(storage._get_stale_trial_ids(study._study_id))
+
+
+def end_trials(study: Study, numbers: Iterable[int], *, repeat: bool) -> list[int]:
+    """Ends trials that nobody will finish.
+
+    A trial that runs fails; one that waits is withdrawn, or stays as it is if it is to be
+    repeated.
+
+    Args:
+        study: the study.
+        numbers: of the trials.
+        repeat: whether the next worker repeats the architectures; else they count as failed.
+
+    Returns:
+        Numbers of the trials that were changed.
+
+    Raises:
+        ValueError: a trial is finished, does not exist, or its worker is known to live; then none
+            is changed.
+    """
+    known = {trial.trial: trial for trial in unfinished_trials(study)}
+    wanted = list(dict.fromkeys(numbers))
+    for number in wanted:
+        _require_endable(study, known.get(number), number)
+    changed = []
+    for number in wanted:
+        trial = study._storage.get_trial(
+            study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+        )
+        if trial.state == TrialState.WAITING:
+            changed += [] if repeat else withdraw(study, [trial])
+        elif _end_running(study, trial, repeat=repeat):
+            changed.append(number)
+    return changed
+
+
+def _require_endable(study: Study, trial: Unfinished | None, number: int) -> None:
+    if trial is None:
+        raise ValueError(
+            f"trial {number} of study {study.study_name} neither runs nor waits; `msnas doctor` "
+            "lists those that do"
+        )
+    if trial.alive:
+        raise ValueError(
+            f"the worker of trial {number} lives (process {trial.pid} on {trial.host}); stop it "
+            "first"
+        )
+
+
+def _end_running(study: Study, trial: FrozenTrial, *, repeat: bool) -> bool:
+    storage = study._storage
+    if is_withdrawn(trial):
+        withdraw_claimed(study, trial)
+        return True
+    with suppress(UpdateFinishedTrialError):
+        if repeat:  # as often as a person asks for it
+            mark_interrupted(study, trial)
+        if storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL):
+            if repeat:
+                retry(study, storage.get_trial(trial._trial_id))
+            return True
+    return False

@@ -1,0 +1,230 @@
+"""The loop of a worker: claim a trial, evaluate it, tell the result, until the study is done.
+
+Any number of processes and machines may run it on one study at once; they share Optuna's storage
+and nothing else. A study may be anything that `storage.open_study` returns.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
+from typing import Any, Final
+
+import optuna
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.storages._heartbeat import BaseHeartbeat
+from optuna.study import Study
+from optuna.trial import Trial, TrialState
+from sqlalchemy.exc import DBAPIError
+
+from msnas_optuna.interrupts import Deferred, deferred_interrupts
+from msnas_optuna.samplers import SpaceExhaustedError
+from msnas_optuna.storage import (
+    ERROR,
+    PATIENCE,
+    POLL_SECONDS,
+    Sightings,
+    StorageError,
+    claim_trial,
+    finished_slots,
+    mark_interrupted,
+    recover_lost_trials,
+    release_own_trials,
+    running_owners,
+    would_notice_death,
+)
+
+Objective = Callable[[Trial], float | Sequence[float]]
+Failures = tuple[type[Exception], ...]
+
+_ATTEMPTS: Final = 5
+"""How often in a row a storage may fail."""
+
+_logger = logging.getLogger(__name__)
+
+
+def evaluate_trials(
+    study: Study,
+    objective: Objective,
+    *,
+    wanted: int,
+    propose: bool = True,
+    failures: Failures = (),
+    wait: bool = True,
+    patience: float = PATIENCE,
+    report: Callable[[int, bool], None] | None = None,
+) -> None:
+    """Evaluates trials until the study has this many, over all workers and runs.
+
+    Trials that other processes have left unfinished are repeated. SIGINT and SIGTERM interrupt
+    an evaluation, never the bookkeeping; what they interrupt is repeated by the next run.
+
+    Args:
+        study: the study.
+        objective: evaluates a trial.
+        wanted: settled slots of the study at the end; never more are begun.
+        propose: whether to evaluate more than what is queued.
+        failures: what fails one trial and lets the study go on.
+        wait: whether to wait for the trials that other workers evaluate.
+        patience: seconds without news after which they are left to them.
+        report: called with the number of settled slots and whether this worker waits.
+
+    Raises:
+        StorageError: the storage fails again and again.
+        KeyboardInterrupt: at a signal.
+    """
+    sightings, failed = Sightings(), 0
+    seen, since = -1, time.monotonic()
+    while True:
+        try:
+            with deferred_interrupts():
+                recover_lost_trials(study, sightings)
+            settled = finished_slots(study)
+            busy = settled < wanted and _evaluate_one(study, objective, wanted, propose, failures)
+            failed = 0
+        except SpaceExhaustedError:
+            return  # other workers have taken what was left
+        except Exception as error:
+            failed += 1
+            if not _is_of_storage(error):
+                raise
+            _recover_storage(study, error, failed)
+            continue
+        if report is not None:
+            report(finished_slots(study) if busy else settled, not busy and settled < wanted)
+        if busy:
+            continue
+        if settled >= wanted or not wait:
+            return
+        owners = running_owners(study)
+        if settled != seen:
+            seen, since = settled, time.monotonic()
+        elif not owners:
+            return  # nobody would settle more
+        if owners and (
+            not would_notice_death(study, owners) or time.monotonic() - since > patience
+        ):
+            left = wanted - settled
+            warnings.warn(f"{left} trials are left to other workers", stacklevel=2)
+            return
+        time.sleep(POLL_SECONDS if owners else 0)
+
+
+def _evaluate_one(
+    study: Study, objective: Objective, wanted: int, propose: bool, failures: Failures
+) -> bool:
+    """Claims a trial and evaluates it; False if there is none to claim."""
+    with deferred_interrupts() as interrupts:  # Optuna's bookkeeping must not be interrupted
+        study._thread_local.cached_all_trials = None  # as `Study.ask` does
+        trial_id = claim_trial(study, wanted=wanted, propose=propose)
+        if trial_id is None:
+            return False
+        with _heartbeat(study._storage, trial_id):
+            trial = Trial(study, trial_id)  # plans it
+            outcome = _outcome(trial, objective, interrupts, failures)
+        _tell(study, trial, outcome)
+        if isinstance(outcome, BaseException) and not _is_told(outcome, failures):
+            raise outcome
+    return True
+
+
+def _outcome(
+    trial: Trial, objective: Objective, interrupts: Deferred, failures: Failures
+) -> float | Sequence[float] | BaseException:
+    """The objective's values, or what it raised."""
+    try:
+        with interrupts.allowed():
+            return objective(trial)
+    except optuna.TrialPruned as pruned:
+        return pruned
+    except failures as failure:
+        trial.set_user_attr(ERROR, str(failure))
+        warnings.warn(f"trial {trial.number} failed: {failure}", stacklevel=2)
+        return failure
+    except BaseException as error:  # not the architecture's fault: the next run repeats the trial
+        mark_interrupted(trial.study, trial)
+        return error
+
+
+def _is_told(outcome: BaseException, failures: Failures) -> bool:
+    """Whether an exception says no more than the state of the trial does."""
+    return isinstance(outcome, (optuna.TrialPruned, *failures))
+
+
+def _tell(study: Study, trial: Trial, outcome: float | Sequence[float] | BaseException) -> None:
+    """Stores the result; one that cost hours is not lost to a moment without storage."""
+    arguments: dict[str, Any] = {"values": outcome}
+    if isinstance(outcome, BaseException):
+        pruned = isinstance(outcome, optuna.TrialPruned)
+        arguments = {"state": TrialState.PRUNED if pruned else TrialState.FAIL}
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            state = study.tell(trial, **arguments, skip_if_finished=True).state
+            break
+        except UpdateFinishedTrialError:
+            state = TrialState.FAIL
+            break
+        except Exception as error:
+            if not _is_of_storage(error) or attempt == _ATTEMPTS:
+                raise
+            time.sleep(POLL_SECONDS)
+    if state == TrialState.FAIL and "values" in arguments:
+        warnings.warn(
+            f"trial {trial.number} has no result: its value is no number, or other workers took "
+            "this one for dead and repeat the trial",
+            stacklevel=2,
+        )
+
+
+@contextmanager
+def _heartbeat(storage: BaseStorage, trial_id: int) -> Iterator[None]:
+    """Tells other workers that this one lives, where the storage can; the first time at once."""
+    interval = storage.get_heartbeat_interval() if isinstance(storage, BaseHeartbeat) else None
+    if interval is None:
+        yield
+        return
+    assert isinstance(storage, BaseHeartbeat)
+    storage.record_heartbeat(trial_id)
+    done = Event()
+    thread = Thread(target=_beat, args=(storage, trial_id, interval, done), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=POLL_SECONDS)
+
+
+def _beat(storage: BaseHeartbeat, trial_id: int, interval: float, done: Event) -> None:
+    while not done.wait(interval):
+        with suppress(Exception):  # the next beat, or the worker's own call, will tell
+            storage.record_heartbeat(trial_id)
+
+
+def _is_of_storage(error: Exception) -> bool:
+    """Whether a storage did not answer; by name for gRPC, which need not be installed."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return isinstance(error, (StorageInternalError, DBAPIError)) or "RpcError" in names
+
+
+def _recover_storage(study: Study, error: Exception, failed: int) -> None:
+    """Waits for a storage and gives up the trial that was under way.
+
+    Raises:
+        StorageError: it has failed too often.
+    """
+    reason = str(error.__cause__ or error).splitlines()[0]
+    if failed >= _ATTEMPTS:
+        raise StorageError(
+            f"the storage has failed {failed} times in a row ({reason}); finished trials are "
+            "kept: check the server or the disk and run the command again, it continues"
+        ) from error
+    _logger.warning("the storage has failed (%s); trying again", reason)
+    time.sleep(POLL_SECONDS)
+    with suppress(Exception):  # if it fails again, so does the next round
+        release_own_trials(study)

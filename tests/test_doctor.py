@@ -1,0 +1,130 @@
+"""`msnas doctor`: what it knows of unfinished trials, and what it does with them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.study import Study
+from optuna.trial import TrialState, create_trial
+from typer.testing import CliRunner
+
+from msnas_optuna.cli import app
+from msnas_optuna.setting import Setting
+from msnas_optuna.storage import OWNER, QUEUED, Worker, claim_trial, finished_slots, open_storage
+
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+ELSEWHERE = replace(Worker.current(), host="elsewhere pid:[1]", pid=77, started="0")
+
+
+def doctor(study_file: Path, *arguments: str, code: int = 0) -> Any:
+    result = CliRunner().invoke(app, ["doctor", str(study_file), *arguments])
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout) if "--json" in arguments else result.output
+
+
+@pytest.fixture(params=["sqlite", "journal"])
+def study(request: pytest.FixtureRequest, tiny: Path) -> Study:
+    """Trial 0 of this process, 1 of a dead one of this host, 2 of another host, 3 waits."""
+    file = f'trials = 7\nstorage = "{request.param}:///study.db"'
+    tiny.write_text(tiny.read_text().replace("trials = 7", file))
+    url = Setting.load(tiny).storage_url
+    study = optuna.create_study(storage=open_storage(url), study_name="tiny")
+    assert claim_trial(study, wanted=1) is not None
+    for owner in (replace(Worker.current(), started="0"), ELSEWHERE):
+        study.add_trial(
+            create_trial(state=TrialState.RUNNING, system_attrs={OWNER: asdict(owner)})
+        )
+    study.add_trial(create_trial(state=TrialState.WAITING, system_attrs={QUEUED: True}))
+    return study
+
+
+def states(study: Study) -> list[str]:
+    return [t.state.name for t in study.trials]
+
+
+def test_it_lists_what_is_known(study: Study, tiny: Path) -> None:
+    found = doctor(tiny, "--json")["unfinished"]
+    assert [f["alive"] for f in found] == [True, False, None, None]
+    assert [f["state"] for f in found] == ["RUNNING"] * 3 + ["WAITING"]
+    assert found[2]["host"] == "elsewhere"
+    assert found[2]["pid"] == 77
+    assert all(0 <= f["minutes"] < 60 for f in found[:3])
+    shown = " ".join(doctor(tiny).split())
+    for word in ("lives", "has ended", "unknown", "elsewhere", "--requeue --trial N"):
+        assert word in shown
+    assert states(study) == ["RUNNING"] * 3 + ["WAITING"]
+
+
+def test_by_itself_it_ends_those_alone_that_are_known_to_be_dead(study: Study, tiny: Path) -> None:
+    assert doctor(tiny, "--requeue", "--json")["re-queued"] == [["tiny", 1]]
+    assert states(study) == ["RUNNING", "FAIL", "RUNNING", "WAITING", "WAITING"]
+    assert doctor(tiny, "--requeue", "--json")["re-queued"] == []
+
+
+def test_a_person_decides_about_other_hosts(study: Study, tiny: Path) -> None:
+    shown = doctor(tiny, "--requeue", "--trial", "2")
+    assert "re-queued trial 2 of tiny" in shown
+    assert states(study) == ["RUNNING", "RUNNING", "FAIL", "WAITING", "WAITING"]
+    assert study.trials[4].system_attrs["retry_history"] == [2]
+    assert finished_slots(study) == 0
+    doctor(tiny, "--fail", "--trial", "1", "--trial", "3")
+    assert states(study) == ["RUNNING", "FAIL", "FAIL", "FAIL", "WAITING"]
+    assert finished_slots(study) == 1  # trial 1; trial 3 is withdrawn and takes no slot
+
+
+def test_the_age_chooses_among_those_that_may_be_dead(study: Study, tiny: Path) -> None:
+    assert doctor(tiny, "--fail", "--older-than", "60", "--json")["failed"] == []
+    failed = doctor(tiny, "--fail", "--older-than", "0", "--json")["failed"]
+    assert failed == [["tiny", 1], ["tiny", 2]]
+    assert states(study) == ["RUNNING", "FAIL", "FAIL", "WAITING"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--fail", "--requeue"), "give either --fail or --requeue"),
+        (("--fail", "--trial", "0"), "the worker of trial 0 lives"),
+        (("--fail", "--trial", "9"), "trial 9 of study tiny neither runs nor waits"),
+        (("--stage", "train"), "--stage is search, fpn-like or retrain, got 'train'"),
+    ],
+)
+def test_mistakes(study: Study, tiny: Path, arguments: tuple[str, ...], message: str) -> None:
+    assert message in doctor(tiny, *arguments, code=1)
+    assert states(study) == ["RUNNING"] * 3 + ["WAITING"]
+
+
+def test_a_heartbeat_tells_of_other_hosts(tiny: Path) -> None:
+    storage = open_storage(Setting.load(tiny).storage_url)
+    study = optuna.create_study(storage=storage, study_name="tiny-retrain")
+    for _ in range(2):
+        study.add_trial(
+            create_trial(state=TrialState.RUNNING, system_attrs={OWNER: asdict(ELSEWHERE)})
+        )
+    storage.record_heartbeat(study.trials[0]._trial_id)
+    assert [f["alive"] for f in doctor(tiny, "--json")["unfinished"]] == [True, None]
+    with storage.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE trial_heartbeats SET heartbeat = '2020-01-01 00:00:00'")
+    assert [f["alive"] for f in doctor(tiny, "--json")["unfinished"]] == [False, None]
+    doctor(tiny, "--requeue", "--trial", "1", "--stage", "retrain")
+    assert states(study) == ["RUNNING", "FAIL", "WAITING"]
+
+
+def test_it_needs_no_torch_and_no_data(tiny: Path) -> None:
+    code = (
+        "import sys; from msnas_optuna.cli import app\n"
+        f"try: app(['doctor', {str(tiny)!r}])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "no trial runs or waits" in found.stdout
+    assert [p.name for p in tiny.parent.iterdir()] == ["tiny.toml"]

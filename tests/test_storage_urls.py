@@ -1,0 +1,172 @@
+"""Where a study lives: option, variable, study file or proxy; and no password is shown."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import RDBStorage
+from sqlalchemy.engine import make_url
+from typer.testing import CliRunner
+
+from msnas_optuna.cli import app
+from msnas_optuna.setting import Setting
+from msnas_optuna.storage import StorageError, open_storage, redacted
+
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+COMMANDS = [
+    ("train",), ("search",), ("search", "--workers", "2"), ("retrain",), ("results",),
+    ("results", "--json"), ("doctor",), ("doctor", "--json"), ("storage-proxy",),
+]  # fmt: skip
+
+
+def msnas(*arguments: object) -> str:
+    """All that a command prints, and its exit code."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    return f"{result.exit_code} {result.output}"
+
+
+def test_option_before_variable_before_study_file(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.write_text(
+        tiny.read_text().replace("trials = 7", 'trials = 7\nstorage = "sqlite:///a.db"')
+    )
+
+    def named(*arguments: str) -> str:
+        return CliRunner().invoke(app, ["results", str(tiny), "--json", *arguments]).stdout
+
+    assert f"sqlite:///{tmp_path / 'a.db'}" in named()
+    monkeypatch.setenv("OPTUNA_STORAGE", "sqlite:///b.db")
+    assert '"sqlite:///b.db"' in named()  # relative to the working folder
+    assert '"sqlite:///c.db"' in named("--storage", "sqlite:///c.db")
+
+
+@pytest.fixture(params=["password", "host", "database", "driver", "port", "at", "slash", "query"])
+def broken(request: pytest.FixtureRequest, postgres_url: str) -> str:
+    """A URL with a password that cannot be opened."""
+    url = make_url(postgres_url)
+    wrong = {
+        "password": url.set(password="hunter3"),
+        "host": url.set(host="127.0.0.1", port=1, query={}),
+        "database": url.set(database="absent"),
+        "driver": url.set(drivername="postgresql+asyncpg"),
+        "query": url.set(password="hunter3").update_query_dict({"sslpassword": "hunter4"}),
+    }.get(request.param)
+    text = {
+        "port": "postgresql+psycopg://keeper:hunter2@host:port/db",
+        "at": "postgresql+psycopg://keeper:hun@ter2@127.0.0.1:1/db",
+        "slash": "postgresql+psycopg://keeper:hun/ter2@127.0.0.1:1/db",
+    }.get(request.param, "")
+    return wrong.render_as_string(hide_password=False) if wrong is not None else text
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_no_command_shows_a_password(command: tuple[str, ...], broken: str, trained: Path) -> None:
+    shown = msnas(command[0], trained, *command[1:], "--storage", broken)
+    if command != ("train",):  # which opens no storage
+        assert shown.startswith("1 error: "), shown
+    assert "Traceback" not in shown
+    for part in ("hunter", "ter2", "hun@", "hun/"):
+        assert part not in shown
+
+
+def test_a_password_is_hidden_where_the_storage_is_named(tiny: Path, postgres_url: str) -> None:
+    shown = msnas("results", tiny, "--json", "--storage", postgres_url)
+    assert shown.startswith("0 ")
+    assert "hunter2" not in shown
+    assert "keeper:***@" in shown
+
+
+def test_the_next_steps_of_the_quickstart_name_no_password(
+    tiny: Path, tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msnas_optuna.cli.search.shipped_study", lambda name: tiny)
+    monkeypatch.setenv("OPTUNA_STORAGE", postgres_url)
+    shown = msnas("quickstart", "--dir", tmp_path / "quick")
+    assert 'optuna trials --storage "$OPTUNA_STORAGE" --study-name tiny' in shown
+    assert "hunter2" not in shown
+    study = optuna.load_study(study_name="tiny", storage=open_storage(postgres_url))
+    assert len(study.trials) == 7
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:///a.db?timeout=60", "sqlite:///a.db?timeout=60"),
+        ("postgresql://u:p@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://u@h/d?password=x&sslmode=require", "postgresql://u@h/d?password=***&"),
+        ("postgresql//u:hun@ter@h/d?password=x", "postgresql//***@h/d"),
+    ],
+)
+def test_redacted(url: str, shown: str) -> None:
+    assert redacted(url).startswith(shown)
+
+
+def test_a_wrong_password_says_what_to_check(postgres_url: str) -> None:
+    url = make_url(postgres_url).set(password="hunter3").render_as_string(hide_password=False)
+    with pytest.raises(StorageError, match=r"password authentication failed.*check that the ser"):
+        open_storage(url)
+
+
+def test_a_proxy_needs_a_host_and_a_port_that_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"a proxy's URL is grpc://host:port, got grpc://host"):
+        open_storage("grpc://host")
+    monkeypatch.setattr("msnas_optuna.storage.opening._PROXY_TIMEOUT", 0.1)
+    with pytest.raises(StorageError, match=r"127\.0\.0\.1:1.*`msnas storage-proxy` runs there"):
+        open_storage("grpc://127.0.0.1:1")
+
+
+@pytest.mark.slow
+def test_a_search_through_a_proxy(
+    trained: Path, tmp_path: Path, postgres_url: str, unused_port: int
+) -> None:
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "msnas_optuna", "storage-proxy", trained),
+            *("--storage", postgres_url, "--port", str(unused_port)),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stderr is not None
+    try:
+        line = server.stderr.readline()
+        assert "keeper:***@" in line
+        proxy = f"grpc://127.0.0.1:{unused_port}"
+        shown = msnas("search", trained, "--storage", proxy, "--json")
+        assert shown.startswith("0 "), shown
+        assert f'"storage": "{proxy}"' in shown
+    finally:
+        server.terminate()
+    assert server.wait(timeout=30) == 0
+    through = optuna.load_study(study_name="tiny", storage=open_storage(postgres_url))
+    directly = Setting.load(trained, storage=f"sqlite:///{tmp_path}/direct.db")
+    assert msnas("search", trained, "--storage", directly.storage_url).startswith("0 ")
+    alone = directly.stored_study()
+    assert alone is not None
+    assert [t.params for t in through.trials] == [t.params for t in alone.trials]
+    assert [t.values for t in through.trials] == [t.values for t in alone.trials]
+
+
+def test_postgres_survives_connections_that_were_cut(
+    postgres_server, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msnas_optuna.storage.opening._RECONNECT_PAUSE", 0.05)
+    storage = open_storage(postgres_url)
+    assert isinstance(storage, RDBStorage)
+    study = optuna.create_study(storage=storage, study_name="s")
+    name = make_url(postgres_url).database
+    postgres_server.psql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false;")
+    postgres_server.psql(
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}';"
+    )
+    allow = f"ALTER DATABASE {name} ALLOW_CONNECTIONS true;"
+    threading.Timer(1, postgres_server.psql, (allow,)).start()
+    study.set_user_attr("still", "there")  # waits until the server admits it again
+    assert study.user_attrs == {"still": "there"}

@@ -1,0 +1,280 @@
+"""The loop that every worker runs: exact counts, claims, failures, a storage that hiccups."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from msnas_optuna.cost import EncoderCost
+from msnas_optuna.samplers import MSNASSampler, queue_architectures
+from msnas_optuna.spaces.lattice import Lattice
+from msnas_optuna.spaces.msnas import MSNASSpace
+from msnas_optuna.storage import (
+    QUEUED,
+    StorageError,
+    Worker,
+    claim_trial,
+    finished_slots,
+    is_withdrawn,
+    n_slots,
+    open_storage,
+    open_study,
+    owner_of,
+    read_plan,
+    recover_lost_trials,
+    slots_of,
+)
+from msnas_optuna.workers import evaluate_trials
+
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+SPACE = MSNASSpace(7)
+COST = EncoderCost("basic", 32, (128, 128), 32)
+TARGET = COST.total(SPACE.fpn_like())
+LATTICE = Lattice(SPACE, COST, window=(int(0.97 * TARGET), int(1.03 * TARGET)))
+
+
+def cheap_study(url: str) -> Study:
+    sampler = MSNASSampler(LATTICE, population_size=6, n_children=4, n_random=1, seed=0)
+    return open_study(
+        open_storage(url), name="s", directions=["maximize"], sampler=sampler, config={"seed": 0}
+    )
+
+
+def cheap(trial: optuna.Trial) -> float:
+    values = [trial._suggest(name, d) for name, d in SPACE.distributions.items()]
+    return float(sum(i * v for i, v in enumerate(values)))
+
+
+@pytest.fixture(params=["sqlite", "journal", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"{request.param}:///{tmp_path}/study.db"
+
+
+def counted(study: Study) -> list[FrozenTrial]:
+    return [t for t in study.trials if not is_withdrawn(t)]
+
+
+def test_one_worker_does_what_optuna_s_loop_does(tmp_path: Path) -> None:
+    ours, theirs = (cheap_study(f"sqlite:///{tmp_path}/{name}.db") for name in "ab")
+    evaluate_trials(ours, cheap, wanted=20)
+    theirs.optimize(cheap, n_trials=20)
+    assert [(t.params, t.values, t.user_attrs) for t in ours.trials] == [
+        (t.params, t.values, t.user_attrs) for t in theirs.trials
+    ]
+
+
+RACER = """
+import sys, time
+sys.path[:0] = ['tests', '.']
+from test_workers import cheap, cheap_study, evaluate_trials
+study = cheap_study(sys.argv[1])
+time.sleep(max(0, float(sys.argv[2]) - time.time()))
+evaluate_trials(study, cheap, wanted=int(sys.argv[3]))
+"""
+
+
+def race(url: str, wanted: int, *, workers: int) -> None:
+    start = str(time.time() + 6)
+    command = [sys.executable, "-c", RACER, url, start, str(wanted)]
+    racers = [subprocess.Popen(command) for _ in range(workers)]
+    assert [racer.wait(timeout=240) for racer in racers] == [0] * workers
+
+
+@pytest.mark.slow
+def test_workers_together_make_exactly_the_wanted_trials(url: str) -> None:
+    study = cheap_study(url)
+    for wanted in (3, 13):  # the second run goes on where the first has stopped
+        race(url, wanted, workers=4)
+        trials = counted(study)
+        assert [t.state for t in trials] == [TrialState.COMPLETE] * wanted
+        assert sorted(slots_of(study.trials).values()) == list(range(wanted))
+        plans = [read_plan(t) for t in trials]
+        assert sorted(p.slot for p in plans if p is not None) == list(range(wanted))
+        assert len({str(t.params) for t in trials}) == wanted
+
+
+def test_a_surplus_trial_is_given_up_and_takes_no_slot(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, other = cheap_study(url), cheap_study(url)
+    evaluate_trials(study, cheap, wanted=3)
+    create = study._storage.create_new_trial
+
+    def second(*arguments, **options) -> int:  # the other worker creates one in between
+        monkeypatch.setattr(study._storage, "create_new_trial", create)
+        assert claim_trial(other, wanted=4) is not None
+        return create(*arguments, **options)
+
+    monkeypatch.setattr(study._storage, "create_new_trial", second)
+    assert claim_trial(study, wanted=4) is None
+    assert [t.state.name for t in study.trials] == ["COMPLETE"] * 3 + ["RUNNING", "FAIL"]
+    assert is_withdrawn(study.trials[4])
+    assert (n_slots(study), finished_slots(study)) == (4, 3)
+    assert recover_lost_trials(study) == []
+    assert claim_trial(study, wanted=5) is not None
+    assert slots_of(study.trials)[5] == 4
+
+
+def test_a_queued_trial_beyond_the_wanted_ones_waits(url: str) -> None:
+    study = cheap_study(url)
+    queue_architectures(study, SPACE, [LATTICE.at(i) for i in range(3)])
+    evaluate_trials(study, cheap, wanted=2)
+    assert [t.state.name for t in study.trials] == ["COMPLETE", "COMPLETE", "WAITING"]
+    evaluate_trials(study, cheap, wanted=9, propose=False)
+    assert [t.state.name for t in study.trials] == ["COMPLETE"] * 3
+
+
+def test_an_architecture_queued_twice_is_evaluated_once(url: str) -> None:
+    study = cheap_study(url)
+    for _ in range(2):
+        study.add_trial(
+            create_trial(
+                state=TrialState.WAITING,
+                params=SPACE.encode(LATTICE.at(0)),
+                distributions=SPACE.distributions,
+                system_attrs={QUEUED: True},
+            )
+        )
+    evaluate_trials(study, cheap, wanted=4)
+    trials = counted(study)
+    assert len(study.trials) == 5
+    assert [t.state for t in trials] == [TrialState.COMPLETE] * 4
+    assert len({str(t.params) for t in trials}) == 4
+
+
+def test_the_owner_is_known_from_the_first_moment(url: str) -> None:
+    study = cheap_study(url)
+    assert claim_trial(study, wanted=1) is not None
+    (trial,) = study.trials
+    assert read_plan(trial) is None
+    assert owner_of(trial) == Worker.current()
+
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = ['tests', '.']
+import msnas_optuna.storage.recovery as recovery
+from test_workers import cheap_study, recover_lost_trials
+
+def kill(study, trial):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+recovery.retry = kill
+study = cheap_study(sys.argv[1])
+recover_lost_trials(study)
+"""
+
+
+def test_a_kill_between_the_failure_and_the_repetition_loses_no_slot(url: str) -> None:
+    study = cheap_study(url)
+    claim = RACER[: RACER.index("evaluate_trials(")] + "claim_trial(study, wanted=1)"
+    claim = claim.replace("evaluate_trials", "claim_trial")
+    claimed = subprocess.run([sys.executable, "-c", claim, url, "0"])
+    assert claimed.returncode == 0
+    assert [t.state.name for t in study.trials] == ["RUNNING"]
+    assert subprocess.run([sys.executable, "-c", KILLED, url]).returncode == -9
+    assert [t.state.name for t in study.trials] == ["FAIL"]
+    assert finished_slots(study) == 0
+    evaluate_trials(study, cheap, wanted=2)
+    assert [t.state.name for t in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert sorted(slots_of(study.trials).values()) == [0, 0, 1]
+
+
+def test_two_repetitions_of_one_trial_end_as_one(url: str) -> None:
+    study = cheap_study(url)
+    evaluate_trials(study, cheap, wanted=1)
+    for _ in range(2):
+        study.add_trial(
+            create_trial(state=TrialState.WAITING, system_attrs={"retry_history": [0]})
+        )
+    evaluate_trials(study, cheap, wanted=2)
+    assert [t.state.name for t in study.trials] == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
+
+
+def test_what_fails_an_architecture_lets_the_study_go_on(url: str) -> None:
+    study = cheap_study(url)
+
+    def sometimes(trial: optuna.Trial) -> float:
+        if trial.number == 1:
+            raise ZeroDivisionError("one over nothing")
+        if trial.number == 2:
+            raise optuna.TrialPruned
+        return float("nan") if trial.number == 3 else cheap(trial)
+
+    with pytest.warns(UserWarning, match=r"trial 1 failed: one over|trial 3 has no result"):
+        evaluate_trials(study, sometimes, wanted=5, failures=(ZeroDivisionError,))
+    assert [t.state.name for t in study.trials] == (
+        ["COMPLETE", "FAIL", "PRUNED", "FAIL", "COMPLETE"]
+    )
+    assert study.trials[1].user_attrs["error"] == "one over nothing"
+    with pytest.raises(ZeroDivisionError):
+        evaluate_trials(study, lambda trial: 1 / 0, wanted=6)
+    evaluate_trials(study, cheap, wanted=6)  # repeats it
+    assert [t.state.name for t in study.trials[5:]] == ["FAIL", "COMPLETE"]
+
+
+def test_a_storage_that_fails_for_a_moment_loses_nothing(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msnas_optuna.workers.POLL_SECONDS", 0)
+    study = cheap_study(url)
+    finish, calls = study._storage.set_trial_state_values, []
+
+    def fails_once(*arguments, **options) -> bool:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise StorageInternalError("gone")
+        return finish(*arguments, **options)
+
+    monkeypatch.setattr(study._storage, "set_trial_state_values", fails_once)
+    evaluate_trials(study, cheap, wanted=3)
+    assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 3
+
+    def fails(*_, **__) -> int:
+        raise StorageInternalError("gone for good")
+
+    monkeypatch.setattr(study._storage, "create_new_trial", fails)
+    with pytest.raises(StorageError, match=r"failed 5 times in a row \(gone for good\).*continu"):
+        evaluate_trials(study, cheap, wanted=4)
+
+
+def test_a_trial_that_other_workers_took_is_dropped(url: str) -> None:
+    study = cheap_study(url)
+
+    def taken(trial: optuna.Trial) -> float:
+        if trial.number == 0:
+            study._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+        return cheap(trial) if trial.number else 0.0
+
+    with pytest.warns(UserWarning, match="trial 0 has no result"):
+        evaluate_trials(study, taken, wanted=2)
+    assert [t.state.name for t in study.trials] == ["FAIL", "COMPLETE"]
+
+
+def test_a_worker_waits_for_the_others_or_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msnas_optuna.workers.POLL_SECONDS", 0.05)
+    study = cheap_study(f"journal:///{tmp_path}/s")
+    claimed = claim_trial(study, wanted=1)
+    with pytest.warns(UserWarning, match="1 trials are left to other workers"):
+        evaluate_trials(study, cheap, wanted=1, patience=0.2)
+    evaluate_trials(study, cheap, wanted=1, wait=False)
+    finish = (claimed, TrialState.COMPLETE, [1.0])
+    timer = threading.Timer(0.3, study._storage.set_trial_state_values, finish)
+    timer.start()
+    evaluate_trials(study, cheap, wanted=1)
+    assert [t.state for t in study.trials] == [TrialState.COMPLETE]
