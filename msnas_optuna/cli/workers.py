@@ -150,7 +150,7 @@ def _work(
         from msnas_optuna.study import Experiment
 
         setting = Setting.load(study_file, storage=storage)
-        experiment = Experiment(Setting(placed(setting.config, place)))
+        experiment = Experiment(Setting(placed(setting.config, place), storage=storage))
         experiment.evaluate_fpn_like(wait=False)
         experiment.search(trials, patience=inf)
         experiment.evaluate_fpn_like()

@@ -15,6 +15,7 @@ from typing import Any
 
 from optuna import Trial
 
+from msnas_optuna.checkpoint import exclusive
 from msnas_optuna.cost import EncoderCost
 from msnas_optuna.objectives.bench import Bench, DetectorFactory, Score, record, suggest
 from msnas_optuna.recipe import Recipe
@@ -94,20 +95,21 @@ class StandaloneObjective:
         model = self.build(architecture).to(bench.device)
         on_step = None if self.on_step is None else partial(self.on_step, architecture)
         start = time.perf_counter()
-        train(
-            model,
-            bench.batches(recipe, self.seed),
-            recipe=recipe,
-            seed=self.seed,
-            device=bench.device,
-            precision=bench.precision,
-            checkpointing=Checkpointing(
-                self.checkpoint(architecture),
-                self.belongs_to(architecture),
-                self.checkpoint_seconds,
-            ),
-            on_step=on_step,
-        )
+        with exclusive(self.checkpoint(architecture)):
+            train(
+                model,
+                bench.batches(recipe, self.seed),
+                recipe=recipe,
+                seed=self.seed,
+                device=bench.device,
+                precision=bench.precision,
+                checkpointing=Checkpointing(
+                    self.checkpoint(architecture),
+                    self.belongs_to(architecture),
+                    self.checkpoint_seconds,
+                ),
+                on_step=on_step,
+            )
         trained = time.perf_counter()
         metrics = bench.evaluate(model)
         return Score(
