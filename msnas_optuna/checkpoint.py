@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from msnas_optuna.processes import started
 
@@ -39,7 +40,8 @@ def save_checkpoint(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:  # follows no link that somebody has put there
             payload = {"format": FORMAT, "fingerprint": dict(fingerprint), **content}
             torch.save(payload, file)
             file.flush()
@@ -54,6 +56,38 @@ def save_checkpoint(
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Keeps a second run from training into the same checkpoint; the lock of a dead one is free.
+
+    Of several processes that torchrun has started for one training, the first holds the lock.
+
+    Raises:
+        CheckpointError: another process trains into it, or its folder cannot be written.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise CheckpointError(
+            f"another process trains into {path}; wait until it has ended, or stop it, and run "
+            f"the command again: it continues"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot lock checkpoint {path}: {error}; check the disk space and the folder's "
+            f"permissions"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _remove_leftovers(path: Path) -> None:

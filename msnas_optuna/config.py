@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import json
 import math
+import os
 import tomllib
 import typing
 from pathlib import Path
@@ -24,11 +25,28 @@ from msnas_optuna.recipe import Recipe
 from msnas_optuna.spaces.base import InvalidArchitectureError
 from msnas_optuna.spaces.msnas import MSNASSpace
 from msnas_optuna.spaces.published import Block, resolve_architecture
-from msnas_optuna.storage import flatten, relative_to
+from msnas_optuna.storage import flatten, relative_to, storage_file
 
 _CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 DATA_PATHS: Final = ("train_images", "train_annotations", "val_images", "val_annotations")
+
+ADDED_KEYS: Final = {
+    "finetune.recalibration_batches": 0,
+    "objectives": ["ap"],
+    "sampler.encoder_probability": 0.5,
+    "sampler.gene_probability": 0.1,
+    "sampler.max_attempts": 100,
+    "sampler.mutation_probability": 0.5,
+    "sampler.n_reevaluated": 0,
+    "sampler.operators": "exact",
+    "sampler.recombination_probability": 0.0,
+    "sampler.window": 4,
+}
+"""Keys of `StudyConfig.identity` that older studies lack, with what stands for their behaviour.
+
+Whoever adds a key adds it here.
+"""
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -45,9 +63,9 @@ class StudySection:
 
     Attributes:
         name: of the Optuna study; letters, digits, ".", "_" and "-".
-        run_dir: folder for everything the study writes, relative to the study file.
-        storage: URL of the Optuna storage, a file relative to the study file; the default is
-            study.db in `run_dir`.
+        run_dir: folder for everything the study writes, inside that of the study file.
+        storage: URL of the Optuna storage, a file relative to the study file and inside
+            `run_dir`; the default is study.db there.
         trials: number of architectures to evaluate.
         seed: of every random choice.
         objectives: "ap", then further ones: "gflops" (of encoder + RPN head), "latency" (of the
@@ -272,7 +290,7 @@ def load_config(path: Path) -> StudyConfig:
     try:
         return _relative_to(config, path.parent)
     except ValueError as error:
-        raise ConfigError(f"{path}: study.storage: {error}") from None
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _explain(detail: ErrorDetails) -> str:
@@ -368,17 +386,39 @@ def _broken_rules(config: StudyConfig) -> typing.Iterator[str]:
 
 
 def _relative_to(config: StudyConfig, folder: Path) -> StudyConfig:
-    """Resolves the paths of a study file against its own folder."""
+    """Resolves the paths of a study file against its own folder.
+
+    Raises:
+        ValueError: the study would write elsewhere.
+    """
     data, url = config.data, config.study.storage
+    run_dir = folder / config.study.run_dir
+    if not _lies_in(run_dir, folder):
+        raise ValueError(
+            f"study.run_dir: the run folder lies in the folder of the study file, got "
+            f"{str(config.study.run_dir)!r}; give a relative path without '..' (a symbolic link "
+            f"of that name may lead to another disk)"
+        )
+    try:
+        storage = None if url is None else relative_to(url, folder)
+        file = None if storage is None else storage_file(storage)
+    except ValueError as error:
+        raise ValueError(f"study.storage: {error}") from None
+    if file is not None and not _lies_in(file, run_dir):
+        raise ValueError(
+            f"study.storage: the file lies in the run folder {run_dir}, got {url!r}; move it "
+            f"there, or name it with --storage"
+        )
     resolved = {
         name: folder / path for name in DATA_PATHS if (path := getattr(data, name)) is not None
     }
     return dataclasses.replace(
         config,
-        study=dataclasses.replace(
-            config.study,
-            run_dir=folder / config.study.run_dir,
-            storage=None if url is None else relative_to(url, folder),
-        ),
+        study=dataclasses.replace(config.study, run_dir=run_dir, storage=storage),
         data=dataclasses.replace(data, **resolved),
     )
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path, as it is written, does not leave a folder."""
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))

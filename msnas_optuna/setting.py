@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Final
 
 import optuna
 
-from msnas_optuna.config import ConfigError, StudyConfig, load_config
+from msnas_optuna.config import ADDED_KEYS, ConfigError, StudyConfig, load_config
 from msnas_optuna.cost import EncoderCost
 from msnas_optuna.data.shapes import Split, generate_shapes
 from msnas_optuna.metrics import METRICS, Metric
@@ -27,6 +28,7 @@ from msnas_optuna.storage import (
     require_config,
     sqlite_url,
     storage_exists,
+    storage_file,
 )
 
 FPN_LIKE, RETRAIN = "fpn-like", "retrain"
@@ -49,10 +51,12 @@ class Setting:
 
     Args:
         config: the checked study file.
+        storage: URL of a storage that takes the place of the study file's.
     """
 
-    def __init__(self, config: StudyConfig) -> None:
+    def __init__(self, config: StudyConfig, *, storage: str | None = None) -> None:
         self.config = config
+        self._storage_url = storage
 
     @classmethod
     def load(cls, path: Path | str, *, storage: str | None = None) -> Setting:
@@ -67,16 +71,28 @@ class Setting:
             ConfigError: the file breaks a rule.
             ValueError: `storage` is no URL of a storage.
         """
-        config = load_config(Path(path))
         if storage is not None:
-            study = dataclasses.replace(config.study, storage=relative_to(storage, Path()))
-            config = dataclasses.replace(config, study=study)
-        return cls(config)
+            storage = relative_to(storage, Path())
+        return cls(load_config(Path(path)), storage=storage)
 
     @property
     def run_dir(self) -> Path:
         """The folder for everything that the study writes."""
         return self.config.study.run_dir
+
+    def inside(self, name: str) -> Path:
+        """A file or folder of the run folder that may be written.
+
+        Raises:
+            ConfigError: it is a symbolic link that leads out of the run folder.
+        """
+        path = self.run_dir / name
+        if not path.resolve().is_relative_to(self.run_dir.resolve()):
+            raise ConfigError(
+                f"a study writes in its run folder alone, but {path} leads to {path.resolve()}; "
+                f"remove the link"
+            )
+        return path
 
     @property
     def artifact_dir(self) -> Path:
@@ -86,7 +102,8 @@ class Setting:
     @property
     def storage_url(self) -> str:
         """URL of the Optuna storage."""
-        return self.config.study.storage or sqlite_url(self.run_dir / "study.db")
+        own = self.config.study.storage or sqlite_url(self.run_dir / "study.db")
+        return self._storage_url or own
 
     def study_name(self, stage: str | None = None) -> str:
         """Name of the Optuna study of the search, or of a stage beside it."""
@@ -135,7 +152,7 @@ class Setting:
         """
         data = self.config.data
         if data.shapes is not None:
-            return generate_shapes(self.run_dir / "data", data.shapes, progress=progress)
+            return generate_shapes(self.inside("data"), data.shapes, progress=progress)
         assert data.train_images is not None
         assert data.train_annotations is not None
         assert data.val_images is not None
@@ -198,7 +215,16 @@ class Setting:
 
     @cached_property
     def storage(self) -> optuna.storages.BaseStorage:
-        """The Optuna storage of the study file."""
+        """The Optuna storage of the study file.
+
+        Raises:
+            ValueError, StorageError: see `open_storage`.
+            ConfigError: it is a link that leads out of the run folder.
+        """
+        file = storage_file(self.storage_url)
+        if file is not None and self._storage_url is None:
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                self.inside(os.path.relpath(f"{file}{suffix}", self.run_dir))
         return open_storage(self.storage_url)
 
     def stored_study(self, stage: str | None = None) -> optuna.Study | None:
@@ -209,7 +235,7 @@ class Setting:
         """
         study = self.begun_study(stage)
         if study is not None and stage is None:
-            require_config(study, self.config.identity())
+            require_config(study, self.config.identity(), added=ADDED_KEYS)
         return study
 
     def begun_study(self, stage: str | None = None) -> optuna.Study | None:

@@ -17,7 +17,8 @@ import optuna
 import torch
 from torch import Tensor
 
-from msnas_optuna.checkpoint import CheckpointError, load_checkpoint
+from msnas_optuna.checkpoint import CheckpointError, exclusive, load_checkpoint
+from msnas_optuna.config import ADDED_KEYS
 from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.data.images import DataError
 from msnas_optuna.data.transforms import Batch, Resized
@@ -204,7 +205,7 @@ class Experiment:
     @property
     def supernet_path(self) -> Path:
         """The supernet's checkpoint."""
-        return self.setting.run_dir / "supernet.pt"
+        return self.setting.inside("supernet.pt")
 
     def train_supernet(self) -> list[float]:
         """Trains the supernet (§3.4), from its last checkpoint, and returns the losses.
@@ -226,26 +227,27 @@ class Experiment:
             self._read_images()
             return bench.batches(recipe, seed, self.ranks)(steps)
 
-        return train(
-            model,
-            batches,
-            recipe=recipe,
-            seed=seed,
-            device=bench.device,
-            precision=bench.precision,
-            sample_path=lambda step: self.setting.valid.sample(
-                np.random.default_rng([seed, PATH_STREAM, step])
-            ),
-            checkpointing=Checkpointing(
-                self.supernet_path,
-                self._training_identity("supernet"),
-                self.config.runtime.checkpoint_seconds,
-            ),
-            on_step=lambda done, loss: self.report(
-                "supernet", done, recipe.steps, f"loss {loss:.3f}"
-            ),
-            ranks=self.ranks,
-        )
+        with exclusive(self.supernet_path):
+            return train(
+                model,
+                batches,
+                recipe=recipe,
+                seed=seed,
+                device=bench.device,
+                precision=bench.precision,
+                sample_path=lambda step: self.setting.valid.sample(
+                    np.random.default_rng([seed, PATH_STREAM, step])
+                ),
+                checkpointing=Checkpointing(
+                    self.supernet_path,
+                    self._training_identity("supernet"),
+                    self.config.runtime.checkpoint_seconds,
+                ),
+                on_step=lambda done, loss: self.report(
+                    "supernet", done, recipe.steps, f"loss {loss:.3f}"
+                ),
+                ranks=self.ranks,
+            )
 
     @cached_property
     def supernet_weights(self) -> dict[str, Tensor]:
@@ -288,7 +290,7 @@ class Experiment:
             bench=self.bench,
             cost=self.setting.cost,
             recipe=recipe,
-            folder=self.setting.run_dir / "retrained",
+            folder=self.setting.inside("retrained"),
             fingerprint=self._training_identity("retrain"),
             checkpoint_seconds=self.config.runtime.checkpoint_seconds,
             seed=self.config.study.seed,
@@ -362,7 +364,7 @@ class Experiment:
             )
         stored = self.setting.stored_study()
         assert stored is not None
-        require_config(stored, self._identity)
+        require_config(stored, self._identity, added=ADDED_KEYS)
         architectures = [result.architecture for result in best]
         study = self._open(RETRAIN, self.setting.valid, self._stage_identity("retrain"))
         study.set_user_attr("parent_study", self.config.study.name)
@@ -436,6 +438,7 @@ class Experiment:
                 sampler=sampler,
                 config=identity,
                 metric_names=[metric.label for metric in metrics],
+                added=ADDED_KEYS,
             )
         except StudyMismatchError as error:
             if stage is None:

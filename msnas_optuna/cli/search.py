@@ -158,7 +158,7 @@ def _experiment(
 
     setting = Setting.load(study_file, storage=storage)
     if place is not None:
-        setting = Setting(placed(setting.config, place))
+        setting = Setting(placed(setting.config, place), storage=storage)
     return Experiment(setting, report=progress)
 
 

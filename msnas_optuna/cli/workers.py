@@ -19,7 +19,8 @@ from typing import Final
 
 import optuna
 
-from msnas_optuna.cli.terminal import EXPECTED, Bars
+from msnas_optuna.cli.progress import Bars
+from msnas_optuna.cli.terminal import EXPECTED
 from msnas_optuna.interrupts import insist_on_interrupts
 from msnas_optuna.launch import Place, placed
 from msnas_optuna.setting import Setting
@@ -150,7 +151,7 @@ def _work(
         from msnas_optuna.study import Experiment
 
         setting = Setting.load(study_file, storage=storage)
-        experiment = Experiment(Setting(placed(setting.config, place)))
+        experiment = Experiment(Setting(placed(setting.config, place), storage=storage))
         experiment.evaluate_fpn_like(wait=False)
         experiment.search(trials, patience=inf)
         experiment.evaluate_fpn_like()

@@ -16,6 +16,7 @@ from typing import Any
 
 from optuna import Trial
 
+from msnas_optuna.checkpoint import exclusive
 from msnas_optuna.cost import EncoderCost
 from msnas_optuna.distributed import ALONE, Ranks
 from msnas_optuna.models import Detector
@@ -128,19 +129,20 @@ class StandaloneObjective:
     def _train(self, architecture: Architecture) -> Detector:
         bench, recipe = self.bench, self.recipe
         model = self.build(architecture).to(bench.device)
-        train(
-            model,
-            bench.batches(recipe, self.seed, self.ranks),
-            recipe=recipe,
-            seed=self.seed,
-            device=bench.device,
-            precision=bench.precision,
-            checkpointing=Checkpointing(
-                self.checkpoint(architecture),
-                self.belongs_to(architecture),
-                self.checkpoint_seconds,
-            ),
-            on_step=None if self.on_step is None else partial(self.on_step, architecture),
-            ranks=self.ranks,
-        )
+        with exclusive(self.checkpoint(architecture)):
+            train(
+                model,
+                bench.batches(recipe, self.seed, self.ranks),
+                recipe=recipe,
+                seed=self.seed,
+                device=bench.device,
+                precision=bench.precision,
+                checkpointing=Checkpointing(
+                    self.checkpoint(architecture),
+                    self.belongs_to(architecture),
+                    self.checkpoint_seconds,
+                ),
+                on_step=None if self.on_step is None else partial(self.on_step, architecture),
+                ranks=self.ranks,
+            )
         return model

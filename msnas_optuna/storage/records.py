@@ -44,6 +44,12 @@ EXTERNAL: Final = "external"
 IMPORT: Final = "msnas:import"
 """Study system attribute: who imports the study, and whether all of it has come."""
 
+LAYOUT: Final = "msnas:layout"
+"""Study user attribute: the version of our keys; 1 where it is missing."""
+
+LAYOUT_VERSION: Final = 2
+"""Layout 1 knew no owners of trials and none that are withdrawn; it is read as it is."""
+
 GENERATION: Final = "generation"
 """Trial user attribute, for tables and figures: the generation as an integer."""
 

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import optuna
+from optuna.exceptions import DuplicatedStudyError
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 
 from msnas_optuna.storage.quiet import quiet
-from msnas_optuna.storage.records import CONFIG, EXTERNAL, IMPORT, OBJECTIVE
+from msnas_optuna.storage.records import (
+    CONFIG,
+    EXTERNAL,
+    IMPORT,
+    LAYOUT,
+    LAYOUT_VERSION,
+    OBJECTIVE,
+)
+
+_CREATION_SECONDS: Final = 10.0
+"""A study is without configuration for a moment; after that long, its creator has died."""
 
 
 class StudyMismatchError(ValueError):
@@ -27,8 +40,11 @@ def open_study(
     sampler: BaseSampler,
     config: Mapping[str, Any],
     metric_names: Sequence[str] | None = None,
+    added: Mapping[str, Any] = MappingProxyType({}),
 ) -> Study:
     """Creates a study, or resumes the stored one of this name.
+
+    Of several processes that create it at once, the first one decides its configuration.
 
     Args:
         storage: where the study lives.
@@ -37,37 +53,81 @@ def open_study(
         sampler: proposes architectures.
         config: what must not change while the study lives, in JSON types.
         metric_names: names of the objectives; "AP" where there is one and None is given.
+        added: keys of `config`, with dots, that older versions did not know, each with the value
+            that stands for what they did.
 
     Raises:
         StudyMismatchError: the stored study has other directions or another configuration.
         ValueError: a direction is neither "maximize" nor "minimize".
     """
     asked = [_direction(d) for d in directions]
-    study = optuna.create_study(
-        storage=storage,
-        study_name=name,
-        directions=asked,
-        sampler=sampler,
-        load_if_exists=True,
-    )
-    refuse_unfinished(study)
     wanted: dict[str, Any] = json.loads(json.dumps(dict(config)))
-    stored = study.user_attrs.get(CONFIG)
-    if stored is None and study.get_trials(deepcopy=False):
-        raise StudyMismatchError(
-            f"study {name!r} was not created by msnas: it has trials, but no configuration; "
-            "choose another study name"
+    try:
+        study = optuna.create_study(
+            storage=storage, study_name=name, directions=asked, sampler=sampler
         )
+        _write_config(study, wanted)
+    except DuplicatedStudyError:
+        study = optuna.load_study(storage=storage, study_name=name, sampler=sampler)
+    refuse_unfinished(study)
+    stored = _await_config(study)
+    if stored is None:  # whoever created it died before it wrote the configuration
+        _write_config(study, wanted)
+        stored = _read_config(study) or wanted
     refuse_mixed(study, external=wanted.get(OBJECTIVE) == EXTERNAL)
     _refuse_mismatch(
         name,
-        {"directions": _words(study.directions), **(wanted if stored is None else stored)},
+        {"directions": _words(study.directions), **stored},
         {"directions": _words(asked), **wanted},
+        added,
     )
-    if stored is None:
-        study.set_user_attr(CONFIG, wanted)
+    if study.user_attrs.get(LAYOUT) != LAYOUT_VERSION:
+        study.set_user_attr(LAYOUT, LAYOUT_VERSION)
     _name_metrics(study, metric_names)
     return study
+
+
+def _write_config(study: Study, config: Mapping[str, Any]) -> None:
+    study.set_user_attr(LAYOUT, LAYOUT_VERSION)
+    study.set_user_attr(CONFIG, config)
+
+
+def _read_config(study: Study) -> dict[str, Any] | None:
+    """The configuration of a study, None if there is none.
+
+    Raises:
+        StudyMismatchError: this version cannot read it.
+    """
+    layout, stored = study.user_attrs.get(LAYOUT, 1), study.user_attrs.get(CONFIG)
+    if layout not in range(1, LAYOUT_VERSION + 1):
+        raise StudyMismatchError(
+            f"study {study.study_name!r} is stored in layout {layout!r}, this version of "
+            f"msnas-optuna reads layouts 1 to {LAYOUT_VERSION}; install the version that made "
+            "the study or a later one, or choose another study name"
+        )
+    if stored is not None and not isinstance(stored, dict):
+        raise StudyMismatchError(
+            f"the configuration of study {study.study_name!r} cannot be read: its user attribute "
+            f"{CONFIG} is {stored!r:.80}; restore it, or choose another study name"
+        )
+    return stored
+
+
+def _await_config(study: Study) -> dict[str, Any] | None:
+    """The configuration, which the process that has just created the study may be writing.
+
+    Raises:
+        StudyMismatchError: another program has made the study.
+    """
+    deadline = time.monotonic() + _CREATION_SECONDS
+    while (stored := _read_config(study)) is None and time.monotonic() < deadline:
+        if study.get_trials(deepcopy=False):
+            raise StudyMismatchError(
+                f"study {study.study_name!r} was not created by msnas: it has trials, but no "
+                "configuration; choose another study name"
+            )
+        time.sleep(0.1)
+    return stored
 
 
 def _direction(direction: str | StudyDirection) -> StudyDirection:
@@ -90,16 +150,29 @@ def _name_metrics(study: Study, names: Sequence[str] | None) -> None:
         study.set_metric_names(list(wanted))
 
 
-def require_config(study: Study, config: Mapping[str, Any]) -> None:
+def require_config(
+    study: Study,
+    config: Mapping[str, Any],
+    *,
+    added: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Compares the configuration, as far as it is given, with that of a stored study.
+
+    For `added` see `open_study`.
 
     Raises:
         StudyMismatchError: a key has another value.
     """
-    require_equal(study.study_name, study.user_attrs.get(CONFIG) or {}, config)
+    require_equal(study.study_name, _read_config(study) or {}, config, added=added)
 
 
-def require_equal(name: str, stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def require_equal(
+    name: str,
+    stored: Mapping[str, Any],
+    config: Mapping[str, Any],
+    *,
+    added: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Compares two configurations as far as both can be known.
 
     Digests of files may be left out, because they take data to compute; so may be where the
@@ -109,6 +182,7 @@ def require_equal(name: str, stored: Mapping[str, Any], config: Mapping[str, Any
         name: of the study, for the message.
         stored: the configuration that a study was created with.
         config: the configuration that is asked for.
+        added: see `open_study`.
 
     Raises:
         StudyMismatchError: a key has another value.
@@ -121,7 +195,7 @@ def require_equal(name: str, stored: Mapping[str, Any], config: Mapping[str, Any
         {key: value for key, value in one.items() if key not in optional}
         for one in (stored, wanted)
     )
-    _refuse_mismatch(name, was, now)
+    _refuse_mismatch(name, was, now, added)
 
 
 def refuse_mixed(study: Study, *, external: bool) -> None:
@@ -168,8 +242,11 @@ def _is_digest(key: str) -> bool:
     return key.endswith(".sha256")
 
 
-def _refuse_mismatch(name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    was, now = flatten(stored), flatten(wanted)
+def _refuse_mismatch(
+    name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any], added: Mapping[str, Any]
+) -> None:
+    now = flatten(wanted)
+    was = {key: value for key, value in added.items() if key in now} | flatten(stored)
     lines = [
         f"  {key}: {_shown(was, key)} stored, {_shown(now, key)} given"
         for key in sorted(was.keys() | now.keys())
