@@ -10,7 +10,13 @@ from typing import Final
 
 import optuna
 
-from msnas_optuna.config import ConfigError, StudyConfig, load_config
+from msnas_optuna.config import (
+    BudgetSection,
+    ConfigError,
+    SpaceSection,
+    StudyConfig,
+    load_config,
+)
 from msnas_optuna.cost import EncoderCost
 from msnas_optuna.data.shapes import Split, generate_shapes
 from msnas_optuna.metrics import METRICS, Metric
@@ -30,6 +36,23 @@ CANONICAL_SIZE: Final = 224 / 800
 def window_around(target: float, tolerance: float) -> tuple[int, int]:
     """Least and largest multiply-adds within a fraction `tolerance` of the target (§4.1)."""
     return math.ceil(target * (1 - tolerance)), math.floor(target * (1 + tolerance))
+
+
+def encoder_cost(
+    space: SpaceSection, budget: BudgetSection, image_size: tuple[int, int]
+) -> EncoderCost:
+    """FLOPs of encoder + RPN head at `budget.input_size`, or at the image size rounded up."""
+    size = budget.input_size
+    if size is None:
+        shorter, longer = (64 * math.ceil(s / 64) for s in image_size)
+        size = (shorter, longer)
+    return EncoderCost(space.block, space.channels, size, space.stem_channels)
+
+
+def budget_target(budget: BudgetSection, space: MSNASSpace, cost: EncoderCost) -> float:
+    """Centre of the FLOPs window in multiply-adds; the FPN-like path's cost if none is given."""
+    gflops = budget.target_gflops
+    return cost.total(space.fpn_like()) if gflops is None else gflops * 1e9
 
 
 class Setting:
@@ -74,17 +97,13 @@ class Setting:
     @cached_property
     def cost(self) -> EncoderCost:
         """FLOPs of encoder + RPN head at the study's input size."""
-        space, size = self.config.space, self.config.budget.input_size
-        if size is None:
-            shorter, longer = (64 * math.ceil(s / 64) for s in self.config.data.image_size)
-            size = (shorter, longer)
-        return EncoderCost(space.block, space.channels, size, space.stem_channels)
+        config = self.config
+        return encoder_cost(config.space, config.budget, config.data.image_size)
 
     @cached_property
     def target(self) -> float:
         """Centre of the FLOPs window in multiply-adds."""
-        gflops = self.config.budget.target_gflops
-        return self.cost.total(self.space.fpn_like()) if gflops is None else gflops * 1e9
+        return budget_target(self.config.budget, self.space, self.cost)
 
     @property
     def window(self) -> tuple[int, int]:
