@@ -60,10 +60,12 @@ class Setting:
 
     Args:
         config: the checked study file.
+        study_file: where it lies, for commands that are shown to people.
     """
 
-    def __init__(self, config: StudyConfig) -> None:
+    def __init__(self, config: StudyConfig, *, study_file: Path | None = None) -> None:
         self.config = config
+        self.study_file = study_file
 
     @classmethod
     def load(cls, path: Path | str) -> Setting:
@@ -72,7 +74,7 @@ class Setting:
         Raises:
             ConfigError: the file breaks a rule.
         """
-        return cls(load_config(Path(path)))
+        return cls(load_config(Path(path)), study_file=Path(path))
 
     @property
     def run_dir(self) -> Path:

@@ -20,14 +20,15 @@ import torch
 from optuna.trial import FrozenTrial
 from torch import Tensor
 
-from msnas_optuna.checkpoint import CheckpointError, load_checkpoint
+from msnas_optuna.checkpoint import CheckpointError, load_checkpoint, read_losses
+from msnas_optuna.dashboard import Publisher
 from msnas_optuna.data.coco import CocoDetection, DataError
 from msnas_optuna.data.transforms import Batch, Resized
 from msnas_optuna.interrupts import deferred_interrupts
 from msnas_optuna.metrics import METRICS, MetricName
 from msnas_optuna.models import Detector, MSNASEncoder
 from msnas_optuna.objectives import Bench, OneShotObjective, StandaloneObjective
-from msnas_optuna.results import evaluated_in, ranked
+from msnas_optuna.results import evaluated, evaluated_in, ranked
 from msnas_optuna.samplers import MSNASSampler, SpaceExhaustedError, queue_architectures
 from msnas_optuna.setting import FPN_LIKE, RETRAIN, Setting
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
@@ -307,7 +308,10 @@ class Experiment:
         queue_architectures(study, self.setting.space, seeds)
         if finished_slots(study) < wanted:
             objective = self.one_shot_objective(feasible)
-            self._optimize(study, objective, wanted=wanted, step="search")
+            self._optimize(
+                study, objective, wanted=wanted, step="search", after=self.publisher.after_trial
+            )
+        self.publisher.refresh()
         return study
 
     def evaluate_fpn_like(self) -> optuna.Study:
@@ -345,6 +349,7 @@ class Experiment:
         study.set_user_attr("parent_study", self.config.study.name)
         architectures.append(self.setting.space.fpn_like())
         self._evaluate(study, architectures, self.standalone_objective, step="retrained")
+        self.publisher.refresh()
         return study
 
     def retrained(self, architecture: Architecture) -> Detector:
@@ -359,6 +364,13 @@ class Experiment:
         model = self.build_detector(architecture).to(self.bench.device)
         model.load_state_dict(content["model"])
         return model.eval()
+
+    # ------------------------------------------------------------------ what people see
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """Keeps the dashboard of the study up to date."""
+        return Publisher(self.setting, losses=partial(training_losses, self.setting))
 
     # ------------------------------------------------------------------ running trials
 
@@ -420,7 +432,9 @@ class Experiment:
         *,
         wanted: int,
         step: str,
+        after: Callable[[optuna.Study], None] = lambda study: None,
     ) -> None:
+        """Evaluates until `wanted` proposals are settled; tells `after` of each trial."""
         space = self.setting.space
 
         def guarded(trial: optuna.Trial) -> float | Sequence[float]:
@@ -439,6 +453,7 @@ class Experiment:
             done = evaluated_in(study, space)
             note = f"best mAP {100 * max(e.values[0] for e in done):.1f}" if done else ""
             self.report(step, finished_slots(study), wanted, note)
+            after(study)
 
         self.report(step, finished_slots(study), wanted)
         seen, since = finished_slots(study), time.monotonic()
@@ -457,6 +472,24 @@ class Experiment:
                 left = wanted - settled
                 warnings.warn(f"{left} trials are left to other workers", stacklevel=2)
                 break
+
+
+def training_losses(setting: Setting) -> dict[str, list[float]]:
+    """Losses of the supernet and of the retrained architectures, by name, as far as they got.
+
+    Raises:
+        CheckpointError: a checkpoint is damaged.
+    """
+    losses = {"supernet": read_losses(setting.run_dir / "supernet.pt")}
+    study = setting.stored_study(RETRAIN)
+    numbers = {e.architecture: e.trials[0].number for e in evaluated(setting)}
+    for trial in [] if study is None else study.get_trials(deepcopy=False):
+        file = trial.user_attrs.get("checkpoint")
+        if file is not None and trial.params:
+            number = numbers.get(setting.space.decode(trial.params))
+            name = "FPN-like path" if number is None else f"trial {number}"
+            losses[name] = read_losses(setting.run_dir / "retrained" / file)
+    return losses
 
 
 def resolve_device(name: str) -> torch.device:

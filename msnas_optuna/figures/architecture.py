@@ -13,15 +13,15 @@ from math import log2
 from typing import Any, Final
 
 import plotly.graph_objects as go
-from optuna.study import Study
 from plotly.subplots import make_subplots
 
 from msnas_optuna.cost import EncoderCost
-from msnas_optuna.figures.observations import Observation, Observed
+from msnas_optuna.figures.observations import Observation, Observed, Source
 from msnas_optuna.figures.style import (
     AXIS,
     BLUE,
     GREEN,
+    HEIGHT,
     INK,
     ORANGE,
     PURPLE,
@@ -77,7 +77,7 @@ class ArchitectureInfo:
 
 
 def plot_architecture(
-    study: Study, *, trial: int | None = None, cost: EncoderCost | None = None
+    study: Source, *, trial: int | None = None, cost: EncoderCost | None = None
 ) -> go.Figure:
     """Plots the architecture of one trial (Fig. 1) with the FLOPs of its parts.
 
@@ -89,21 +89,19 @@ def plot_architecture(
     Raises:
         ValueError: the study has no such finished trial.
     """
-    observed = Observed(study)
+    observed = Observed.of(study)
     title = "Best architecture" if trial is None else f"Architecture of trial {trial}"
     if trial is not None and trial not in observed.by_number:
         raise ValueError(f"trial must be the number of a finished trial, got {trial}")
     if not observed.distinct:
         return message(title, "no trial is finished yet")
     shown = observed.distinct[0] if trial is None else observed.by_number[trial]
-    info = _get_architecture_info(
-        shown.architecture, name=_name(shown), cost=cost or observed.cost
-    )
+    info = get_architecture_info(shown.architecture, name=_name(shown), cost=cost or observed.cost)
     return _get_architecture_plot(info, title)
 
 
 def plot_best_architectures(
-    study: Study, *, top: int = 5, cost: EncoderCost | None = None
+    study: Source, *, top: int = 5, cost: EncoderCost | None = None
 ) -> go.Figure:
     """Plots the best architectures side by side, with the hand-made FPN-like path beside them.
 
@@ -112,17 +110,17 @@ def plot_best_architectures(
         top: how many of the best.
         cost: FLOPs of encoder + RPN head; the default is that of the stored configuration.
     """
-    observed = Observed(study)
+    observed = Observed.of(study)
     title = f"The best {top} architectures, and the FPN-like path"
     if not observed.distinct or observed.space is None:
         return message(title, "no trial is finished yet")
     cost = cost or observed.cost
     infos = [
-        _get_architecture_info(o.architecture, name=_name(o), cost=cost)
+        get_architecture_info(o.architecture, name=_name(o), cost=cost)
         for o in observed.distinct[:top]
     ]
     by_hand = observed.space.fpn_like()
-    infos.append(_get_architecture_info(by_hand, name="FPN-like path", cost=cost))
+    infos.append(get_architecture_info(by_hand, name="FPN-like path", cost=cost))
     return _get_grid_plot(infos, title)
 
 
@@ -130,9 +128,10 @@ def _name(observation: Observation) -> str:
     return f"trial {observation.number}: {100 * observation.ap:.1f} mAP"
 
 
-def _get_architecture_info(
+def get_architecture_info(
     architecture: Architecture, *, name: str, cost: EncoderCost | None = None
 ) -> ArchitectureInfo:
+    """What a picture of a valid architecture shows, see `ArchitectureInfo`."""
     laterals = tuple((r + 1, i + 1) for i, r in sorted(architecture.laterals.items()))
     blocks: tuple[float, ...] = ()
     lateral: tuple[float, ...] = ()
@@ -179,7 +178,7 @@ def _get_architecture_plot(info: ArchitectureInfo, title: str) -> go.Figure:
         for bars in _cost_traces(info):
             figure.add_trace(bars, row=2, col=1)
     budget = "" if info.total is None else f", {info.total:.4g} GFLOPs"
-    styled(figure, title, note=info.name + budget, height=480)
+    styled(figure, title, note=info.name + budget, height=HEIGHT)
     figure.update_yaxes(_resolution_axis("absolute stride"), row=1, col=1)
     figure.update_xaxes(_depth_axis(info), row=2 if costs else 1, col=1)
     figure.update_layout(barmode="stack", bargap=0.35)
@@ -329,7 +328,7 @@ def _cost_traces(info: ArchitectureInfo) -> list[go.Bar]:
 
 # ---------------------------------------------------------------------- side by side
 
-_COLUMNS: Final = 2
+_COLUMNS: Final = 3
 
 
 def _get_grid_plot(infos: Sequence[ArchitectureInfo], title: str) -> go.Figure:
@@ -338,22 +337,34 @@ def _get_grid_plot(infos: Sequence[ArchitectureInfo], title: str) -> go.Figure:
         rows=rows,
         cols=_COLUMNS,
         subplot_titles=[_heading(info) for info in infos],
-        horizontal_spacing=0.06,
-        vertical_spacing=0.3 / rows,
+        horizontal_spacing=0.07,
+        vertical_spacing=0.36 / rows,
     )
     for i, info in enumerate(infos):
         row, col = divmod(i, _COLUMNS)
         for trace in _path_traces(info, legend=i == 0):
             figure.add_trace(trace, row=row + 1, col=col + 1)
-    styled(figure, title, note="absolute stride against depth", height=140 + 190 * rows)
-    figure.update_layout(margin={"t": 90})
+    styled(figure, title, note="absolute stride against depth", height=HEIGHT)
+    figure.update_layout(margin={"t": 95, "l": 35, "r": 10})
     for i, info in enumerate(infos):
         row, col = divmod(i, _COLUMNS)
-        figure.update_xaxes(_depth_axis(info), row=row + 1, col=col + 1)
+        figure.update_xaxes(_small_depth_axis(info), row=row + 1, col=col + 1)
         figure.update_yaxes(_resolution_axis(""), row=row + 1, col=col + 1)
-    figure.update_annotations(font={"size": 12, "color": INK})
-    figure.update_traces(marker={"size": 8}, selector={"mode": "markers"})
-    return legend_below(figure, y=-0.24 / rows)
+    figure.update_annotations(font={"size": 11, "color": INK})
+    figure.update_traces(marker={"size": 7}, selector={"mode": "markers"})
+    return legend_below(figure, y=-0.12)
+
+
+def _small_depth_axis(info: ArchitectureInfo) -> dict[str, Any]:
+    n, axis = len(info.strides), _depth_axis(info)
+    every = -(-n // 5)
+    middle = head_depth(info, 2)
+    blocks = list(range(every, n + 1, every))
+    return axis | {
+        "tickvals": [0, *blocks, middle],
+        "ticktext": ["stem", *map(str, blocks), "heads"],
+        "tickfont": {"size": 10},
+    }
 
 
 def _heading(info: ArchitectureInfo) -> str:

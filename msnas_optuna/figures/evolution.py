@@ -16,9 +16,8 @@ from typing import Final
 
 import numpy as np
 import plotly.graph_objects as go
-from optuna.study import Study
 
-from msnas_optuna.figures.observations import KINDS, Observed
+from msnas_optuna.figures.observations import KINDS, Observed, Source
 from msnas_optuna.figures.style import (
     BLUE,
     INK,
@@ -70,24 +69,24 @@ class SurvivorsInfo:
     shares: dict[str, tuple[float, ...]]
 
 
-def plot_evolution(study: Study) -> go.Figure:
+def plot_evolution(study: Source) -> go.Figure:
     """Plots the AP of the population by generation, the best so far and the random children.
 
     Args:
         study: of the search.
     """
-    info = _get_evolution_info(Observed(study))
+    info = _get_evolution_info(Observed.of(study))
     title = "Evolution of the population"
     return _get_evolution_plot(info, title) if info else message(title, "no trial is finished yet")
 
 
-def plot_survivors(study: Study) -> go.Figure:
+def plot_survivors(study: Source) -> go.Figure:
     """Plots which share of the population each origin has, by generation.
 
     Args:
         study: of the search.
     """
-    info = _get_survivors_info(Observed(study))
+    info = _get_survivors_info(Observed.of(study))
     title = "Origin of the population"
     return _get_survivors_plot(info, title) if info else message(title, "no trial is finished yet")
 

@@ -74,6 +74,11 @@ class Observed:
         self.config: Mapping[str, Any] = stored if isinstance(stored, Mapping) else {}
         self._trials = study.get_trials(deepcopy=False)
 
+    @classmethod
+    def of(cls, source: Source) -> Observed:
+        """Reads a study, unless that is done already."""
+        return source if isinstance(source, Observed) else cls(source)
+
     @cached_property
     def space(self) -> MSNASSpace | None:
         """The space that the parameters belong to, None if they belong to none."""
@@ -203,7 +208,7 @@ class Observed:
             kind="other" if plan is None else _kind(plan.origin),
             parents=() if plan is None else plan.parents,
             gflops=self._gflops(architecture, attrs),
-            latency_ms=_number(attrs.get("latency_ms", self._value(trial, "latency"))),
+            latency_ms=_number(attrs.get("latency_ms")) or self._latency(trial),
             ap_by_size=(
                 _number(attrs.get("ap_small")),
                 _number(attrs.get("ap_medium")),
@@ -217,11 +222,15 @@ class Observed:
             return stored
         return self.cost.total(architecture) / 1e9
 
-    def _value(self, trial: FrozenTrial, objective: str) -> float | None:
+    @cached_property
+    def _latency_at(self) -> int | None:
+        """Which objective is the latency."""
         names = self.study.metric_names or []
-        label = METRICS[objective].label  # type: ignore[index]
-        values = dict(zip(names, trial.values, strict=False))
-        return values.get(label)
+        label = METRICS["latency"].label
+        return names.index(label) if label in names else None
+
+    def _latency(self, trial: FrozenTrial) -> float | None:
+        return None if self._latency_at is None else _number(trial.values[self._latency_at])
 
 
 def _kind(origin: str) -> str:
@@ -243,3 +252,7 @@ def _section(section: type[_S], name: str, config: Mapping[str, Any]) -> _S:
     prefix = f"{name}."
     values = {k.removeprefix(prefix): v for k, v in config.items() if k.startswith(prefix)}
     return section(**values)
+
+
+Source = Study | Observed
+"""A study, or what was read of it; who draws many figures reads it once."""

@@ -15,11 +15,11 @@ from typing import Final
 
 import numpy as np
 import plotly.graph_objects as go
-from optuna.study import Study
 
 from msnas_optuna.figures.evolution import KIND_COLOURS
-from msnas_optuna.figures.observations import Observation, Observed
+from msnas_optuna.figures.observations import Observation, Observed, Source
 from msnas_optuna.figures.style import (
+    HEIGHT,
     INK,
     STRIDE_SCALE,
     VERMILION,
@@ -70,33 +70,33 @@ class FamilyInfo:
     left_out: int
 
 
-def plot_block_strides(study: Study) -> go.Figure:
+def plot_block_strides(study: Source) -> go.Figure:
     """Plots the resolution of every block of the population by generation.
 
     Args:
         study: of the search.
     """
-    observed, title = Observed(study), "Resolution of the population's blocks"
+    observed, title = Observed.of(study), "Resolution of the population's blocks"
     info = _get_block_strides_info(observed)
     if info is None:
         return message(title, "no trial is finished yet")
-    return _get_strides_plot(info, title, rows="block", height=260 + 18 * len(info.mean))
+    return _get_strides_plot(info, title, rows="block", height=HEIGHT)
 
 
-def plot_feature_strides(study: Study) -> go.Figure:
+def plot_feature_strides(study: Source) -> go.Figure:
     """Plots which resolution every head of the population reads by generation.
 
     Args:
         study: of the search.
     """
-    observed, title = Observed(study), "Features that the population's heads read"
+    observed, title = Observed.of(study), "Features that the population's heads read"
     info = _get_feature_strides_info(observed)
     if info is None:
         return message(title, "no trial is finished yet")
     return _get_strides_plot(info, title, rows="head", height=360)
 
 
-def plot_family_tree(study: Study, *, trial: int | None = None) -> go.Figure:
+def plot_family_tree(study: Source, *, trial: int | None = None) -> go.Figure:
     """Plots a trial's ancestors: generation against AP, coloured by origin.
 
     Args:
@@ -106,7 +106,7 @@ def plot_family_tree(study: Study, *, trial: int | None = None) -> go.Figure:
     Raises:
         ValueError: the study has no such finished trial.
     """
-    observed = Observed(study)
+    observed = Observed.of(study)
     if trial is not None and trial not in observed.by_number:
         raise ValueError(f"trial must be the number of a finished trial, got {trial}")
     if not observed.distinct:

@@ -37,11 +37,14 @@ AXIS: Final[dict[str, Any]] = {
 STRIDE_SCALE: Final = ((0.0, "#FDE725"), (0.5, "#21918C"), (1.0, "#440154"))
 """Viridis, from fine to coarse resolution; its lightness falls steadily."""
 
+HEIGHT: Final = 440
+"""Of a figure in pixels; optuna-dashboard cuts off what lies below 450."""
+
 POINTS: Final = 600
 """Trials that a scatter plot shows at most; a dashboard sends each figure every few seconds."""
 
 
-def styled(figure: go.Figure, title: str, *, note: str = "", height: int = 420) -> go.Figure:
+def styled(figure: go.Figure, title: str, *, note: str = "", height: int = HEIGHT) -> go.Figure:
     """Gives a figure its title and the common look.
 
     Args:

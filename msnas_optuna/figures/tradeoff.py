@@ -12,11 +12,10 @@ from typing import Final
 
 import numpy as np
 import plotly.graph_objects as go
-from optuna.study import Study
 from plotly.subplots import make_subplots
 
 from msnas_optuna.figures.evolution import KIND_COLOURS
-from msnas_optuna.figures.observations import KINDS, Observation, Observed
+from msnas_optuna.figures.observations import KINDS, Observation, Observed, Source
 from msnas_optuna.figures.style import (
     BLUE,
     GREEN,
@@ -91,7 +90,7 @@ class ComparisonInfo:
         return sum(ap < self.best[0] for ap in self.random) / len(self.random)
 
 
-def plot_tradeoff(study: Study, *, by_hand: Study | None = None) -> go.Figure:
+def plot_tradeoff(study: Source, *, by_hand: Source | None = None) -> go.Figure:
     """Plots AP against GFLOPs, and latency where it is measured, with window and Pareto front.
 
     Args:
@@ -99,13 +98,15 @@ def plot_tradeoff(study: Study, *, by_hand: Study | None = None) -> go.Figure:
         by_hand: the study that holds the FPN-like path, if it is to be marked.
     """
     title = "AP against cost"
-    infos = _get_tradeoff_infos(Observed(study), None if by_hand is None else Observed(by_hand))
+    infos = _get_tradeoff_infos(
+        Observed.of(study), None if by_hand is None else Observed.of(by_hand)
+    )
     return (
         _get_tradeoff_plot(infos, title) if infos else message(title, "no trial is finished yet")
     )
 
 
-def plot_comparison(study: Study, *, by_hand: Study | None = None) -> go.Figure:
+def plot_comparison(study: Source, *, by_hand: Source | None = None) -> go.Figure:
     """Plots the best AP beside that of random architectures and of the FPN-like path.
 
     Args:
@@ -113,7 +114,9 @@ def plot_comparison(study: Study, *, by_hand: Study | None = None) -> go.Figure:
         by_hand: the study that holds the FPN-like path, if it is to be marked.
     """
     title = "The best against chance and hand"
-    info = get_comparison_info(Observed(study), None if by_hand is None else Observed(by_hand))
+    info = get_comparison_info(
+        Observed.of(study), None if by_hand is None else Observed.of(by_hand)
+    )
     return (
         _get_comparison_plot(info, title) if info else message(title, "no trial is finished yet")
     )

@@ -13,13 +13,13 @@ from typing import Final
 
 import numpy as np
 import plotly.graph_objects as go
-from optuna.study import Study
 from scipy.stats import kendalltau
 
-from msnas_optuna.figures.observations import Observation, Observed
+from msnas_optuna.figures.observations import Observation, Observed, Source
 from msnas_optuna.figures.style import (
     BLUE,
     GREEN,
+    INK,
     ORANGE,
     PURPLE,
     SKY,
@@ -28,17 +28,18 @@ from msnas_optuna.figures.style import (
     message,
     rounded,
     styled,
+    thinned,
 )
 from msnas_optuna.spaces.msnas import Architecture
 
 SIZES: Final = ("small", "medium", "large")
 
-_COLOURS: Final = (VERMILION, BLUE, ORANGE, SKY, PURPLE, GREEN)
+_COLOURS: Final = (VERMILION, BLUE, ORANGE, SKY, PURPLE, GREEN, INK)
 
 _CURVE_POINTS: Final = 150
 """Points of a training curve; each is the mean of the losses in between."""
 
-_MOST_CURVES: Final = 6
+_MOST_CURVES: Final = 7
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ class CurvesInfo:
     curves: dict[str, tuple[tuple[float, ...], tuple[float, ...]]]
 
 
-def plot_transfer(study: Study, standalone: Study, *, by_hand: Study | None = None) -> go.Figure:
+def plot_transfer(
+    study: Source, standalone: Source, *, by_hand: Source | None = None
+) -> go.Figure:
     """Plots one-shot against stand-alone AP of the retrained architectures.
 
     Args:
@@ -89,14 +92,16 @@ def plot_transfer(study: Study, standalone: Study, *, by_hand: Study | None = No
     """
     title = "One-shot against stand-alone AP"
     info = get_transfer_info(
-        Observed(study), Observed(standalone), None if by_hand is None else Observed(by_hand)
+        Observed.of(study),
+        Observed.of(standalone),
+        None if by_hand is None else Observed.of(by_hand),
     )
     if not info.pairs and info.by_hand is None:
         return message(title, "no architecture is retrained yet")
     return _get_transfer_plot(info, title)
 
 
-def plot_object_sizes(study: Study, *, top: int = 5, by_hand: Study | None = None) -> go.Figure:
+def plot_object_sizes(study: Source, *, top: int = 5, by_hand: Source | None = None) -> go.Figure:
     """Plots the AP of small, medium and large objects of the best architectures.
 
     Args:
@@ -106,7 +111,7 @@ def plot_object_sizes(study: Study, *, top: int = 5, by_hand: Study | None = Non
     """
     title = "AP by object size"
     info = _get_sizes_info(
-        Observed(study), None if by_hand is None else Observed(by_hand), top=top
+        Observed.of(study), None if by_hand is None else Observed.of(by_hand), top=top
     )
     if not info.rows:
         return message(title, "no trial with AP by object size is finished yet")
@@ -162,13 +167,14 @@ def _tau(pairs: Sequence[Pair]) -> float | None:
 def _get_transfer_plot(info: TransferInfo, title: str) -> go.Figure:
     figure = go.Figure()
     if info.pairs:
+        shown = [info.pairs[i] for i in thinned(len(info.pairs), limit=300)]
         figure.add_scatter(
-            x=rounded([p.one_shot for p in info.pairs]),
-            y=rounded([p.alone for p in info.pairs]),
-            mode="markers+text",
-            text=[p.name for p in info.pairs] if len(info.pairs) <= 12 else None,
+            x=rounded([p.one_shot for p in shown]),
+            y=rounded([p.alone for p in shown]),
+            mode="markers+text" if len(shown) <= 12 else "markers",
+            text=[p.name for p in shown],
             textposition="top center",
-            hovertext=[p.name for p in info.pairs],
+            hoverinfo="x+y+text",
             name="best of the search",
             marker={"size": 10, "color": VERMILION},
         )
@@ -206,7 +212,7 @@ def _percent(observation: Observation) -> tuple[float | None, ...]:
 def _get_sizes_plot(info: SizesInfo, title: str) -> go.Figure:
     figure = go.Figure()
     for i, (name, aps) in enumerate(info.rows):
-        colour = GREEN if name == "FPN-like path" else _COLOURS[i % (len(_COLOURS) - 1)]
+        colour = GREEN if name == "FPN-like path" else _COLOURS[i % 5]  # all but green
         figure.add_bar(
             x=list(SIZES),
             y=[None if ap is None else rounded([ap])[0] for ap in aps],

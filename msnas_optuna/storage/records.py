@@ -26,6 +26,9 @@ INTERRUPTED: Final = "msnas:interrupted"
 CONFIG: Final = "msnas:config"
 """Study user attribute: the configuration that the study was created with."""
 
+PUBLISHED: Final = "msnas:published"
+"""Study system attribute: how many proposals were settled when the dashboard was refreshed."""
+
 GENERATION: Final = "generation"
 """Trial user attribute, for tables and figures: the generation as an integer."""
 

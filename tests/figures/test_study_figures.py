@@ -12,8 +12,9 @@ import plotly.graph_objects as go
 import pytest
 
 from msnas_optuna import PRESETS, EncoderCost, Lattice, MSNASSampler, MSNASSpace
+from msnas_optuna.feasibility import feasibility
 from msnas_optuna.figures import catalogue, plot_architecture, plot_family_tree
-from msnas_optuna.figures.architecture import _get_architecture_info
+from msnas_optuna.figures.architecture import get_architecture_info
 from msnas_optuna.figures.catalogue import FIGURES, Stages, study_figures
 from msnas_optuna.figures.evolution import _get_evolution_info, _get_survivors_info
 from msnas_optuna.figures.observations import Observed
@@ -42,6 +43,12 @@ def best_first(study):
     return sorted(study.trials, key=lambda t: (-t.value, t.number))
 
 
+def small_space():
+    return feasibility(
+        MSNASSpace(5), EncoderCost("basic", 8, (128, 128)), target=1e8, tolerance=0.01
+    )
+
+
 def texts(figure):
     return " ".join(a.text for a in figure.layout.annotations if a.text)
 
@@ -51,7 +58,7 @@ def texts(figure):
 
 def test_architecture_info_is_the_architecture():
     published, cost = PUBLISHED["r18-1"].architecture, EncoderCost.from_preset("r18")
-    info = _get_architecture_info(published, name="r18-1", cost=cost)
+    info = get_architecture_info(published, name="r18-1", cost=cost)
     assert info.absolute == (4, *published.absolute_strides)
     assert info.strides == published.strides
     assert {(r, i) for r, i in info.laterals} == {
@@ -208,7 +215,7 @@ def test_repeated_measurements_count_once_with_their_mean(table):
 
 
 def test_titles_are_numbered_and_text_is_legible_on_any_background(searched, by_hand, standalone):
-    stages = Stages(searched, by_hand, standalone, {"supernet": [3.0, 2.0, 1.0]})
+    stages = Stages(searched, by_hand, standalone, {"supernet": [3.0, 2.0, 1.0]}, small_space())
     figures = study_figures(stages)
     assert list(figures) == list(FIGURES)
     for number, figure in enumerate(figures.values(), start=1):
