@@ -17,6 +17,7 @@ from msnas_optuna.results import best_results
 from msnas_optuna.setting import FPN_LIKE, RETRAIN, Setting
 from msnas_optuna.storage import TrialRecord, open_study, write_record
 
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 settings.register_profile("any machine", deadline=None)  # timing decides no test
 settings.load_profile("any machine")
 

@@ -122,10 +122,12 @@ def _quickstart_study(folder: Path) -> Path:
 def _print_next_steps(setting: Setting) -> None:
     url, name = shlex.quote(setting.storage_url), shlex.quote(setting.study_name())
     best = "best-trial" if len(setting.metrics) == 1 else "best-trials"
+    file = shlex.quote(str(setting.study_file))
     out.print("\nLook further:")
     for command in (
+        f"msnas dashboard {file}",
+        f"msnas report {file} -o report.html",
         f"optuna trials --storage {url} --study-name {name}",
         f"optuna {best} --storage {url} --study-name {name}",
-        f"optuna-dashboard {url}",
     ):
         out.print(f"  {command}", soft_wrap=True, highlight=False)

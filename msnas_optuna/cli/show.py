@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,3 +34,23 @@ def dashboard(
                 server.serve_forever(poll_interval=0.2)
             except KeyboardInterrupt:
                 out.print("ended")
+
+
+@app.command()
+def report(
+    study_file: StudyFile,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")
+    ] = Path("report.html"),
+) -> None:
+    """Write the study as one page that opens offline: figures, tables, how to reproduce it."""
+    with session():
+        if output.suffix not in (".html", ".htm"):
+            raise ValueError(f"--output must end in .html, got {output}; give another name")
+        from msnas_optuna.overview import Overview
+        from msnas_optuna.report import write_report
+        from msnas_optuna.study import training_losses  # slow to import
+
+        setting = Setting.load(study_file)
+        write_report(Overview(setting, training_losses(setting)), output)
+        out.print(f"wrote {output}", soft_wrap=True, highlight=False)

@@ -1,35 +1,10 @@
-"""The note of a study: what is searched, what has won so far, and how to go on.
-
-The note is Markdown. Between two marks stands what the search writes; what people write outside
-of them stays.
-"""
+"""The note of a study: what is searched, what has won so far, and how to go on."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Final
 
 from msnas_optuna.overview import Overview, budget_parts, giga, sentences, table_rows
-
-# Link definitions that nothing refers to: Markdown's only invisible lines without HTML.
-BEGIN: Final = "[//]: # (msnas: begin)"
-END: Final = "[//]: # (msnas: end)"
-
-_MARKED: Final = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END), flags=re.DOTALL)
-
-
-def merged(written: str, own: str) -> str:
-    """A note with our part replaced, or put first where there is none yet.
-
-    Args:
-        written: the note as it is stored.
-        own: our part, without marks.
-    """
-    part = f"{BEGIN}\n\n{own.strip()}\n\n{END}"
-    if _MARKED.search(written):
-        return _MARKED.sub(lambda _: part, written, count=1)
-    return f"{part}\n\n{written}".rstrip() + "\n"
 
 
 def study_note(overview: Overview, pictures: Mapping[str, str]) -> str:

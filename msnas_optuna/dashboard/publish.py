@@ -17,9 +17,10 @@ from optuna_dashboard._note import get_note_from_system_attrs, note_str_key_pref
 from optuna_dashboard.artifact import get_artifact_path
 
 from msnas_optuna.artifacts import DETECTIONS, artifact_folder, put_pictures
-from msnas_optuna.dashboard.note import merged, study_note
+from msnas_optuna.dashboard.note import study_note
 from msnas_optuna.figures.catalogue import study_figures
 from msnas_optuna.figures.svg import draw_architecture
+from msnas_optuna.notes import merged
 from msnas_optuna.overview import NothingToShowError, Overview
 from msnas_optuna.samplers.history import Schedule
 from msnas_optuna.setting import Setting

@@ -239,7 +239,8 @@ def _get_family_plot(info: FamilyInfo) -> go.Figure:
         hoverinfo="skip",
         marker={"symbol": "circle-open", "size": 18, "color": VERMILION, "line": {"width": 3}},
     )
-    note = f"{len(info.members) - 1} ancestors"
+    n = len(info.members) - 1
+    note = f"{n} ancestor{'' if n == 1 else 's'}"
     if info.left_out:
         note += f", {info.left_out} more are left out"
     styled(figure, f"Family tree of trial {first.number}", note=note)

@@ -18,8 +18,8 @@ from sqlalchemy import event
 
 from msnas_optuna.artifacts import artifact_folder, stored_pictures
 from msnas_optuna.dashboard import Publisher, publish
-from msnas_optuna.dashboard.note import BEGIN, END, merged
 from msnas_optuna.figures.catalogue import FIGURES
+from msnas_optuna.notes import BEGIN, END, by_people, merged
 from msnas_optuna.overview import TOP, NothingToShowError
 from msnas_optuna.setting import Setting
 from msnas_optuna.storage import PUBLISHED
@@ -135,6 +135,7 @@ def test_what_people_write_into_the_note_stays(finished):
     assert note.rstrip().endswith("long")
     assert note.count("long") == 1000
     assert note.count(BEGIN) == note.count("## Best architectures") == 1
+    assert by_people(note).split() == ["ours", "above", "ours", "below,", *["long"] * 1000]
 
 
 def test_marks_are_replaced_as_text_and_not_as_patterns():

@@ -110,6 +110,7 @@ def test_a_taken_port_and_a_study_that_has_not_begun_are_explained(finished, tin
         dashboard_server(Setting.load(new), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_says_where_it_is_and_ends_when_told(finished, number):
     command = [sys.executable, "-m", "msnas_optuna", "dashboard", str(finished), "--port", "0"]
