@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -111,14 +111,20 @@ def finished(tiny: Path) -> Path:
     """The study file of a finished search whose values come from a formula, not from training."""
     setting = Setting.load(tiny)
     by_hand = setting.space.fpn_like()
-    run_cheaply(setting, None, setting.feasible, trials=setting.config.study.trials)
-    run_cheaply(setting, FPN_LIKE, setting.valid, architectures=[by_hand])
+    _run_cheaply(setting, None, setting.feasible, trials=setting.config.study.trials)
+    _run_cheaply(setting, FPN_LIKE, setting.valid, architectures=[by_hand])
     best = [r.architecture for r in best_results(setting, 2)[0]]
-    run_cheaply(setting, RETRAIN, setting.valid, architectures=[*best, by_hand])
+    _run_cheaply(setting, RETRAIN, setting.valid, architectures=[*best, by_hand])
     return tiny
 
 
-def run_cheaply(
+@pytest.fixture(scope="session")
+def run_cheaply() -> Callable[..., optuna.Study]:
+    """Evaluates proposals, or the given architectures, by a formula; nothing is trained."""
+    return _run_cheaply
+
+
+def _run_cheaply(
     setting: Setting,
     stage: str | None,
     feasible: Lattice,
@@ -126,7 +132,6 @@ def run_cheaply(
     trials: int = 0,
     architectures: Sequence[Architecture] = (),
 ) -> optuna.Study:
-    """Evaluates proposals, or the given architectures, by a formula; nothing is trained."""
     section = setting.config.sampler
     sampler = MSNASSampler(
         feasible,
