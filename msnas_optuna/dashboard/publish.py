@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from optuna.study import Study
@@ -22,24 +23,24 @@ from msnas_optuna.figures.catalogue import study_figures
 from msnas_optuna.figures.svg import draw_architecture
 from msnas_optuna.notes import merged
 from msnas_optuna.overview import NothingToShowError, Overview
+from msnas_optuna.results import Result
 from msnas_optuna.samplers.history import Schedule
 from msnas_optuna.setting import Setting
-from msnas_optuna.spaces.msnas import Architecture
 from msnas_optuna.storage import PUBLISHED, finished_slots
 
 Losses = Callable[[], Mapping[str, Sequence[float]]]
 """Losses of each step by the name of the training run."""
 
-Detections = Callable[[Architecture], Mapping[str, bytes]]
-"""PNG files, by a short name, of what a retrained architecture detects on sample images; none
-where it is not retrained."""
+Detections = Callable[[Result], Mapping[str, bytes]]
+"""Image files, by file name, of what an architecture detects on sample images. It is the first of
+the best that is retrained; before the retraining it is the best, and `standalone_ap` is None."""
 
 
 def _no_losses() -> Mapping[str, Sequence[float]]:
     return {}
 
 
-def _no_detections(architecture: Architecture) -> Mapping[str, bytes]:
+def _no_detections(result: Result) -> Mapping[str, bytes]:
     return {}
 
 
@@ -60,6 +61,7 @@ class Publisher:
         detections: Detections = _no_detections,
     ) -> None:
         self.setting, self.losses, self.detections = setting, losses, detections
+        self._drawn: tuple[Result, Mapping[str, bytes]] | None = None
 
     def after_trial(self, study: Study) -> None:
         """Refreshes where the trial was the last of a generation that is not shown yet."""
@@ -71,13 +73,19 @@ class Publisher:
         if not self.setting.config.runtime.dashboard:
             return
         try:
-            publish(self.setting, losses=self.losses, detections=self.detections)
+            publish(self.setting, losses=self.losses, detections=self._detections)
         except NothingToShowError:
             return
         except Exception as error:
             warnings.warn(
                 f"the dashboard is not refreshed: {type(error).__name__}: {error}", stacklevel=2
             )
+
+    def _detections(self, result: Result) -> Mapping[str, bytes]:
+        """Draws anew only for another architecture, or after its retraining."""
+        if self._drawn is None or self._drawn[0] != result:
+            self._drawn = result, self.detections(result)
+        return self._drawn[1]
 
     def _is_due(self, study: Study) -> bool:
         """Whether a generation has ended since the last refresh, whichever process made it."""
@@ -130,11 +138,12 @@ def _put_all(study: Study, overview: Overview, detections: Detections) -> dict[s
         captions[file] = name
         picture = draw_architecture(result.architecture, name=name, cost=setting.cost)
         pictures[file] = picture.encode()
-    shown = next((r for r in overview.best if r.standalone_ap is not None), None)
-    if shown is not None:
-        for name, png in detections(shown.architecture).items():
-            file = f"{DETECTIONS}{name}.png"
-            captions[file], pictures[file] = f"trial {shown.trial} on {name}", png
+    retrained = [r for r in overview.best if r.standalone_ap is not None]
+    for shown in (retrained or overview.best)[:1]:
+        for name, content in detections(shown).items():
+            file = f"{DETECTIONS}{name}"
+            captions[file] = f"what trial {shown.trial} detects on {Path(name).stem}"
+            pictures[file] = content
     ids = put_pictures(study, artifact_folder(setting), pictures)
     return {captions[file]: get_artifact_path(study, ids[file]) for file in pictures}
 

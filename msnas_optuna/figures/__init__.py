@@ -9,6 +9,7 @@ from msnas_optuna.figures.population import (
     plot_feature_strides,
 )
 from msnas_optuna.figures.space import plot_flops_distribution
+from msnas_optuna.figures.svg import draw_architecture
 from msnas_optuna.figures.tradeoff import plot_comparison, plot_tradeoff
 from msnas_optuna.figures.transfer import (
     plot_object_sizes,
@@ -17,6 +18,7 @@ from msnas_optuna.figures.transfer import (
 )
 
 __all__ = [
+    "draw_architecture",
     "plot_architecture",
     "plot_best_architectures",
     "plot_block_strides",

@@ -80,7 +80,7 @@ def message(title: str, text: str) -> go.Figure:
     return figure
 
 
-def legend_below(figure: go.Figure, *, y: float = -0.2) -> go.Figure:
+def legend_below(figure: go.Figure, *, y: float = -0.23) -> go.Figure:
     """Puts the legend under the figure, where it hides nothing."""
     return figure.update_layout(
         legend={"orientation": "h", "x": 0, "xanchor": "left", "y": y, "yanchor": "top"}

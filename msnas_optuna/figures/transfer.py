@@ -58,7 +58,8 @@ class TransferInfo:
     Attributes:
         pairs: the retrained architectures, best one-shot AP first.
         tau: Kendall's tau, None with fewer than two pairs or where all are tied.
-        by_hand: the FPN-like path, None if it is not measured both ways. It is no part of tau.
+        by_hand: the FPN-like path, None if it is not measured both ways. It is a part of tau
+            only where it is among the best.
     """
 
     pairs: tuple[Pair, ...]
@@ -138,11 +139,13 @@ def get_transfer_info(
 ) -> TransferInfo:
     """Pairs the APs of the architectures that are measured both ways."""
     alone = {o.architecture: 100 * o.ap for o in standalone.distinct}
-    pairs = [
-        Pair(f"trial {o.number}", 100 * o.ap, alone[o.architecture])
-        for o in observed.distinct
-        if o.architecture in alone
-    ]
+    path = None if observed.space is None else observed.space.fpn_like()
+    pairs, gap = [], False
+    for o in observed.distinct:
+        if o.architecture not in alone:
+            gap = True
+        elif not gap or o.architecture != path:  # behind the best, it is there for comparison
+            pairs.append(Pair(f"trial {o.number}", 100 * o.ap, alone[o.architecture]))
     return TransferInfo(tuple(pairs), _tau(pairs), _hand_pair(observed, by_hand, alone))
 
 

@@ -13,6 +13,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Any, Final
 
@@ -203,8 +204,8 @@ def _detections(overview: Overview) -> list[tuple[str, str]]:
     stored = stored_pictures(overview.search, artifact_folder(overview.setting), DETECTIONS)
     return [
         (
-            name.removeprefix(DETECTIONS).removesuffix(".png"),
-            f"data:image/png;base64,{base64.b64encode(content).decode()}",
+            Path(name.removeprefix(DETECTIONS)).stem,
+            f"data:{guess_type(name)[0]};base64,{base64.b64encode(content).decode()}",
         )
         for name, content in stored.items()
     ]

@@ -63,7 +63,7 @@ def setting(tmp_path_factory, run_cheaply) -> Setting:
     publish(
         setting,
         losses=lambda: {"supernet": [3 / (step + 1) + 1 for step in range(500)]},
-        detections=lambda architecture: {"image-1": detection()},
+        detections=lambda result: {"image-1.png": detection()},
     )
     return setting
 

@@ -145,20 +145,26 @@ def test_marks_are_replaced_as_text_and_not_as_patterns():
     assert re.search(r"mine\s*$", once)
 
 
-def test_detections_are_shown_of_the_best_retrained_architecture(finished):
+def test_detections_are_of_the_best_retrained_architecture_and_drawn_once(finished):
     setting, asked = Setting.load(finished), []
 
-    def detections(architecture):
-        asked.append(str(architecture))
-        return {"image-1": b"a PNG file"}
+    def detections(result):
+        asked.append(result)
+        return {"image-1.png": b"a PNG file"}
 
-    publish(setting, detections=detections)
+    publisher = Publisher(setting, detections=detections)
+    publisher.refresh()
+    publisher.refresh()
     study = setting.stored_study()
-    assert asked == [study.best_trial.user_attrs["arch"]]
+    (result,) = asked  # drawn once, as long as the same has won
+    assert result.trial == study.best_trial.number
+    assert result.standalone_ap is not None
     assert stored_pictures(study, artifact_folder(setting), "detections-") == {
         "detections-image-1.png": b"a PNG file"
     }
-    assert f"![trial {study.best_trial.number} on image-1](/artifacts/" in get_note(study)
+    assert f"![what trial {study.best_trial.number} detects on image-1](/artifacts/" in get_note(
+        study
+    )
 
 
 def test_nothing_stored_is_nothing_to_publish(tiny):
