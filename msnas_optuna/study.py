@@ -453,7 +453,6 @@ class Experiment:
             done = evaluated_in(study, space)
             note = f"best mAP {100 * max(e.values[0] for e in done):.1f}" if done else ""
             self.report(step, finished_slots(study), wanted, note)
-            after(study)
 
         self.report(step, finished_slots(study), wanted)
         seen, since = finished_slots(study), time.monotonic()
@@ -464,6 +463,7 @@ class Experiment:
                         study.optimize(guarded, n_trials=1, catch=FAILURES, callbacks=[tell])
                 except SpaceExhaustedError:  # other workers have taken what was left
                     break
+                after(study)
                 continue
             if settled != seen:
                 seen, since = settled, time.monotonic()
