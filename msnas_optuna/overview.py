@@ -206,9 +206,10 @@ def _alone(overview: Overview) -> str:
     if found is None or not found.pairs:
         return ""
     best = max(found.pairs, key=lambda pair: pair.alone)
+    n = len(found.pairs)
     text = (
-        f"Trained from scratch: {len(found.pairs)} architectures, the best is {best.name} with "
-        f"{best.alone:.1f} mAP"
+        f"Trained from scratch: {n} architecture{'' if n == 1 else 's'}, the best is {best.name} "
+        f"with {best.alone:.1f} mAP"
     )
     if found.by_hand is not None:
         ahead = best.alone - found.by_hand.alone

@@ -68,7 +68,7 @@ def report_page(overview: Overview) -> str:
         tau=None if overview.transfer is None else overview.transfer.tau,
         winner=overview.best[0] if overview.best else None,
         parts=_parts(overview),
-        pictures=[_picture(overview, result) for result in overview.best],
+        pictures=[_picture(overview, r) for r in (*overview.best, overview.by_hand)],
         detections=_detections(overview),
         figures={name: _script_safe(figure) for name, figure in figures.items()},
         plotly=Markup(get_plotlyjs()),
@@ -192,7 +192,7 @@ def _failures(overview: Overview) -> list[tuple[int, str]]:
 
 
 def _picture(overview: Overview, result: Result) -> Markup:
-    name = f"trial {result.trial}"
+    name = "FPN-like path" if result.trial is None else f"trial {result.trial}"
     if result.one_shot_ap is not None:
         name += f": {100 * result.one_shot_ap:.1f} mAP"
     drawn = draw_architecture(result.architecture, name=name, cost=overview.setting.cost)

@@ -156,7 +156,7 @@ def test_the_report_draws_all_figures_and_asks_for_nothing(browser, report, look
     page.open(report.as_uri())
     titles = page.wait_for(f"{DRAWN}.length === {len(FIGURES)} && {DRAWN}")
     assert [int(title.split(".")[0]) for title in titles] == list(range(1, len(FIGURES) + 1))
-    assert page.value("document.querySelectorAll('.pictures svg').length") == TOP
+    assert page.value("document.querySelectorAll('.pictures svg').length") == TOP + 1
     assert page.value("document.documentElement.scrollWidth") <= width
     overlapping = """(() => {
         const boxes = [...document.querySelectorAll('.figure')].map(f => [
