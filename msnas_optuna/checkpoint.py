@@ -15,6 +15,13 @@ from filelock import FileLock, Timeout
 from msnas_optuna.processes import started
 
 FORMAT = 1
+
+_DAMAGE = (
+    OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+    pickle.UnpicklingError,
+)  # fmt: skip
+"""What reading a damaged file raises."""
+
 _TEMPORARY = ".tmp"
 
 
@@ -98,6 +105,21 @@ def _remove_leftovers(path: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
+def read_losses(path: Path) -> list[float]:
+    """The losses of the steps that a checkpoint has behind it; none where there is no file.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return [float(loss) for loss in content["losses"]]
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
 def load_checkpoint(path: Path, *, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """Reads a checkpoint that must belong to `fingerprint`; tensors come to the CPU.
 
@@ -110,13 +132,8 @@ def load_checkpoint(path: Path, *, fingerprint: Mapping[str, Any]) -> dict[str, 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         stored, version = content["fingerprint"], content["format"]
-    except (
-        OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
-        pickle.UnpicklingError,
-    ) as error:  # fmt: skip
-        raise CheckpointError(
-            f"checkpoint {path} is damaged ({error!r:.200}); remove it and run the command again"
-        ) from error
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
     if version != FORMAT:
         raise CheckpointError(
             f"checkpoint {path} has format {version}, this version reads format {FORMAT}; "
@@ -135,3 +152,9 @@ def load_checkpoint(path: Path, *, fingerprint: Mapping[str, Any]) -> dict[str, 
         )
     assert isinstance(content, dict)
     return content
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"checkpoint {path} is damaged ({error!r:.200}); remove it and run the command again"
+    )

@@ -223,12 +223,14 @@ class RuntimeSection:
         threads: CPU threads of one process; 0 leaves PyTorch's default.
         precision: "bf16" computes convolutions in bfloat16.
         checkpoint_seconds: least time between two checkpoints of a training run.
+        dashboard: write figures, a note and pictures for optuna-dashboard once a generation.
     """
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     threads: Annotated[int, Field(ge=0, le=1024)] = 1
     precision: Literal["bf16", "fp32"] = "bf16"
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    dashboard: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)

@@ -12,7 +12,14 @@ from typing import Final
 
 import optuna
 
-from msnas_optuna.config import ADDED_KEYS, ConfigError, StudyConfig, load_config
+from msnas_optuna.config import (
+    ADDED_KEYS,
+    BudgetSection,
+    ConfigError,
+    SpaceSection,
+    StudyConfig,
+    load_config,
+)
 from msnas_optuna.cost import EncoderCost
 from msnas_optuna.data.shapes import Split, generate_shapes
 from msnas_optuna.metrics import METRICS, Metric
@@ -46,16 +53,41 @@ def window_around(target: float, tolerance: float) -> tuple[int, int]:
     return math.ceil(target * (1 - tolerance)), math.floor(target * (1 + tolerance))
 
 
+def encoder_cost(
+    space: SpaceSection, budget: BudgetSection, image_size: tuple[int, int]
+) -> EncoderCost:
+    """FLOPs of encoder + RPN head at `budget.input_size`, or at the image size rounded up."""
+    size = budget.input_size
+    if size is None:
+        shorter, longer = (64 * math.ceil(s / 64) for s in image_size)
+        size = (shorter, longer)
+    return EncoderCost(space.block, space.channels, size, space.stem_channels)
+
+
+def budget_target(budget: BudgetSection, space: MSNASSpace, cost: EncoderCost) -> float:
+    """Centre of the FLOPs window in multiply-adds; the FPN-like path's cost if none is given."""
+    gflops = budget.target_gflops
+    return cost.total(space.fpn_like()) if gflops is None else gflops * 1e9
+
+
 class Setting:
     """Space, budget and storage of a study file, made when first asked for.
 
     Args:
         config: the checked study file.
         storage: URL of a storage that takes the place of the study file's.
+        study_file: where it lies, for commands that are shown to people.
     """
 
-    def __init__(self, config: StudyConfig, *, storage: str | None = None) -> None:
+    def __init__(
+        self,
+        config: StudyConfig,
+        *,
+        storage: str | None = None,
+        study_file: Path | None = None,
+    ) -> None:
         self.config = config
+        self.study_file = study_file
         self._storage_url = storage
 
     @classmethod
@@ -73,7 +105,7 @@ class Setting:
         """
         if storage is not None:
             storage = relative_to(storage, Path())
-        return cls(load_config(Path(path)), storage=storage)
+        return cls(load_config(Path(path)), storage=storage, study_file=Path(path))
 
     @property
     def run_dir(self) -> Path:
@@ -118,17 +150,13 @@ class Setting:
     @cached_property
     def cost(self) -> EncoderCost:
         """FLOPs of encoder + RPN head at the study's input size."""
-        space, size = self.config.space, self.config.budget.input_size
-        if size is None:
-            shorter, longer = (64 * math.ceil(s / 64) for s in self.config.data.image_size)
-            size = (shorter, longer)
-        return EncoderCost(space.block, space.channels, size, space.stem_channels)
+        config = self.config
+        return encoder_cost(config.space, config.budget, config.data.image_size)
 
     @cached_property
     def target(self) -> float:
         """Centre of the FLOPs window in multiply-adds."""
-        gflops = self.config.budget.target_gflops
-        return self.cost.total(self.space.fpn_like()) if gflops is None else gflops * 1e9
+        return budget_target(self.config.budget, self.space, self.cost)
 
     @property
     def window(self) -> tuple[int, int]:

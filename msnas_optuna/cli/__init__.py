@@ -1,6 +1,16 @@
 """The `msnas` command: one function for each verb, and the only place that prints."""
 
-from msnas_optuna.cli import asktell, doctor, export, portability, predict, search, space, storage
+from msnas_optuna.cli import (
+    asktell,
+    doctor,
+    export,
+    portability,
+    predict,
+    search,
+    show,
+    space,
+    storage,
+)
 from msnas_optuna.cli.app import app, main
 
 __all__ = [
@@ -12,6 +22,7 @@ __all__ = [
     "portability",
     "predict",
     "search",
+    "show",
     "space",
     "storage",
 ]

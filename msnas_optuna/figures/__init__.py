@@ -1,6 +1,36 @@
 """Figures of a space and of what a search found: plotly figures, made from plain data."""
 
+from msnas_optuna.figures.architecture import plot_architecture, plot_best_architectures
+from msnas_optuna.figures.evolution import plot_evolution, plot_survivors
 from msnas_optuna.figures.files import write_figure
+from msnas_optuna.figures.population import (
+    plot_block_strides,
+    plot_family_tree,
+    plot_feature_strides,
+)
 from msnas_optuna.figures.space import plot_flops_distribution
+from msnas_optuna.figures.svg import draw_architecture
+from msnas_optuna.figures.tradeoff import plot_comparison, plot_tradeoff
+from msnas_optuna.figures.transfer import (
+    plot_object_sizes,
+    plot_training_curves,
+    plot_transfer,
+)
 
-__all__ = ["plot_flops_distribution", "write_figure"]
+__all__ = [
+    "draw_architecture",
+    "plot_architecture",
+    "plot_best_architectures",
+    "plot_block_strides",
+    "plot_comparison",
+    "plot_evolution",
+    "plot_family_tree",
+    "plot_feature_strides",
+    "plot_flops_distribution",
+    "plot_object_sizes",
+    "plot_survivors",
+    "plot_tradeoff",
+    "plot_training_curves",
+    "plot_transfer",
+    "write_figure",
+]

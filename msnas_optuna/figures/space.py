@@ -96,7 +96,7 @@ def _get_flops_distribution_plot(info: _FlopsDistributionInfo) -> go.Figure:
         )
     axis = {"gridcolor": _GRID, "linecolor": _INK, "zerolinecolor": _GRID}
     figure.update_layout(
-        template="none",
+        template=None,
         title={"text": info.title, "x": 0.02, "xanchor": "left"},
         xaxis={"title": {"text": "GFLOPs (1e9 multiply-adds, encoder + RPN head)"}, **axis},
         yaxis={"title": {"text": "architectures"}, "range": [0, top], **axis},

@@ -50,6 +50,9 @@ LAYOUT: Final = "msnas:layout"
 LAYOUT_VERSION: Final = 2
 """Layout 1 knew no owners of trials and none that are withdrawn; it is read as it is."""
 
+PUBLISHED: Final = "msnas:published"
+"""Study system attribute: how many proposals were settled when the dashboard was refreshed."""
+
 GENERATION: Final = "generation"
 """Trial user attribute, for tables and figures: the generation as an integer."""
 

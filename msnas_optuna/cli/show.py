@@ -1,0 +1,56 @@
+"""The verbs that show a study to people: dashboard, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msnas_optuna.cli.app import app
+from msnas_optuna.cli.terminal import StudyFile, out, session
+from msnas_optuna.setting import Setting
+
+
+@app.command()
+def dashboard(
+    study_file: StudyFile,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="TCP port on 127.0.0.1; 0 takes a free one.")
+    ] = 8080,
+) -> None:
+    """Show the study in optuna-dashboard, on this machine alone, until Ctrl-C."""
+    with session():
+        from msnas_optuna.dashboard import HOST, dashboard_server  # slow to import
+
+        setting = Setting.load(study_file)
+        with dashboard_server(setting, port) as server:
+            study = setting.stored_study()
+            assert study is not None
+            url = f"http://{HOST}:{server.server_port}/dashboard"
+            out.print(f"{url}/studies/{study._study_id}", soft_wrap=True, highlight=False)
+            out.print("Ctrl-C ends it.")
+            try:
+                server.serve_forever(poll_interval=0.2)
+            except KeyboardInterrupt:
+                out.print("ended")
+
+
+@app.command()
+def report(
+    study_file: StudyFile,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")
+    ] = Path("report.html"),
+) -> None:
+    """Write the study as one page that opens offline: figures, tables, how to reproduce it."""
+    with session():
+        if output.suffix not in (".html", ".htm"):
+            raise ValueError(f"--output must end in .html, got {output}; give another name")
+        from msnas_optuna.overview import Overview
+        from msnas_optuna.report import write_report
+        from msnas_optuna.study import training_losses  # slow to import
+
+        setting = Setting.load(study_file)
+        write_report(Overview(setting, training_losses(setting)), output)
+        out.print(f"wrote {output}", soft_wrap=True, highlight=False)

@@ -1,0 +1,56 @@
+"""The note of a study: what is searched, what has won so far, and how to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msnas_optuna.overview import Overview, budget_parts, giga, sentences, table_rows
+
+
+def study_note(overview: Overview, pictures: Mapping[str, str]) -> str:
+    """Our part of the note.
+
+    Args:
+        overview: the study.
+        pictures: URL of a picture by its caption, in order.
+    """
+    heading, *rows = table_rows(overview)
+    parts = [
+        f"# Architecture search `{overview.setting.study_name()}`",
+        "\n".join(f"- {sentence}" for sentence in sentences(overview)),
+        "## Best architectures",
+        _table([heading, *rows]),
+        "Strides and feature strides are written as in the paper's Tables 7-9.",
+        *_budget(overview),
+        *(f"![{caption}]({url})" for caption, url in pictures.items()),
+        "## Go on",
+        _commands(overview),
+        "Write below, or above, what you want to keep: the search writes this part anew.",
+    ]
+    return "\n\n".join(parts)
+
+
+def _budget(overview: Overview) -> list[str]:
+    if not overview.best:
+        return []
+    best, cost = overview.best[0], overview.setting.cost
+    parts = budget_parts(best.architecture, cost)
+    rows = [["part", "GFLOPs"], *([part.name, giga(part.gflops)] for part in parts)]
+    rows.append(["encoder + RPN head", giga(best.gflops)])
+    return [f"## What trial {best.trial} spends its budget on", _table(rows)]
+
+
+def _table(rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
+
+
+def _commands(overview: Overview) -> str:
+    lines = (
+        overview.command("search"),
+        overview.command("retrain", "--top", "5"),
+        overview.command("results"),
+        overview.command("report", "-o", "report.html"),
+    )
+    # Indented, not fenced: no path can end the block.
+    return "\n".join("    " + " ".join(line.splitlines()) for line in lines)

@@ -1,0 +1,98 @@
+"""What all figures share: colours, axes, and what is drawn where there is nothing to draw.
+
+The colours are Okabe and Ito's, which colour-blind readers can tell apart. Text and axes are of a
+grey that is legible on white and on black, and the background is transparent, so that one figure
+serves a light and a dark page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import plotly.graph_objects as go
+
+ORANGE: Final = "#E69F00"
+SKY: Final = "#56B4E9"
+GREEN: Final = "#009E73"
+BLUE: Final = "#0072B2"
+VERMILION: Final = "#D55E00"
+PURPLE: Final = "#CC79A7"
+
+INK: Final = "#808080"
+"""Text and axes: legible on white and on black."""
+
+GRID: Final = "rgba(128, 128, 128, 0.25)"
+
+CLEAR: Final = "rgba(0, 0, 0, 0)"
+
+AXIS: Final[dict[str, Any]] = {
+    "gridcolor": GRID,
+    "linecolor": INK,
+    "zerolinecolor": GRID,
+    "zeroline": False,
+    "automargin": True,
+}
+
+STRIDE_SCALE: Final = ((0.0, "#FDE725"), (0.5, "#21918C"), (1.0, "#440154"))
+"""Viridis, from fine to coarse resolution; its lightness falls steadily."""
+
+HEIGHT: Final = 440
+"""Of a figure in pixels; optuna-dashboard cuts off what lies below 450."""
+
+POINTS: Final = 600
+"""Trials that a scatter plot shows at most; a dashboard sends each figure every few seconds."""
+
+
+def styled(figure: go.Figure, title: str, *, note: str = "", height: int = HEIGHT) -> go.Figure:
+    """Gives a figure its title and the common look.
+
+    Args:
+        figure: changed in place, and returned.
+        title: what the figure shows.
+        note: a second, smaller line.
+        height: in pixels.
+    """
+    text = f"{title}<br><sup>{note}</sup>" if note else title
+    figure.update_xaxes(AXIS)
+    figure.update_yaxes(AXIS)
+    figure.update_layout(
+        template=None,
+        title={"text": text, "x": 0.02, "xanchor": "left", "font": {"size": 16}},
+        font={"color": INK, "size": 12},
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
+        margin={"l": 60, "r": 30, "t": 70, "b": 50},
+        hoverlabel={"font": {"size": 12}},
+        height=height,
+    )
+    return figure
+
+
+def message(title: str, text: str) -> go.Figure:
+    """An empty figure that says why it is empty."""
+    figure = styled(go.Figure(), title, height=240)
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    figure.add_annotation(
+        text=text, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper", font={"size": 14}
+    )
+    return figure
+
+
+def legend_below(figure: go.Figure, *, y: float = -0.23) -> go.Figure:
+    """Puts the legend under the figure, where it hides nothing."""
+    return figure.update_layout(
+        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": y, "yanchor": "top"}
+    )
+
+
+def rounded(values: Sequence[float], digits: int = 4) -> list[float]:
+    """Values with as many significant digits as a figure can show, so that its JSON is small."""
+    return [float(f"{value:.{digits}g}") for value in values]
+
+
+def thinned(n: int, keep: Sequence[int] = (), limit: int = POINTS) -> list[int]:
+    """At most about `limit` of the numbers 0..n-1, evenly spread, with all that are in `keep`."""
+    step = max(-(-n // limit), 1)
+    return sorted({*range(0, n, step), *keep})

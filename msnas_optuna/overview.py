@@ -1,0 +1,242 @@
+"""A study in words and numbers, for the dashboard's note and the report alike.
+
+"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §4.1 and
+Tables 1, 2 and 4. FLOPs are 1e9 multiply-adds, AP is in percent where it is called mAP.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Final
+
+from msnas_optuna.cost import EncoderCost
+from msnas_optuna.feasibility import Feasibility, feasibility
+from msnas_optuna.figures.catalogue import Stages
+from msnas_optuna.figures.observations import Observed
+from msnas_optuna.figures.tradeoff import ComparisonInfo, get_comparison_info
+from msnas_optuna.figures.transfer import TransferInfo, get_transfer_info
+from msnas_optuna.results import Result, Summary, best_results, summarise
+from msnas_optuna.setting import FPN_LIKE, RETRAIN, Setting
+from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
+
+TOP: Final = 5
+"""How many of the best are shown, as in Table 1."""
+
+
+class NothingToShowError(ValueError):
+    """The search has not begun, so that nothing is stored."""
+
+
+class Overview:
+    """What there is to say about a study at one moment.
+
+    Args:
+        setting: the study.
+        losses: of each step of its training runs, by the name of the run.
+
+    Raises:
+        NothingToShowError: the search has not begun.
+        StudyMismatchError: the stored study was made with other settings.
+    """
+
+    def __init__(
+        self, setting: Setting, losses: Mapping[str, Sequence[float]] | None = None
+    ) -> None:
+        search = setting.stored_study()
+        if search is None:
+            raise NothingToShowError(
+                f"study {setting.study_name()} has not begun; run `msnas train` and "
+                f"`msnas search` first"
+            )
+        by_hand, standalone = setting.stored_study(FPN_LIKE), setting.stored_study(RETRAIN)
+        self.setting, self.search = setting, search
+        self.observed = Observed(search)
+        self.by_hand_observed = None if by_hand is None else Observed(by_hand)
+        self.standalone = None if standalone is None else Observed(standalone)
+        self.losses = losses or {}
+        self.best, self.by_hand = best_results(setting, TOP)
+        self.summary: Summary = summarise(setting)
+
+    @property
+    def stages(self) -> Stages:
+        """All that the figures show."""
+        return Stages(
+            self.observed, self.by_hand_observed, self.standalone, self.losses, self.feasibility
+        )
+
+    @cached_property
+    def feasibility(self) -> Feasibility:
+        """The space and the window."""
+        setting = self.setting
+        tolerance = setting.config.budget.tolerance
+        return _feasibility(setting.space, setting.cost, setting.target, tolerance)
+
+    @cached_property
+    def comparison(self) -> ComparisonInfo | None:
+        """The best beside chance and hand, None before the first trial."""
+        return get_comparison_info(self.observed, self.by_hand_observed)
+
+    @cached_property
+    def transfer(self) -> TransferInfo | None:
+        """One-shot beside stand-alone AP, None before the retraining."""
+        if self.standalone is None:
+            return None
+        return get_transfer_info(self.observed, self.standalone, self.by_hand_observed)
+
+    def command(self, verb: str, *options: str) -> str:
+        """A line that a reader can type to go on with this study."""
+        file = self.setting.study_file
+        words = ["msnas", verb, "STUDY.toml" if file is None else str(file), *options]
+        return shlex.join(words)
+
+
+@lru_cache(maxsize=4)
+def _feasibility(
+    space: MSNASSpace, cost: EncoderCost, target: float, tolerance: float
+) -> Feasibility:
+    return feasibility(space, cost, target=target, tolerance=tolerance)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of an architecture and its GFLOPs."""
+
+    name: str
+    gflops: float
+
+
+def budget_parts(architecture: Architecture, cost: EncoderCost) -> list[Part]:
+    """What the FLOPs of an architecture are spent on; the parts sum to its total."""
+    found = cost.breakdown(architecture)
+    return [
+        Part("stem", found.stem / 1e9),
+        Part(f"{len(found.blocks)} blocks", sum(found.blocks) / 1e9),
+        Part("lateral connections", sum(found.laterals) / 1e9),
+        Part("output convolutions", sum(found.outputs.values()) / 1e9),
+        Part(f"RPN heads of {len(found.rpn)} groups", sum(found.rpn) / 1e9),
+    ]
+
+
+def sentences(overview: Overview) -> list[str]:
+    """What was searched, what won, why it is inside the budget, and by how much it won."""
+    return [
+        text
+        for text in (
+            _what(overview),
+            _window(overview),
+            _progress(overview),
+            _winner(overview),
+            _against_chance(overview),
+            _against_hand(overview),
+            _alone(overview),
+        )
+        if text
+    ]
+
+
+def _what(overview: Overview) -> str:
+    space, found = overview.setting.config.space, overview.feasibility
+    return (
+        f"Searched: the stride of each of {space.n_blocks} {space.block} blocks with "
+        f"{space.channels} channels, and the feature that each of the 5 detection heads reads: "
+        f"{found.valid:,} valid architectures, {found.in_window:,} of them inside the window."
+    )
+
+
+def _window(overview: Overview) -> str:
+    found = overview.feasibility
+    low, high = found.window
+    height, width = found.cost.input_size
+    return (
+        f"Window: {giga(low / 1e9)} to {giga(high / 1e9)} GFLOPs, that is "
+        f"{giga(found.target / 1e9)} within {found.tolerance:.2%} (1e9 multiply-adds of encoder "
+        f"and RPN head for an image of {height}x{width} pixels)."
+    )
+
+
+def _progress(overview: Overview) -> str:
+    summary, wanted = overview.summary, overview.setting.config.study.trials
+    failed = f", {summary.failed} failed" if summary.failed else ""
+    return (
+        f"So far: {summary.completed} of {wanted} trials finished{failed}, "
+        f"{len(overview.observed.generations)} generations."
+    )
+
+
+def _winner(overview: Overview) -> str:
+    if not overview.best or overview.best[0].one_shot_ap is None:
+        return ""
+    best = overview.best[0]
+    low, high = overview.feasibility.window
+    place = "inside" if low <= best.gflops * 1e9 <= high else "outside"
+    return (
+        f"Best: trial {best.trial} with {100 * (best.one_shot_ap or 0):.1f} one-shot mAP; its "
+        f"{giga(best.gflops)} GFLOPs are {place} the window."
+    )
+
+
+def _against_chance(overview: Overview) -> str:
+    found = overview.comparison
+    if found is None or found.beaten is None:
+        return ""
+    mean = sum(found.random) / len(found.random)
+    return (
+        f"Against chance: {len(found.random)} random architectures of the window have "
+        f"{mean:.1f} mAP on average and {found.random[-1]:.1f} at best; the best of the search "
+        f"is {found.best[0] - mean:+.1f} against their mean and ahead of {found.beaten:.0%} of "
+        f"them."
+    )
+
+
+def _against_hand(overview: Overview) -> str:
+    found = overview.comparison
+    if found is None or found.by_hand is None:
+        return ""
+    return (
+        f"Against the hand-made FPN-like path: {found.best[0]:.1f} and {found.by_hand:.1f} "
+        f"one-shot mAP, {found.best[0] - found.by_hand:+.1f}."
+    )
+
+
+def _alone(overview: Overview) -> str:
+    found = overview.transfer
+    if found is None or not found.pairs:
+        return ""
+    best = max(found.pairs, key=lambda pair: pair.alone)
+    n = len(found.pairs)
+    text = (
+        f"Trained from scratch: {n} architecture{'' if n == 1 else 's'}, the best is {best.name} "
+        f"with {best.alone:.1f} mAP"
+    )
+    if found.by_hand is not None:
+        ahead = best.alone - found.by_hand.alone
+        text += f" ({ahead:+.1f} against the FPN-like path's {found.by_hand.alone:.1f})"
+    return text + (f"; Kendall's tau {found.tau:.2f}." if found.tau is not None else ".")
+
+
+def table_rows(overview: Overview) -> list[list[str]]:
+    """The best architectures and the FPN-like path, as in Tables 7-9, with a heading."""
+    latency = "latency" in overview.setting.config.study.objectives
+    heading = ["", "strides", "reading", "GFLOPs", *(["latency, ms"] if latency else [])]
+    rows = [[*heading, "one-shot mAP", "retrained mAP"]]
+    rows += [_cells(f"trial {r.trial}", r, latency=latency) for r in overview.best]
+    return [*rows, _cells("FPN-like path", overview.by_hand, latency=latency)]
+
+
+def _cells(name: str, result: Result, *, latency: bool) -> list[str]:
+    strides, reading = str(result.architecture).split(" | ")
+    milliseconds = "-" if result.latency_ms is None else f"{result.latency_ms:.2f}"
+    costs = [giga(result.gflops), *([milliseconds] if latency else [])]
+    return [name, strides, reading, *costs, _map(result.one_shot_ap), _map(result.standalone_ap)]
+
+
+def _map(ap: float | None) -> str:
+    return "-" if ap is None else f"{100 * ap:.1f}"
+
+
+def giga(gflops: float) -> str:
+    """GFLOPs as all tables show them."""
+    return f"{gflops:.4f}"

@@ -1,0 +1,215 @@
+"""What a search writes for optuna-dashboard, and how little of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.artifacts import get_all_artifact_meta
+from optuna_dashboard import get_note, save_note
+from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+from sqlalchemy import event
+
+from msnas_optuna.artifacts import artifact_folder, stored_pictures
+from msnas_optuna.dashboard import Publisher, publish
+from msnas_optuna.figures.catalogue import FIGURES
+from msnas_optuna.notes import BEGIN, END, by_people, merged
+from msnas_optuna.overview import TOP, NothingToShowError
+from msnas_optuna.setting import Setting
+from msnas_optuna.storage import PUBLISHED
+
+FULL_REFRESH = len(FIGURES) + TOP + len(["note version", "note", "what is shown"])
+"""Writes, each a commit, when everything is new; 21 for a study of any length."""
+
+
+@contextmanager
+def writes(setting: Setting, *, stop_at: int | None = None) -> Iterator[list[str]]:
+    """Every writing statement; dies before number `stop_at`, as a killed process does."""
+    seen: list[str] = []
+
+    def count(connection, cursor, statement, *_):
+        if statement.lstrip().upper().startswith(("INSERT", "UPDATE", "DELETE")):
+            seen.append(statement)
+            if len(seen) == stop_at:
+                raise Killed
+
+    engine = setting.storage.engine
+    event.listen(engine, "before_cursor_execute", count)
+    try:
+        yield seen
+    finally:
+        event.remove(engine, "before_cursor_execute", count)
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def shown(setting: Setting) -> dict[str, str]:
+    study = setting.stored_study()
+    return get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
+
+
+def test_a_refresh_writes_figures_note_and_pictures(finished):
+    setting = Setting.load(finished)
+    publish(setting)
+    assert shown(setting).keys() == FIGURES.keys()
+    study = setting.stored_study()
+    note = get_note(study)
+    best = study.best_trial
+    assert f"| trial {best.number} | {best.user_attrs['arch'].replace(' | ', ' | ')} |" in note
+    assert "inside the window" in note
+    assert f"msnas search {finished}" in note
+    ids = {meta.filename: meta.artifact_id for meta in get_all_artifact_meta(study)}
+    assert sorted(ids) == [f"best-{rank}.svg" for rank in range(1, TOP + 1)]
+    for artifact in ids.values():
+        assert f"(/artifacts/{study._study_id}/{artifact})" in note
+    pictures = stored_pictures(study, artifact_folder(setting), "best-")
+    assert all(b"<svg " in content for content in pictures.values())
+
+
+def test_a_refresh_takes_few_commits_and_none_where_nothing_is_new(finished):
+    setting = Setting.load(finished)
+    with writes(setting) as first:
+        publish(setting)
+    assert len(first) <= FULL_REFRESH == 21
+    with writes(setting) as second:
+        publish(setting)
+    assert second == []
+
+
+def test_every_figure_is_one_attribute_and_leftovers_of_longer_ones_vanish(finished):
+    setting = Setting.load(finished)
+    study = setting.stored_study()
+    for piece in range(3):
+        study._storage.set_study_system_attr(
+            study._study_id, f"dashboard:plot_data:evolution:{piece}", "old"
+        )
+    publish(setting)
+    assert json.loads(shown(setting)["evolution"])["layout"]["title"]["text"].startswith("4. ")
+
+
+@pytest.mark.parametrize("step", range(1, FULL_REFRESH + 1, 4))
+def test_a_kill_leaves_whole_figures_and_the_next_refresh_repairs(finished, step):
+    setting = Setting.load(finished)
+    with writes(setting, stop_at=step), pytest.raises(Killed):
+        publish(setting)
+    for text in shown(setting).values():
+        json.loads(text)
+    get_note(setting.stored_study())
+    study = setting.stored_study()
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    assert PUBLISHED not in attributes  # so that the next trial refreshes
+    publish(setting)
+    assert shown(setting).keys() == FIGURES.keys()
+    assert get_note(study).count(BEGIN) == get_note(study).count(END) == 1
+    assert len(get_all_artifact_meta(study)) == TOP
+    assert len(stored_pictures(study, artifact_folder(setting), "best-")) == TOP
+
+
+def test_a_picture_that_was_announced_and_never_written_comes_with_the_next_refresh(finished):
+    setting = Setting.load(finished)
+    publish(setting)
+    for file in artifact_folder(setting)._folder.iterdir():
+        file.unlink()
+    publish(setting)
+    study = setting.stored_study()
+    assert len(stored_pictures(study, artifact_folder(setting), "best-")) == TOP
+    assert len(get_all_artifact_meta(study)) == TOP
+
+
+def test_what_people_write_into_the_note_stays(finished):
+    setting = Setting.load(finished)
+    publish(setting)
+    study = setting.stored_study()
+    save_note(study, f"ours above\n\n{get_note(study)}\n\nours below, " + "long " * 1000)
+    publish(setting)
+    note = get_note(study)
+    assert note.startswith("ours above")
+    assert note.rstrip().endswith("long")
+    assert note.count("long") == 1000
+    assert note.count(BEGIN) == note.count("## Best architectures") == 1
+    assert by_people(note).split() == ["ours", "above", "ours", "below,", *["long"] * 1000]
+
+
+def test_marks_are_replaced_as_text_and_not_as_patterns():
+    once = merged("mine", r"a \1 \g<0>")
+    assert merged(once, "b") == merged("mine", "b")
+    assert r"a \1 \g<0>" in once
+    assert re.search(r"mine\s*$", once)
+
+
+def test_detections_are_of_the_best_retrained_architecture_and_drawn_once(finished):
+    setting, asked = Setting.load(finished), []
+
+    def detections(result):
+        asked.append(result)
+        return {"image-1.png": b"a PNG file"}
+
+    publisher = Publisher(setting, detections=detections)
+    publisher.refresh()
+    publisher.refresh()
+    study = setting.stored_study()
+    (result,) = asked  # drawn once, as long as the same has won
+    assert result.trial == study.best_trial.number
+    assert result.standalone_ap is not None
+    assert stored_pictures(study, artifact_folder(setting), "detections-") == {
+        "detections-image-1.png": b"a PNG file"
+    }
+    assert f"![what trial {study.best_trial.number} detects on image-1](/artifacts/" in get_note(
+        study
+    )
+
+
+def test_nothing_stored_is_nothing_to_publish(tiny):
+    with pytest.raises(NothingToShowError, match="tiny has not begun; run `msnas train`"):
+        publish(Setting.load(tiny))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Publisher(Setting.load(tiny)).refresh()
+
+
+def test_a_failure_is_a_warning(finished):
+    setting = Setting.load(finished)
+    (setting.run_dir / "artifacts").write_text("no folder")
+    with pytest.warns(UserWarning, match="the dashboard is not refreshed: FileExistsError"):
+        Publisher(setting).refresh()
+
+
+def test_the_search_refreshes_once_a_generation_and_at_its_end(trained):
+    from msnas_optuna.study import Experiment
+
+    experiment = Experiment.load(trained)
+    stages: list[int] = []
+
+    class Counting(Publisher):
+        def refresh(self):
+            super().refresh()
+            study = self.setting.stored_study()
+            stages.append(study._storage.get_study_system_attrs(study._study_id)[PUBLISHED])
+
+    experiment.publisher = Counting(experiment.setting)
+    experiment.search()  # population 3, then 3 trials a generation, 7 in all
+    assert stages == [3, 6, 7]
+    Experiment.load(trained).search(9)
+    study = experiment.setting.stored_study()
+    assert study._storage.get_study_system_attrs(study._study_id)[PUBLISHED] == 9
+    assert shown(experiment.setting).keys() == FIGURES.keys()
+    assert '"name":"supernet"' in shown(experiment.setting)["training"]
+
+
+def test_the_dashboard_can_be_turned_off(trained: Path):
+    from msnas_optuna.study import Experiment
+
+    trained.write_text(trained.read_text() + "dashboard = false\n")
+    experiment = Experiment.load(trained)
+    experiment.search(3)
+    assert shown(experiment.setting) == {}
+    assert not (trained.parent / "artifacts").exists()
+    assert isinstance(experiment.setting.stored_study(), optuna.Study)

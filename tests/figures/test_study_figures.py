@@ -1,0 +1,293 @@
+"""Every figure of a study, whatever state the study is in."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from itertools import pairwise
+
+import numpy as np
+import optuna
+import plotly.graph_objects as go
+import pytest
+
+from msnas_optuna import PRESETS, EncoderCost, Lattice, MSNASSampler, MSNASSpace
+from msnas_optuna.feasibility import feasibility
+from msnas_optuna.figures import catalogue, plot_architecture, plot_family_tree
+from msnas_optuna.figures.architecture import get_architecture_info
+from msnas_optuna.figures.catalogue import FIGURES, Stages, study_figures
+from msnas_optuna.figures.evolution import _get_evolution_info, _get_survivors_info
+from msnas_optuna.figures.observations import Observed
+from msnas_optuna.figures.population import (
+    _get_block_strides_info,
+    _get_family_info,
+    _get_feature_strides_info,
+)
+from msnas_optuna.figures.tradeoff import _get_tradeoff_infos, get_comparison_info
+from msnas_optuna.figures.transfer import (
+    _get_curves_info,
+    _get_sizes_info,
+    get_transfer_info,
+    plot_training_curves,
+)
+from msnas_optuna.setting import window_around
+from msnas_optuna.spaces.msnas import FEATURE_STRIDES
+from msnas_optuna.spaces.published import PUBLISHED
+from msnas_optuna.storage import CONFIG, PLAN
+
+LIMIT = 30_000
+"""Bytes of JSON; a dashboard sends every figure to every reader every few seconds."""
+
+
+def best_first(study):
+    return sorted(study.trials, key=lambda t: (-t.value, t.number))
+
+
+def small_space():
+    return feasibility(
+        MSNASSpace(5), EncoderCost("basic", 8, (128, 128)), target=1e8, tolerance=0.01
+    )
+
+
+def texts(figure):
+    return " ".join(a.text for a in figure.layout.annotations if a.text)
+
+
+# ---------------------------------------------------------------------- data
+
+
+def test_architecture_info_is_the_architecture():
+    published, cost = PUBLISHED["r18-1"].architecture, EncoderCost.from_preset("r18")
+    info = get_architecture_info(published, name="r18-1", cost=cost)
+    assert info.absolute == (4, *published.absolute_strides)
+    assert info.strides == published.strides
+    assert {(r, i) for r, i in info.laterals} == {
+        (r + 1, i + 1) for i, r in published.laterals.items()
+    }
+    assert [s for _, s in info.heads] == list(published.feature_strides)
+    assert all(info.absolute[depth] == s for depth, s in info.heads)
+    everything = sum(info.blocks) + sum(info.lateral) + sum(info.head)
+    assert everything == pytest.approx(cost.total(published) / 1e9)
+    assert info.total == cost.total(published) / 1e9
+
+
+def test_evolution_info_follows_the_population(searched):
+    info = _get_evolution_info(Observed(searched))
+    assert info.generations == (0, 1, 2, 3, 4)
+    for (lower, upper), best in zip(
+        [(q[0], q[-1]) for q in info.quantiles], info.best, strict=True
+    ):
+        assert lower <= upper == best
+    # Topk of the union never loses a member to a worse one.
+    assert all(b[0] >= a[0] for a, b in pairwise(info.quantiles))
+    values = [100 * t.value for t in searched.trials]
+    assert info.best[0] == max(values[:6])
+    assert info.best[-1] == max(values)
+    assert sorted(info.quantiles[-1]) == pytest.approx(
+        np.quantile(sorted(values)[-6:], (0, 0.25, 0.5, 0.75, 1))
+    )
+    random = [t for t in searched.trials if t.user_attrs["origin"] == "random"]
+    expected = [(t.user_attrs["generation"], 100 * t.value) for t in random[6:]]
+    assert list(info.random) == expected
+
+
+def test_survivors_add_up_to_the_population(searched):
+    info = _get_survivors_info(Observed(searched))
+    assert [sum(column) for column in zip(*info.shares.values(), strict=True)] == pytest.approx(
+        [1.0] * 5
+    )
+    assert info.shares["random"][0] == 1
+    assert set(info.shares) <= {"random", "crossover", "mutation"}
+
+
+def test_stride_maps_are_of_the_population(searched, table):
+    blocks = _get_block_strides_info(Observed(searched))
+    heads = _get_feature_strides_info(Observed(searched))
+    assert (len(blocks.mean), len(heads.mean)) == (7, 5)
+    last = [table.space.decode(t.params) for t in best_first(searched)[:6]]
+    for i, row in enumerate(blocks.mean):
+        members = [a.absolute_strides[i] for a in last]
+        assert row[-1] == pytest.approx(2 ** np.log2(members).mean())
+        assert blocks.share[i][-1] == max(members.count(a) for a in FEATURE_STRIDES) / 6
+    assert [row[-1] for row in heads.mean] == sorted(row[-1] for row in heads.mean)  # Eq. 7
+
+
+def test_family_holds_all_ancestors_and_nothing_else(searched):
+    youngest = searched.trials[-1].number
+    info = _get_family_info(Observed(searched), youngest)
+    plans = {t.number: t.system_attrs[PLAN]["parents"] for t in searched.trials}
+    ancestors, queue = set(), [youngest]
+    while queue:
+        for parent in plans[queue.pop()]:
+            ancestors.add(parent)
+            queue.append(parent)
+    assert {o.number for o in info.members} == ancestors | {youngest}
+    assert ancestors
+    assert set(info.edges) == {(p, c) for c in ancestors | {youngest} for p in plans[c]}
+    assert info.left_out == 0
+
+
+def test_tradeoff_points_lie_in_the_window_and_the_front_is_not_dominated(searched, by_hand):
+    (info,) = _get_tradeoff_infos(Observed(searched), Observed(by_hand))
+    assert info.cost == "GFLOPs"
+    low, high = info.window
+    assert len(info.points) == 30
+    assert all(low <= p.x <= high for p in info.points)
+    for member in info.front:
+        assert not any(
+            (p.x <= member.x and p.ap > member.ap) or (p.x < member.x and p.ap >= member.ap)
+            for p in info.points
+        )
+    assert max(info.front, key=lambda p: p.ap).ap == max(p.ap for p in info.points)
+    assert info.by_hand.ap == pytest.approx(30)
+
+
+def test_latency_has_an_axis_of_its_own_where_it_is_measured(table):
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    study.set_metric_names(["AP", "latency ms"])
+    for i in range(4):
+        params = table.space.encode(table.feasible.at(i))
+        study.add_trial(
+            optuna.create_trial(
+                params=params, distributions=table.space.distributions, values=[0.1 * i, 5.0 + i]
+            )
+        )
+    (info,) = _get_tradeoff_infos(Observed(study), None)
+    assert info.cost == "latency, ms"
+    assert sorted(p.x for p in info.points) == [5, 6, 7, 8]
+    assert all(len(f.to_json()) < LIMIT for f in study_figures(Stages(study)).values())
+
+
+def test_comparison_counts_what_the_best_exceeds(searched, by_hand):
+    info = get_comparison_info(Observed(searched), Observed(by_hand))
+    random = [100 * t.value for t in searched.trials if t.user_attrs["origin"] == "random"]
+    assert list(info.random) == sorted(random)
+    assert len(info.random) + len(info.bred) == 30
+    assert info.best == (100 * searched.best_value, searched.best_trial.number)
+    assert info.beaten == sum(ap < info.best[0] for ap in random) / len(random)
+    assert info.by_hand == pytest.approx(30)
+
+
+def test_tau_of_a_reversed_order_is_minus_one(searched, standalone, by_hand):
+    info = get_transfer_info(Observed(searched), Observed(standalone), Observed(by_hand))
+    assert [p.alone for p in info.pairs] == pytest.approx([40, 50, 60])
+    assert info.tau == pytest.approx(-1)
+    assert (info.by_hand.one_shot, info.by_hand.alone) == pytest.approx((30, 20))
+
+
+def test_sizes_are_percent_and_unknown_ones_stay_unknown(searched, by_hand):
+    info = _get_sizes_info(Observed(searched), Observed(by_hand), top=2)
+    best = best_first(searched)[0]
+    assert len(info.rows) == 2  # the hand-made path has no AP by size here
+    name, (small, medium, large) = info.rows[0]
+    assert name == f"trial {best.number}"
+    assert (small, medium, large) == (
+        pytest.approx(100 * best.value - 10),
+        pytest.approx(100 * best.value),
+        None,
+    )
+
+
+def test_training_curves_are_means_over_steps():
+    info = _get_curves_info({"supernet": [4.0, 2.0] * 300, "empty": []})
+    steps, losses = info.curves["supernet"]
+    assert list(info.curves) == ["supernet"]
+    assert (len(steps), steps[-1]) == (150, 600)
+    assert losses == pytest.approx([3.0] * 150)
+    assert len(plot_training_curves({"a": [1.0] * 100_000}).to_json()) < LIMIT
+
+
+def test_repeated_measurements_count_once_with_their_mean(table):
+    study = optuna.create_study(direction="maximize")
+    params = table.space.encode(table.feasible.at(0))
+    for value in (0.2, 0.4):
+        study.add_trial(
+            optuna.create_trial(
+                params=params, distributions=table.space.distributions, value=value
+            )
+        )
+    observed = Observed(study)
+    assert [(o.number, o.ap) for o in observed.distinct] == [(0, pytest.approx(0.3))]
+    assert [o.ap for o in observed.population(0)] == [pytest.approx(0.3)]
+
+
+# ---------------------------------------------------------------------- all figures
+
+
+def test_titles_are_numbered_and_text_is_legible_on_any_background(searched, by_hand, standalone):
+    stages = Stages(searched, by_hand, standalone, {"supernet": [3.0, 2.0, 1.0]}, small_space())
+    figures = study_figures(stages)
+    assert list(figures) == list(FIGURES)
+    for number, figure in enumerate(figures.values(), start=1):
+        assert figure.layout.title.text.startswith(f"{number}. ")
+        assert figure.layout.template.to_plotly_json() == {}
+        assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0, 0, 0, 0)"
+        assert figure.layout.font.color == "#808080"
+        assert figure.data, figure.layout.title.text
+
+
+@pytest.mark.parametrize("state", ["empty", "one running", "one failed", "foreign", "one trial"])
+def test_a_study_that_has_hardly_begun_has_figures_that_say_so(state, table):
+    study = optuna.create_study(direction="maximize")
+    if state == "one running":
+        study.ask(table.space.distributions)
+    if state == "one failed":
+        study.tell(study.ask(table.space.distributions), state=optuna.trial.TrialState.FAIL)
+    if state == "foreign":
+        study.optimize(lambda t: t.suggest_float("x", 0, 1), n_trials=3)
+    if state == "one trial":
+        params = table.space.encode(table.feasible.at(0))
+        study.add_trial(
+            optuna.create_trial(params=params, distributions=table.space.distributions, value=0.1)
+        )
+    empty = optuna.create_study(direction="maximize")
+    for stages in (Stages(study), Stages(study, empty, empty, {})):
+        for name, figure in study_figures(stages).items():
+            assert len(figure.to_json()) < LIMIT
+            if state != "one trial":
+                assert "yet" in texts(figure), name
+
+
+def test_trials_of_others_and_damaged_ones_are_passed_over(searched):
+    study = pickle.loads(pickle.dumps(searched))
+    study.optimize(lambda t: t.suggest_float("x", 0, 1), n_trials=2)
+    trial = study.ask()
+    study._storage.set_trial_system_attr(trial._trial_id, PLAN, {"version": "of tomorrow"})
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    study.set_user_attr(CONFIG, {**study.user_attrs[CONFIG], "space.channels": "many"})
+    assert len(Observed(study).observations) == 30
+    for figure in study_figures(Stages(study)).values():
+        assert isinstance(figure, go.Figure)
+
+
+def test_only_a_finished_trial_can_be_asked_for(searched):
+    for plot in (plot_architecture, plot_family_tree):
+        assert "trial 3" in str(plot(searched, trial=3).layout.title.text) + texts(
+            plot(searched, trial=3)
+        )
+        with pytest.raises(ValueError, match=r"trial must be .* finished trial, got 99"):
+            plot(searched, trial=99)
+
+
+@pytest.mark.slow
+def test_every_figure_of_a_long_study_is_small():
+    space, cost = MSNASSpace(21), EncoderCost.from_preset("r34")
+    target = PRESETS["r34"].target_gflops * 1e9
+    feasible = Lattice(space, cost, window=window_around(target, 0.01))
+    study = optuna.create_study(direction="maximize", sampler=MSNASSampler(feasible, seed=0))
+    for _ in range(1200):
+        trial = study.ask()
+        plan = study._storage.get_trial(trial._trial_id).system_attrs[PLAN]
+        for name, distribution in space.distributions.items():
+            trial._suggest(name, distribution)
+        architecture = space.decode(plan["params"])
+        trial.set_user_attr("gflops", cost.total(architecture) / 1e9)
+        for key in ("ap_small", "ap_medium", "ap_large"):
+            trial.set_user_attr(key, 0.123456789)
+        study.tell(trial, sum(architecture.absolute_strides) / 1000 + trial.number / 7777)
+    sizes = {
+        name: len(figure.to_json())
+        for name, figure in study_figures(Stages(study, study, study)).items()
+    }
+    assert max(sizes.values()) < LIMIT, json.dumps(sizes, indent=2)
+    assert len(catalogue.FIGURES) == len(sizes)
