@@ -14,6 +14,7 @@ from msnas_optuna.cli.terminal import (
     AsJson,
     OneShot,
     Quiet,
+    StorageUrl,
     StudyFile,
     TrialWord,
     out,
@@ -35,6 +36,7 @@ def export(
         typer.Option("--out", "-o", help="Folder for the files; default RUN_DIR/exported."),
     ] = None,
     one_shot: OneShot = False,
+    storage: StorageUrl = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -44,7 +46,7 @@ def export(
         from msnas_optuna.study import Experiment
 
         exporting.require_exporters()
-        experiment = Experiment.load(study_file, report=progress)
+        experiment = Experiment.load(study_file, storage=storage, report=progress)
         selected = select(experiment.setting, trial, one_shot=one_shot)
         load = experiment.one_shot if one_shot else experiment.retrained
         exported = exporting.export_detector(

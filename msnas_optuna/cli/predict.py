@@ -12,6 +12,7 @@ from msnas_optuna.cli.terminal import (
     AsJson,
     OneShot,
     Quiet,
+    StorageUrl,
     StudyFile,
     TrialWord,
     err,
@@ -39,6 +40,7 @@ def predict(
         float, typer.Option(min=0, max=1, help="Least score of a box that is drawn.")
     ] = 0.5,
     one_shot: OneShot = False,
+    storage: StorageUrl = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -47,7 +49,7 @@ def predict(
         from msnas_optuna import prediction
         from msnas_optuna.study import Experiment
 
-        experiment = Experiment.load(study_file, report=progress)
+        experiment = Experiment.load(study_file, storage=storage, report=progress)
         selected = select(experiment.setting, trial, one_shot=one_shot)
         load = experiment.one_shot if one_shot else experiment.retrained
         found = prediction.predict(

@@ -6,6 +6,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -154,23 +155,29 @@ def results(
 def _experiment(
     study_file: Path, storage: str | None, progress: Bars, place: Place | None = None
 ) -> Experiment:
+    from msnas_optuna.samples import sample_detections
     from msnas_optuna.study import Experiment
 
     setting = Setting.load(study_file, storage=storage)
     if place is not None:
         setting = Setting(placed(setting.config, place), storage=storage, study_file=study_file)
-    return Experiment(setting, report=progress)
+    experiment = Experiment(setting, report=progress)
+    experiment.publisher.detections = partial(sample_detections, experiment)
+    return experiment
 
 
 @contextmanager
 def _together(study_file: Path, storage: str | None, progress: Bars) -> Iterator[Experiment]:
     """The experiment of the processes that torchrun started, or of this one alone."""
     from msnas_optuna.distributed import joined, launched, resolve_device
+    from msnas_optuna.samples import sample_detections
     from msnas_optuna.study import Experiment
 
     setting = Setting.load(study_file, storage=storage)
     with joined(resolve_device(setting.config.runtime.device, launched())) as ranks:
-        yield Experiment(setting, report=progress, ranks=ranks)
+        experiment = Experiment(setting, report=progress, ranks=ranks)
+        experiment.publisher.detections = partial(sample_detections, experiment)
+        yield experiment
 
 
 def shipped_study(name: str) -> Path:
@@ -206,5 +213,6 @@ def _print_next_steps(setting: Setting) -> None:
         f"msnas report {file} -o report.html",
         f"optuna trials --storage {shown} --study-name {name}",
         f"optuna {best} --storage {shown} --study-name {name}",
+        f"optuna-dashboard {shown}",
     ):
         out.print(f"  {command}", soft_wrap=True, highlight=False)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from msnas_optuna.cli.app import app
-from msnas_optuna.cli.terminal import StudyFile, out, session
+from msnas_optuna.cli.terminal import StorageUrl, StudyFile, out, session
 from msnas_optuna.setting import Setting
 
 
@@ -18,12 +18,13 @@ def dashboard(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="TCP port on 127.0.0.1; 0 takes a free one.")
     ] = 8080,
+    storage: StorageUrl = None,
 ) -> None:
     """Show the study in optuna-dashboard, on this machine alone, until Ctrl-C."""
     with session():
         from msnas_optuna.dashboard import HOST, dashboard_server  # slow to import
 
-        setting = Setting.load(study_file)
+        setting = Setting.load(study_file, storage=storage)
         with dashboard_server(setting, port) as server:
             study = setting.stored_study()
             assert study is not None
@@ -42,6 +43,7 @@ def report(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")
     ] = Path("report.html"),
+    storage: StorageUrl = None,
 ) -> None:
     """Write the study as one page that opens offline: figures, tables, how to reproduce it."""
     with session():
@@ -51,6 +53,6 @@ def report(
         from msnas_optuna.report import write_report
         from msnas_optuna.study import training_losses  # slow to import
 
-        setting = Setting.load(study_file)
+        setting = Setting.load(study_file, storage=storage)
         write_report(Overview(setting, training_losses(setting)), output)
         out.print(f"wrote {output}", soft_wrap=True, highlight=False)

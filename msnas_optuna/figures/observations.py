@@ -236,7 +236,11 @@ class Observed:
 def _kind(origin: str) -> str:
     if origin == "random":
         return "random"
-    for kind, prefix in (("crossover", "crossover"), ("mutation", "mutate")):
+    for kind, prefix in (
+        ("crossover", "crossover"),
+        ("crossover", "recombination"),
+        ("mutation", "mutate"),
+    ):
         if origin.startswith(prefix):
             return kind
     return "other"
