@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +12,8 @@ import typer
 
 from msnas_optuna.cli.app import app
 from msnas_optuna.cli.progress import Bars
-from msnas_optuna.cli.results import print_results
-from msnas_optuna.cli.terminal import AsJson, StudyFile, Top, out, print_json, session
+from msnas_optuna.cli.results import live_table, print_results
+from msnas_optuna.cli.terminal import AsJson, Quiet, StudyFile, Top, out, print_json, session
 from msnas_optuna.setting import Setting
 
 if TYPE_CHECKING:  # it imports torch, which other verbs can do without
@@ -25,10 +26,12 @@ def quickstart(
         Path, typer.Option("--dir", help="Folder for the study file and all that it makes.")
     ] = Path("msnas-quickstart"),
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run the whole job on generated data: train, search, retrain, in about ten minutes."""
-    with session() as progress:
+    with session(quiet=quiet, plain=as_json) as progress:
         experiment = _experiment(_quickstart_study(folder), progress)
+        progress.beside(partial(live_table, experiment.setting), step="search")
         experiment.train_supernet()
         experiment.evaluate_fpn_like()
         experiment.search()
@@ -40,9 +43,9 @@ def quickstart(
 
 
 @app.command()
-def train(study_file: StudyFile, as_json: AsJson = False) -> None:
+def train(study_file: StudyFile, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Train the supernet, from its last checkpoint where there is one."""
-    with session() as progress:
+    with session(quiet=quiet, plain=as_json) as progress:
         experiment = _experiment(study_file, progress)
         losses = experiment.train_supernet()
         progress.stop()
@@ -69,10 +72,12 @@ def search(
     ] = None,
     top: Top = 5,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Search architectures with the trained supernet until the study has its trials."""
-    with session() as progress:
+    with session(quiet=quiet, plain=as_json) as progress:
         experiment = _experiment(study_file, progress)
+        progress.beside(partial(live_table, experiment.setting), step="search")
         experiment.evaluate_fpn_like()
         experiment.search(trials)
         progress.stop()
@@ -80,9 +85,11 @@ def search(
 
 
 @app.command()
-def retrain(study_file: StudyFile, top: Top = 5, as_json: AsJson = False) -> None:
+def retrain(
+    study_file: StudyFile, top: Top = 5, as_json: AsJson = False, quiet: Quiet = False
+) -> None:
     """Train the best architectures, and the FPN-like path, alone and from scratch."""
-    with session() as progress:
+    with session(quiet=quiet, plain=as_json) as progress:
         experiment = _experiment(study_file, progress)
         experiment.retrain(top)
         progress.stop()
