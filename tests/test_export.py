@@ -150,24 +150,42 @@ def test_the_readme_lists_the_files(folder):
 
 
 @pytest.mark.slow
-def test_a_coarse_feature_can_be_exported_at_any_size(tmp_path):
-    from tests.models.test_single import ARCHITECTURES, detector
-
-    model = detector(ARCHITECTURES["coarsest stride"], norm="group").requires_grad_(False)
+def test_a_coarse_feature_can_be_exported_at_any_size(random_detector, tmp_path):
+    model = random_detector("2 2 2 2 .5 .5 .5 | 8 8 16 32 64", norm="group").requires_grad_(False)
     program = export.torch_program(model)
+    torch.export.save(program, tmp_path / "model.pt2")
     export.write_onnx(program, tmp_path / "model.onnx")
     cases = []
-    for size in ((64, 64), (192, 320), (100, 65)):
+    for size in ((64, 64), (64, 192), (192, 320), (100, 65)):
         image = torch.zeros((1, 3, *(-(-s // 64) * 64 for s in size)), dtype=torch.uint8)
         image[:, :, : size[0], : size[1]].random_(0, 256)
         cases.append((image, torch.tensor(size)))
-    run = export.load_onnx(tmp_path / "model.onnx")
-    for found in (
-        export.compared(model, lambda *case: program.module()(*case), cases),
-        export.compared(model, run, cases),
+    for run in (
+        export.load_torch(tmp_path / "model.pt2"),
+        export.load_onnx(tmp_path / "model.onnx"),
     ):
+        found = export.compared(model, run, cases)
         assert found.detections > 30
         assert found.unmatched <= found.detections // 50
+
+
+@pytest.mark.slow
+def test_images_with_one_detection_or_none(random_detector, tmp_path):
+    model = random_detector("2 1 2 .5 .5 2 2 | 4 4 8 16 16").requires_grad_(False)
+    single = export.SingleImageDetector(model)
+    images = torch.randint(0, 256, (4, 1, 3, 128, 192), dtype=torch.uint8)
+    cases = [(image, torch.tensor((128, 192))) for image in images]
+    scores = torch.cat([single(*case)[1] for case in cases]).sort(descending=True).values
+    model.roi_heads.score_thresh = float(scores[:2].mean())  # between the best and the next
+    program = export.torch_program(model)
+    torch.export.save(program, tmp_path / "model.pt2")
+    export.write_onnx(program, tmp_path / "model.onnx")
+    for run in (
+        export.load_torch(tmp_path / "model.pt2"),
+        export.load_onnx(tmp_path / "model.onnx"),
+    ):
+        assert sorted(len(run(*case)[1]) for case in cases) == [0, 0, 0, 1]
+        assert export.compared(model, run, cases).unmatched == 0
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ class Bars:
         self._done: dict[str, int] = {}
         self._repeated: set[str] = set()
         self._printed = time.monotonic()
-        self._source: Callable[[], RenderableType] | None = None
+        self._tables: dict[str, Callable[[], RenderableType]] = {}
         self._table: RenderableType | None = None
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -80,27 +80,24 @@ class Bars:
     def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
         """Shows that `done` of `total` units of `step` are finished."""
         before = self._done.get(step)
-        if before is None or done < before:
+        if before is None or done < before or before >= total:
             self._begin(step, done, total, note)
         self._done[step] = done
         if self._bars:
             self._progress.update(self._tasks[step], completed=done, total=total, note=note)
+            if step in self._tables:
+                self._table = self._tables[step]()
         elif not self._quiet:
             self._line(step, done, total, note)
 
-    def beside(self, table: Callable[[], RenderableType]) -> None:
-        """Shows a table above the bars, if there are any, and makes it anew at `refresh`."""
+    def beside(self, table: Callable[[], RenderableType], *, step: str) -> None:
+        """Shows a table above the bars, if there are any; `step` makes it anew when it goes on."""
         if self._bars:
-            self._source = table
-
-    def refresh(self) -> None:
-        """Makes the table anew."""
-        if self._source is not None:
-            self._table = self._source()
+            self._tables[step] = table
 
     def stop(self) -> None:
         """Leaves the bars as they are, without the table, and gives the terminal back."""
-        self._table = self._source = None
+        self._table = None
         if self._live.is_started:
             self._live.stop()
 
@@ -124,7 +121,8 @@ class Bars:
         due = now - self._printed > LINE_SECONDS
         if due or (done >= total and step not in self._repeated):
             seconds = now - self._started[step]
-            self._console.print(f"{step}: {done}/{total} in {seconds:.0f} s {note}".rstrip())
+            line = f"{step}: {done}/{total} in {seconds:.0f} s {note}".rstrip()
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
             self._printed = now
 
     def _renderable(self) -> RenderableType:

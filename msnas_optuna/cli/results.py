@@ -12,6 +12,9 @@ from msnas_optuna.results import Result, best_results, summarise
 from msnas_optuna.setting import Setting
 from msnas_optuna.storage import redacted
 
+LIVE_ROWS = 5
+"""Architectures in the table that is shown while the search runs."""
+
 
 def _result_json(result: Result) -> dict[str, Any]:
     return {
@@ -67,6 +70,11 @@ def print_results(setting: Setting, *, top: int, as_json: bool) -> None:
             f"variance {1e4 * (summary.standalone_variance or 0):.4f}, "
             f"max {percent(summary.standalone_max)} mAP"
         )
+
+
+def live_table(setting: Setting) -> Table:
+    """The best architectures so far, to be shown while the search runs."""
+    return _results_table(setting, *best_results(setting, LIVE_ROWS))
 
 
 def _results_table(setting: Setting, best: list[Result], by_hand: Result) -> Table:

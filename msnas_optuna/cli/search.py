@@ -14,9 +14,10 @@ import typer
 
 from msnas_optuna.cli.app import app
 from msnas_optuna.cli.progress import Bars
-from msnas_optuna.cli.results import print_results
+from msnas_optuna.cli.results import live_table, print_results
 from msnas_optuna.cli.terminal import (
     AsJson,
+    Quiet,
     StorageUrl,
     StudyFile,
     Top,
@@ -40,10 +41,12 @@ def quickstart(
     ] = Path("msnas-quickstart"),
     storage: StorageUrl = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run the whole job on generated data: train, search, retrain, in about ten minutes."""
-    with session() as progress:
+    with session(quiet=quiet, plain=as_json) as progress:
         experiment = _experiment(_quickstart_study(folder), storage, progress)
+        progress.beside(partial(live_table, experiment.setting), step="search")
         experiment.train_supernet()
         experiment.evaluate_fpn_like()
         experiment.search()
@@ -55,13 +58,18 @@ def quickstart(
 
 
 @app.command()
-def train(study_file: StudyFile, storage: StorageUrl = None, as_json: AsJson = False) -> None:
+def train(
+    study_file: StudyFile,
+    storage: StorageUrl = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
     """Train the supernet, from its last checkpoint where there is one.
 
     On several GPUs: torchrun --nproc-per-node K -m msnas_optuna train STUDY.toml
     """
     with (
-        session(joint=True) as progress,
+        session(joint=True, quiet=quiet, plain=as_json) as progress,
         _together(study_file, storage, progress) as experiment,
     ):
         losses = experiment.train_supernet()
@@ -96,14 +104,18 @@ def search(
     top: Top = 5,
     storage: StorageUrl = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Search architectures with the trained supernet until the study has its trials.
 
     The same command on other machines, with one storage, adds workers. On several GPUs also:
     torchrun --nproc-per-node K -m msnas_optuna search STUDY.toml
     """
-    with session(joint=True) as progress:
+    with session(joint=True, quiet=quiet, plain=as_json) as progress:
         place = launched_place()
+        progress.beside(
+            partial(live_table, Setting.load(study_file, storage=storage)), step="search"
+        )
         if workers > 1:
             _refuse_both(place)
             search_with_workers(study_file, storage, trials, count=workers, progress=progress)
@@ -125,14 +137,18 @@ def _refuse_both(place: Place | None) -> None:
 
 @app.command()
 def retrain(
-    study_file: StudyFile, top: Top = 5, storage: StorageUrl = None, as_json: AsJson = False
+    study_file: StudyFile,
+    top: Top = 5,
+    storage: StorageUrl = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train the best architectures, and the FPN-like path, alone and from scratch.
 
     On several GPUs: torchrun --nproc-per-node K -m msnas_optuna retrain STUDY.toml
     """
     with (
-        session(joint=True) as progress,
+        session(joint=True, quiet=quiet, plain=as_json) as progress,
         _together(study_file, storage, progress) as experiment,
     ):
         if not experiment.ranks.first:

@@ -84,7 +84,7 @@ def space(
     as_json: AsJson = False,
 ) -> None:
     """Count a space and its FLOPs window; propose channels and, from the boxes, anchors."""
-    with session() as progress:
+    with session(plain=as_json) as progress:
         if (preset is None) == (study_file is None):
             raise ValueError("give either STUDY.toml or --preset")
         setting = Setting.load(study_file) if study_file is not None else None

@@ -29,7 +29,7 @@ def torch_program() -> Program:
     import torch
     import torchvision  # noqa: F401  registers nms and roi_align
 
-    model = torch.export.load(HERE / "model.pt2").module()
+    model = torch.export.load(HERE / "model.pt2").module(check_guards=False)
     return lambda *inputs: [x.numpy() for x in model(*map(torch.from_numpy, inputs))]
 
 

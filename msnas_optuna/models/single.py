@@ -92,7 +92,7 @@ class SingleImageDetector(nn.Module):
         boxes = _clipped(self.rpn.box_coder.decode_single(codes[best], anchors), bounds)
         (large,) = torch.where(_shorter_side(boxes) >= PROPOSAL_SIDE)
         boxes, scores = boxes[large], scores[large].sigmoid()
-        chosen = nms(boxes, scores, self.rpn.nms_thresh)
+        chosen = _suppressed(boxes, scores, self.rpn.nms_thresh)
         return boxes[chosen], scores[chosen]
 
     def _anchors(self, g: int, h: int, w: int) -> Tensor:  # [h * w * A, 4]
@@ -135,8 +135,21 @@ class SingleImageDetector(nn.Module):
         )
         boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
         apart = classes[:, None] * (bounds.max() + 1)  # boxes of two classes never overlap
-        chosen = nms(boxes + apart, scores, heads.nms_thresh)[: heads.detections_per_img]
+        chosen = _suppressed(boxes + apart, scores, heads.nms_thresh)[: heads.detections_per_img]
         return boxes[chosen], scores[chosen], classes[chosen]
+
+
+def _suppressed(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:  # [n, 4], [n] -> [m]
+    """Which boxes non-maximum suppression keeps, best first; none of them is negative.
+
+    Exporters take it for granted that at least two are kept, and check that in the program. Two
+    more boxes make it true: they are apart from all others, come last and are dropped again.
+    """
+    more = boxes.new_tensor([[-3.0, -3.0, -2.0, -2.0], [-6.0, -6.0, -5.0, -5.0]])
+    kept: Tensor = nms(
+        torch.cat((boxes, more)), torch.cat((scores, scores.new_tensor([-1.0, -2.0]))), threshold
+    )
+    return kept[:-2]
 
 
 def _clipped(boxes: Tensor, bounds: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ import torch
 
 from msnas_optuna.models import Detector, MSNASEncoder
 from msnas_optuna.models.single import SingleImageDetector
-from msnas_optuna.spaces.msnas import Architecture
 
 ARCHITECTURES = {
     "fpn-like": "1 2 2 2 .5 .5 .5 | 4 8 16 32 32",
@@ -14,27 +13,11 @@ ARCHITECTURES = {
 }
 
 
-def detector(text: str, *, norm: str = "batch", n_classes: int = 5) -> Detector:
-    torch.manual_seed(0)
-    path = Architecture.parse(text)
-    encoder = MSNASEncoder(
-        len(path.strides), "basic", channels=8, stem_channels=8, norm=norm, only=path
-    )
-    model = Detector(
-        encoder, n_classes, channels=8, norm=norm, anchor_base=8, canonical_size=40,
-        proposals_test=60, hidden=16,
-    )  # fmt: skip
-    for name, parameter in model.named_parameters():  # so that boxes and scores differ
-        if "box_predictor" in name or "rpn.head" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
-    return model.eval()
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("text", ARCHITECTURES.values(), ids=ARCHITECTURES)
 @pytest.mark.parametrize("size", [(128, 192), (101, 130), (64, 64), (3, 1)])
-def test_the_detections_are_those_of_the_detector(text, size):
-    model = detector(text)
+def test_the_detections_are_those_of_the_detector(random_detector, text, size):
+    model = random_detector(text)
     image = torch.zeros((1, 3, *(-(-s // 64) * 64 for s in size)), dtype=torch.uint8)
     image[:, :, : size[0], : size[1]].random_(0, 256)
     (expected,), _ = model(image, [size])
@@ -44,18 +27,18 @@ def test_the_detections_are_those_of_the_detector(text, size):
     torch.testing.assert_close(boxes, expected["boxes"], rtol=0, atol=1e-2)
 
 
-def test_the_cases_have_detections():
+def test_the_cases_have_detections(random_detector):
     image = torch.randint(0, 256, (1, 3, 128, 192), dtype=torch.uint8)
     with torch.no_grad():
-        boxes, _, labels = SingleImageDetector(detector(ARCHITECTURES["fpn-like"]))(
+        boxes, _, labels = SingleImageDetector(random_detector(ARCHITECTURES["fpn-like"]))(
             image, torch.tensor((128, 192))
         )
     assert len(boxes) > 10
     assert len(set(labels.tolist())) > 1
 
 
-def test_nothing_above_the_threshold_gives_no_detections():
-    model = detector(ARCHITECTURES["fpn-like"])
+def test_nothing_above_the_threshold_gives_no_detections(random_detector):
+    model = random_detector(ARCHITECTURES["fpn-like"])
     model.roi_heads.score_thresh = 1.0
     with torch.no_grad():
         found = SingleImageDetector(model)(
