@@ -1,7 +1,7 @@
 """A study whose objective costs nothing but sleep, and a worker of it as a program.
 
-python cheap.py URL WANTED SECONDS [HOURS] evaluates trials until the study has WANTED of them; each
-takes about SECONDS, and the clock of the process is wrong by HOURS.
+`python cheap.py URL WANTED SECONDS HOURS` evaluates trials until the study has WANTED of them;
+each takes about SECONDS, and the clock of the process is wrong by HOURS.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Any
 
 def shift_clock(hours: float) -> None:
     """Makes every clock that tells the time of day wrong in this process."""
-    now, seconds = datetime.datetime.now, time.time
+    shift, seconds = datetime.timedelta(hours=hours), time.time
 
     class Shifted(datetime.datetime):
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> Any:
-            return now(tz) + datetime.timedelta(hours=hours)
+            return super().now(tz) + shift
 
         @classmethod
         def utcnow(cls) -> Any:
-            return now(datetime.UTC).replace(tzinfo=None) + datetime.timedelta(hours=hours)
+            return cls.now(datetime.UTC).replace(tzinfo=None)
 
     datetime.datetime = Shifted  # type: ignore[misc]
     time.time = lambda: seconds() + 3600 * hours
 
 
-if __name__ == "__main__" and len(sys.argv) > 4:
+if __name__ == "__main__" and float(sys.argv[4]):
     shift_clock(float(sys.argv[4]))  # before anybody imports `datetime` from its module
 
 import optuna  # noqa: E402
