@@ -78,12 +78,14 @@ def evaluate_trials(
         StorageError: the storage fails again and again.
         KeyboardInterrupt: at a signal.
     """
-    sightings, failed = Sightings(), 0
+    sightings: Sightings | None = None  # at first, repeat at once what was left
+    failed = 0
     seen, since = -1, time.monotonic()
     while True:
         try:
             with deferred_interrupts():
                 recover_lost_trials(study, sightings)
+            sightings = sightings or Sightings()
             settled = finished_slots(study)
             busy = settled < wanted and _evaluate_one(study, objective, wanted, propose, failures)
             failed = 0

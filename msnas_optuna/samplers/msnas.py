@@ -183,9 +183,8 @@ class MSNASSampler(BaseGASampler):
         except SpaceExhaustedError:
             withdraw_claimed(study, trial)
             raise
-        except BaseException as error:  # else the trial would stay RUNNING for ever
-            if isinstance(error, KeyboardInterrupt):
-                mark_interrupted(study, trial)
+        except BaseException:  # else the trial would stay RUNNING for ever
+            mark_interrupted(study, trial)
             study._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
             raise
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
@@ -46,19 +47,31 @@ UNOWNED_GRACE: Final = 60.0
 """A trial is claimed within seconds, so one that stays without an owner for longer is lost."""
 
 
+_HANDOVER_SECONDS: Final = (2.0, 8.0)
+"""After such a time, another for each process, others do what a worker has left half done."""
+
+
 class Sightings:
-    """Since when this process has seen trials without an owner, by its own monotonic clock.
+    """Since when this process has seen what is odd, by its own monotonic clock.
 
     The clocks of other machines may be wrong by hours: the age of a trial decides nothing.
     """
 
     def __init__(self) -> None:
-        self._first: dict[int, float] = {}
+        self._first: dict[tuple[int, TrialState], float] = {}
+        self._handover = random.uniform(*_HANDOVER_SECONDS)
 
-    def overdue(self, trial: FrozenTrial) -> bool:
-        """Whether a trial has been seen without an owner for too long."""
+    def unowned_for_long(self, trial: FrozenTrial) -> bool:
+        """Whether a running trial has been without an owner for too long."""
+        return self._seconds(trial) > UNOWNED_GRACE
+
+    def left_alone(self, trial: FrozenTrial) -> bool:
+        """Whether nobody repeats a failed trial, although the one that saw it fail would have."""
+        return self._seconds(trial) > self._handover
+
+    def _seconds(self, trial: FrozenTrial) -> float:
         now = time.monotonic()
-        return now - self._first.setdefault(trial.number, now) > UNOWNED_GRACE
+        return now - self._first.setdefault((trial.number, trial.state), now)
 
 
 def mark_interrupted(study: Study, trial: Trial | FrozenTrial) -> None:
@@ -75,8 +88,8 @@ def recover_lost_trials(study: Study, sightings: Sightings | None = None) -> lis
 
     Args:
         study: the study.
-        sightings: what this process has seen of trials without an owner, whatever their host;
-            those that are overdue are queued again too.
+        sightings: of a process that looks again and again. Trials that stay without an owner are
+            queued again too, whatever their host; what others are about to queue is left to them.
 
     Returns:
         Numbers of the trials that ended here or were queued again.
@@ -92,6 +105,8 @@ def recover_lost_trials(study: Study, sightings: Sightings | None = None) -> lis
             if not _fail_lost(study, trial, trials):
                 continue  # another process was faster
         elif trial.number in retried or not _awaits_retry(trial):
+            continue
+        elif sightings is not None and not sightings.left_alone(trial):
             continue
         recovered.append(trial.number)
         if not is_withdrawn(trial):
@@ -196,7 +211,7 @@ def _is_lost(trial: FrozenTrial, sightings: Sightings | None) -> bool:
         return True
     # Parameters without a plan come from another sampler, for example by `optuna ask`.
     ours = PLAN in trial.system_attrs or QUEUED in trial.system_attrs or not trial.params
-    return ours and sightings is not None and sightings.overdue(trial)
+    return ours and sightings is not None and sightings.unowned_for_long(trial)
 
 
 def _fail(study: Study, trial: FrozenTrial) -> bool:
