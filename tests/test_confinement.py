@@ -171,6 +171,13 @@ def test_an_older_study_lacks_keys_that_this_version_knows(searched: Path) -> No
     assert len(older) == len(study.user_attrs[CONFIG]) - len(ADDED_KEYS)
     study.set_user_attr(CONFIG, older)
     study.set_user_attr(LAYOUT, 1)
+    with pytest.raises(StudyMismatchError, match=r"recombination_probability: 0.0 stored, 1.0"):
+        Experiment.load(searched).search(trials=3)
+    edited(
+        searched,
+        "[sampler]",
+        "[sampler]\nrecombination_probability = 0\ngene_probability = 0.1",
+    )
     assert len(Experiment.load(searched).search(trials=3).trials) == 3
     assert stored(searched).user_attrs[LAYOUT] == LAYOUT_VERSION
     edited(searched, "[sampler]", "[sampler]\nn_reevaluated = 1")

@@ -173,7 +173,7 @@ def test_directly_between_storages_nothing_changes(rich: Path, postgres_url: str
     home, server = Setting.load(rich), moved_to(rich, postgres_url)
     shutil.copytree(home.artifact_dir, server.artifact_dir)
     assert export_study(home, postgres_url).missing == []
-    back = moved_to(rich, f"journal:///{rich.parent}/back.log", "back")
+    back = moved_to(rich, f"journal:///{rich.parent}/back/study.log", "back")
     assert len(import_study(back, postgres_url).missing) == 2  # no copy of the artifact store here
     for setting in (server, back):
         for name in ("tiny", "tiny-fpn-like"):

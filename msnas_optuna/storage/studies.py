@@ -208,7 +208,7 @@ def refuse_mixed(study: Study, *, external: bool) -> None:
     Raises:
         StudyMismatchError: the study has values of the other kind.
     """
-    stored = study.user_attrs.get(CONFIG)
+    stored = _read_config(study)
     if stored is None or _is_external(stored) == external:
         return
     told, searched = "an external trainer (`msnas tell`)", "the supernet (`msnas search`)"
