@@ -109,10 +109,11 @@ def test_a_trial_that_died_on_another_host_is_evaluated_again(tiny):
     process.wait()
     with sqlite3.connect(tiny.parent / "study.db") as database:  # as if it were elsewhere
         database.execute("UPDATE trial_heartbeats SET heartbeat = '2020-01-01 00:00:00'")
-        plans = "SELECT trial_system_attribute_id, value_json FROM trial_system_attributes"
-        for key, plan in database.execute(f"{plans} WHERE key = 'msnas:plan'").fetchall():
-            moved = json.loads(plan)
-            moved["worker"]["host"] = "elsewhere"
+        found = "SELECT trial_system_attribute_id, value_json FROM trial_system_attributes"
+        owned = f"{found} WHERE key IN ('msnas:plan', 'msnas:worker')"
+        for key, value in database.execute(owned).fetchall():
+            moved = json.loads(value)
+            moved.get("worker", moved)["host"] = "elsewhere"
             database.execute(
                 "UPDATE trial_system_attributes SET value_json = ? "
                 "WHERE trial_system_attribute_id = ?",

@@ -78,10 +78,12 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_training_goes_on(
     assert resumed[0] == 2  # from the checkpoint before the disk was full
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_the_database_loses_no_trial(
     small_disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("msnas_optuna.workers.POLL_SECONDS", 0)
+    monkeypatch.setattr("msnas_optuna.workers._ATTEMPTS", 2)  # SQLite takes 10 s for each read
     folder, fill, make_room = small_disk
     study = cheap_study(f"sqlite:///{folder}/study.db")
 
