@@ -7,12 +7,11 @@ several machines the run folder must be one that all of them see.
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -21,6 +20,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
+
+from msnas_optuna.processes import Place, launched_place
 
 TIMEOUT: Final = timedelta(hours=2)
 """Longest wait for the other ranks; they wait while the first one evaluates. A rank that dies is
@@ -32,20 +33,8 @@ class PeerLostError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """The processes that train together; all of them call the same methods in the same order.
-
-    Attributes:
-        rank: of this process, 0..size - 1.
-        size: W, number of processes.
-        local_rank: of this process on its machine.
-        local_size: number of processes on its machine.
-    """
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    local_size: int = 1
+class Ranks(Place):
+    """The processes that train together; all of them call the same methods in the same order."""
 
     @property
     def first(self) -> bool:
@@ -129,13 +118,8 @@ def launched() -> Ranks:
     Raises:
         ValueError: a variable is no number.
     """
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    if not all(name in os.environ for name in (*names, "MASTER_ADDR")):
-        return ALONE
-    try:
-        return Ranks(*(int(os.environ[name]) for name in names))
-    except ValueError as error:
-        raise ValueError(f"{', '.join(names)} must be as torchrun sets them: {error}") from None
+    place = launched_place()
+    return ALONE if place is None else Ranks(**asdict(place))
 
 
 @contextmanager

@@ -1,35 +1,12 @@
-"""Which worker this process is, where torchrun or `msnas search --workers` has started several."""
+"""What each of several workers on a machine gets: a GPU of its own, a share of the cores."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from msnas_optuna.config import StudyConfig
-
-
-@dataclass(frozen=True)
-class Place:
-    """The place of a worker among those that were started together.
-
-    Attributes:
-        rank: 0 to size - 1, over all machines.
-        size: number of workers.
-        local_rank: the same among the workers of this machine.
-        local_size: number of workers of this machine.
-    """
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    local_size: int = 1
-
-
-def launched_place() -> Place | None:
-    """This process's place under torchrun, None where nothing has launched it."""
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    values = [os.environ.get(name, "") for name in names]
-    return Place(*map(int, values)) if all(map(str.isdecimal, values)) else None
+from msnas_optuna.processes import Place
 
 
 def placed(config: StudyConfig, place: Place) -> StudyConfig:

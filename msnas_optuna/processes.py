@@ -1,9 +1,10 @@
-"""Tells whether processes of this host live."""
+"""Processes: whether those of this host live, and the place of this one among its peers."""
 
 from __future__ import annotations
 
 import os
 import socket
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -43,3 +44,35 @@ def _answers(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place of a process among those that were started together.
+
+    Attributes:
+        rank: 0..size - 1, over all machines.
+        size: W, number of processes.
+        local_rank: the same among the processes of this machine.
+        local_size: number of processes of this machine.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+
+def launched_place() -> Place | None:
+    """What torchrun's variables say of this process, None where it was not launched so.
+
+    Raises:
+        ValueError: a variable is no number.
+    """
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    if not all(name in os.environ for name in names):
+        return None
+    try:
+        return Place(*(int(os.environ[name]) for name in names))
+    except ValueError as error:
+        raise ValueError(f"{', '.join(names)} must be as torchrun sets them: {error}") from None

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from msnas_optuna.cli import app
 from msnas_optuna.config import load_config
-from msnas_optuna.launch import Place, launched_place, placed
+from msnas_optuna.launch import placed
+from msnas_optuna.processes import Place, launched_place
 from msnas_optuna.storage import is_withdrawn, open_storage
 
 ENVIRONMENT = {**os.environ, "PYTHONUNBUFFERED": "1"}

@@ -26,7 +26,8 @@ from msnas_optuna.cli.terminal import (
     session,
 )
 from msnas_optuna.cli.workers import search_with_workers
-from msnas_optuna.launch import Place, launched_place, placed
+from msnas_optuna.launch import placed
+from msnas_optuna.processes import Place, launched_place
 from msnas_optuna.setting import Setting
 from msnas_optuna.storage import has_secret
 

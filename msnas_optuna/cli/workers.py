@@ -22,7 +22,8 @@ import optuna
 from msnas_optuna.cli.progress import Bars
 from msnas_optuna.cli.terminal import EXPECTED
 from msnas_optuna.interrupts import insist_on_interrupts
-from msnas_optuna.launch import Place, placed
+from msnas_optuna.launch import placed
+from msnas_optuna.processes import Place
 from msnas_optuna.setting import Setting
 from msnas_optuna.storage import finished_slots
 
