@@ -32,7 +32,7 @@ from msnas_optuna.benchmarks.tabular import TABLE_FILE, suggest
 from msnas_optuna.spaces.msnas import Architecture
 
 LIMIT = 300  # trials of a run
-TUNING_SEEDS = range(30)
+TUNING_SEEDS = range(100, 200)
 HELD_OUT_SEEDS = range(30, 90)
 TOP = {"top 1 %": 0.99, "top 0.1 %": 0.999}
 WARM_START = 50  # feasible trials that a warm-started study begins with, its own population
@@ -54,7 +54,7 @@ class Settings:
 
 PAPER = Settings()
 OPERATORS = Settings(recombination_probability=0.0)
-TUNED = Settings(15, 10, 1)
+TUNED = Settings(5, 5, 1, gene_probability=0.02)
 TUNED_OPERATORS = Settings(
     5, 5, 1, mutation_probability=0.25, encoder_probability=0.3, recombination_probability=0.0
 )

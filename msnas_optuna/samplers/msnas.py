@@ -94,8 +94,8 @@ class MSNASSampler(BaseGASampler):
 
     A child is, by default, a recombination of all parents. The numbers of parents and children
     are the paper's, for a thousand trials and more. For one or two hundred trials a small
-    population finds the best sooner: population_size=15, n_children=10, n_random=1 was tuned on
-    the tabular benchmark, as were the other defaults.
+    population finds the best sooner: population_size=5, n_children=5, n_random=1,
+    gene_probability=0.02 was tuned on the tabular benchmark.
 
     Args:
         feasible: the architectures that may be proposed.
@@ -319,9 +319,11 @@ class MSNASSampler(BaseGASampler):
         elif not self._schedule.is_random(slot):
             parents = self._parents(history, self._schedule.generation(slot), number)
             for _ in range(self._max_attempts if parents else 0):  # Alg. 1, l. 4
-                child = self._child(parents, rng, feasible)
                 # Deviation: repeats are dropped, because to evaluate one again tells nothing new.
-                if child and not history.holds(child.architecture, besides=number):
+                child = self._child(
+                    parents, rng, feasible, taken=partial(history.holds, besides=number)
+                )
+                if child is not None:
                     return child
         # Deviation: pop_0 is drawn inside C, because else the heaviest win every Topk; random
         # children come before the others, because they need not wait for their parents.
@@ -358,9 +360,12 @@ class MSNASSampler(BaseGASampler):
         parents: list[Record],
         rng: np.random.Generator,
         feasible: FeasibleSet[Architecture],
+        *,
+        taken: Callable[[Architecture], bool],
     ) -> Proposal | None:
+        """One attempt at a child that is not taken."""
         if rng.random() < self._recombination_probability:
-            return self._recombined(parents, rng, feasible)
+            return self._recombined(parents, rng, feasible, taken=taken)
         mutate = rng.random() < self._mutation_probability or len(parents) < 2
         encoder = rng.random() < self._encoder_probability
         origin = ("mutate" if mutate else "crossover") + (
@@ -370,18 +375,23 @@ class MSNASSampler(BaseGASampler):
         child = self._operators[origin](  # Alg. 1, l. 5-7
             *(parents[i].architecture for i in chosen), feasible=feasible, rng=rng
         )
-        if child is None:
+        if child is None or taken(child):
             return None
         return Proposal(child, origin, tuple(parents[i].number for i in chosen))
 
     def _recombined(
-        self, parents: list[Record], rng: np.random.Generator, feasible: FeasibleSet[Architecture]
+        self,
+        parents: list[Record],
+        rng: np.random.Generator,
+        feasible: FeasibleSet[Architecture],
+        *,
+        taken: Callable[[Architecture], bool],
     ) -> Proposal | None:
         pool = {r.number: r.architecture for r in parents if r.architecture is not None}
         architectures, numbers = list(pool.values()), list(pool)
         assert _is_conditional(feasible)
         child = self._recombine(architectures, feasible=feasible, rng=rng)
-        if child is None:
+        if child is None or taken(child):
             return None
         explaining = contributors(child, architectures)
         return Proposal(child, "recombination", tuple(numbers[i] for i in explaining))
