@@ -43,7 +43,7 @@ class ArtifactFolder(FileSystemArtifactStore):
 
 def artifact_folder(setting: Setting) -> ArtifactFolder:
     """Where the pictures of a study lie."""
-    return ArtifactFolder(setting.run_dir / "artifacts")
+    return ArtifactFolder(setting.artifact_dir)
 
 
 def put_pictures(

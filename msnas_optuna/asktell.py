@@ -17,6 +17,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
+from msnas_optuna.config import ADDED_KEYS
 from msnas_optuna.interrupts import deferred_interrupts
 from msnas_optuna.samplers import SpaceExhaustedError, queue_architectures
 from msnas_optuna.setting import Setting
@@ -83,6 +84,7 @@ def ask(setting: Setting, n: int = 1) -> list[Asked]:
         sampler=setting.sampler(setting.feasible),
         config=setting.config.identity() | {OBJECTIVE: EXTERNAL},
         metric_names=[metric.label for metric in setting.metrics],
+        added=ADDED_KEYS,
     )
     recover_lost_trials(study)
     queue_architectures(study, setting.space, seeds)

@@ -406,6 +406,11 @@ def _relative_to(config: StudyConfig, folder: Path) -> StudyConfig:
         file = None if storage is None else storage_file(storage)
     except ValueError as error:
         raise ValueError(f"study.storage: {error}") from None
+    if file is not None and ("?" in str(url) or "file:" in str(url)):
+        raise ValueError(
+            f"study.storage: a file is named by its path alone, got {url!r}; leave out '?' and "
+            f"'file:'"
+        )
     if file is not None and not _lies_in(file, run_dir):
         raise ValueError(
             f"study.storage: the file lies in the run folder {run_dir}, got {url!r}; move it "

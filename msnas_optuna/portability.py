@@ -12,6 +12,7 @@ from pathlib import Path
 
 import optuna
 
+from msnas_optuna.config import ADDED_KEYS
 from msnas_optuna.setting import STAGES, Setting
 from msnas_optuna.storage import (
     CONFIG,
@@ -117,7 +118,7 @@ def _check(setting: Setting, snapshots: Sequence[Snapshot]) -> None:
     for snapshot in snapshots:
         if snapshot.name == setting.study_name() and CONFIG in snapshot.user_attrs:
             stored = snapshot.user_attrs[CONFIG]
-            require_equal(snapshot.name, stored, setting.config.identity())
+            require_equal(snapshot.name, stored, setting.config.identity(), added=ADDED_KEYS)
 
 
 def _missing(setting: Setting, snapshots: Sequence[Snapshot]) -> list[str]:

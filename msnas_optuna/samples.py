@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,12 @@ from msnas_optuna.study import Experiment
 
 SAMPLES: Final = 4
 """Images that are shown."""
+
+
+def with_detections(experiment: Experiment) -> Experiment:
+    """The same experiment; what it publishes shows detections, too."""
+    experiment.publisher.detections = partial(sample_detections, experiment)
+    return experiment
 
 
 def sample_detections(experiment: Experiment, result: Result) -> dict[str, bytes]:

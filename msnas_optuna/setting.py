@@ -128,8 +128,12 @@ class Setting:
 
     @property
     def artifact_dir(self) -> Path:
-        """The folder of Optuna's artifact store."""
-        return self.run_dir / "artifacts"
+        """The folder of Optuna's artifact store.
+
+        Raises:
+            ConfigError: see `inside`.
+        """
+        return self.inside("artifacts")
 
     @property
     def storage_url(self) -> str:

@@ -49,6 +49,24 @@ def test_the_storage_lies_in_the_run_folder(tiny: Path, url: str) -> None:
     assert load_config(inside).study.storage is not None
 
 
+def test_the_storage_is_no_uri_that_names_another_file(tiny: Path) -> None:
+    edited(tiny, 'run_dir = "."', 'run_dir = "."\nstorage = "sqlite:///file:/tmp/s.db?uri=true"')
+    with pytest.raises(ConfigError, match=r"study\.storage: a file is named by its path alone"):
+        load_config(tiny)
+
+
+@pytest.mark.parametrize("name", ["artifacts", "exported", "predictions"])
+def test_links_out_of_the_run_folder_are_refused(tiny: Path, tmp_path: Path, name: str) -> None:
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
+    elsewhere.mkdir()
+    (tiny.parent / name).symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match="a study writes in its run folder alone"):
+        Setting.load(tiny).inside(name)
+    if name == "artifacts":
+        with pytest.raises(ConfigError, match="a study writes in its run folder alone"):
+            _ = Setting.load(tiny).artifact_dir
+
+
 def test_a_name_is_no_path(tiny: Path) -> None:
     with pytest.raises(ConfigError, match=r"study\.name"):
         load_config(edited(tiny, 'name = "tiny"', 'name = "../../x"'))

@@ -14,6 +14,7 @@ from msnas_optuna.asktell import Asked
 from msnas_optuna.cli.app import app
 from msnas_optuna.cli.terminal import StorageUrl, StudyFile, err, print_json, session
 from msnas_optuna.setting import Setting
+from msnas_optuna.storage import has_secret
 
 NOTHING_LEFT: Final = 3
 """Exit status of `ask` where the study has its trials: the end of a shell loop."""
@@ -46,11 +47,15 @@ def ask(
                 highlight=False,
             )
             raise typer.Exit(NOTHING_LEFT)
-        described = [_asked_json(proposal, setting, study_file) for proposal in asked]
+        described = [_asked_json(proposal, setting, study_file, storage) for proposal in asked]
         print_json(described if n is not None else described[0])
 
 
-def _asked_json(asked: Asked, setting: Setting, study_file: Path) -> dict[str, Any]:
+def _asked_json(
+    asked: Asked, setting: Setting, study_file: Path, storage: str | None
+) -> dict[str, Any]:
+    shown = storage is not None and not has_secret(storage)  # else OPTUNA_STORAGE must say it
+    where = f" --storage {shlex.quote(str(storage))}" if shown else ""
     values = ",".join(setting.config.study.objectives).upper()
     return {
         "study": setting.study_name(),
@@ -64,7 +69,7 @@ def _asked_json(asked: Asked, setting: Setting, study_file: Path) -> dict[str, A
         "origin": asked.origin,
         "repeat": asked.repeat,
         "tell": f"msnas tell {shlex.quote(str(study_file))} "
-        f"--trial {asked.trial} --values {values}",
+        f"--trial {asked.trial} --values {values}{where}",
     }
 
 

@@ -53,7 +53,7 @@ def export(
             experiment,
             load(selected.architecture),
             selected,
-            folder=folder or experiment.setting.run_dir / "exported",
+            folder=folder or experiment.setting.inside("exported"),
         )
         progress.stop()
         if as_json:

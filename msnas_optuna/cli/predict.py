@@ -56,7 +56,7 @@ def predict(
             experiment,
             load(selected.architecture),
             images,
-            folder=folder or experiment.setting.run_dir / "predictions",
+            folder=folder or experiment.setting.inside("predictions"),
             score=score,
         )
         progress.stop()

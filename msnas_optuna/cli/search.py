@@ -172,29 +172,25 @@ def results(
 def _experiment(
     study_file: Path, storage: str | None, progress: Bars, place: Place | None = None
 ) -> Experiment:
-    from msnas_optuna.samples import sample_detections
+    from msnas_optuna.samples import with_detections
     from msnas_optuna.study import Experiment
 
     setting = Setting.load(study_file, storage=storage)
     if place is not None:
         setting = Setting(placed(setting.config, place), storage=storage, study_file=study_file)
-    experiment = Experiment(setting, report=progress)
-    experiment.publisher.detections = partial(sample_detections, experiment)
-    return experiment
+    return with_detections(Experiment(setting, report=progress))
 
 
 @contextmanager
 def _together(study_file: Path, storage: str | None, progress: Bars) -> Iterator[Experiment]:
     """The experiment of the processes that torchrun started, or of this one alone."""
     from msnas_optuna.distributed import joined, launched, resolve_device
-    from msnas_optuna.samples import sample_detections
+    from msnas_optuna.samples import with_detections
     from msnas_optuna.study import Experiment
 
     setting = Setting.load(study_file, storage=storage)
     with joined(resolve_device(setting.config.runtime.device, launched())) as ranks:
-        experiment = Experiment(setting, report=progress, ranks=ranks)
-        experiment.publisher.detections = partial(sample_detections, experiment)
-        yield experiment
+        yield with_detections(Experiment(setting, report=progress, ranks=ranks))
 
 
 def shipped_study(name: str) -> Path:

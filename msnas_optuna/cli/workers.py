@@ -149,10 +149,12 @@ def _work(
     warnings.showwarning = lambda message, *_, **__: sender.send(str(message))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
+        from msnas_optuna.samples import with_detections
         from msnas_optuna.study import Experiment
 
         setting = Setting.load(study_file, storage=storage)
-        experiment = Experiment(Setting(placed(setting.config, place), storage=storage))
+        setting = Setting(placed(setting.config, place), storage=storage, study_file=study_file)
+        experiment = with_detections(Experiment(setting))
         experiment.evaluate_fpn_like(wait=False)
         experiment.search(trials, patience=inf)
         experiment.evaluate_fpn_like()
