@@ -6,7 +6,6 @@ Tables 1, 2 and 4. FLOPs are 1e9 multiply-adds, AP is in percent where it is cal
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -88,9 +87,7 @@ class Overview:
 
     def command(self, verb: str, *options: str) -> str:
         """A line that a reader can type to go on with this study."""
-        file = self.setting.study_file
-        words = ["msnas", verb, "STUDY.toml" if file is None else str(file), *options]
-        return shlex.join(words)
+        return self.setting.command(verb, *options)
 
 
 @lru_cache(maxsize=4)

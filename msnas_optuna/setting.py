@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import shlex
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
 from msnas_optuna.storage import (
+    has_secret,
     open_storage,
     refuse_unfinished,
     relative_to,
@@ -134,6 +136,17 @@ class Setting:
             ConfigError: see `inside`.
         """
         return self.inside("artifacts")
+
+    def command(self, verb: str, *options: str) -> str:
+        """A line that a reader can type to go on with this study, without any password."""
+        file = "STUDY.toml" if self.study_file is None else str(self.study_file)
+        line = shlex.join(["msnas", verb, file, *options])
+        if self._storage_url is None:
+            return line
+        hidden = has_secret(self._storage_url)
+        return f"{line} --storage " + (
+            '"$OPTUNA_STORAGE"' if hidden else shlex.quote(self._storage_url)
+        )
 
     @property
     def storage_url(self) -> str:

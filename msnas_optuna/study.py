@@ -536,8 +536,9 @@ def training_losses(setting: Setting) -> dict[str, list[float]]:
     for trial in [] if study is None else study.get_trials(deepcopy=False):
         file = trial.user_attrs.get("checkpoint")
         if file is not None and trial.params:
-            number = numbers.get(setting.space.decode(trial.params))
-            name = "FPN-like path" if number is None else f"trial {number}"
+            architecture = setting.space.decode(trial.params)
+            by_hand = architecture == setting.space.fpn_like()
+            name = "FPN-like path" if by_hand else f"trial {numbers.get(architecture, '?')}"
             losses[name] = read_losses(setting.run_dir / "retrained" / file)
     return losses
 

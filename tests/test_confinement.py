@@ -56,7 +56,9 @@ def test_the_storage_is_no_uri_that_names_another_file(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["artifacts", "exported", "predictions"])
-def test_what_is_made_for_people_stays_in_the_run_folder(tiny: Path, tmp_path: Path, name: str) -> None:
+def test_what_is_made_for_people_stays_in_the_run_folder(
+    tiny: Path, tmp_path: Path, name: str
+) -> None:
     elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
     elsewhere.mkdir()
     (tiny.parent / name).symlink_to(elsewhere)

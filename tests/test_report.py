@@ -111,7 +111,7 @@ def test_tables_are_those_of_the_results(overview):
     summary = summarise(overview.setting)
     rows = {row[0]: row[1:] for row in one_shot_table(overview)}
     random = rows["random, a uniform sample of the window"]
-    bred = rows.get("children of crossover and mutation", ["0"])
+    bred = rows.get("children", ["0"])
     assert int(random[0]) + int(bred[0]) == summary.architectures
     assert float(rows["last population"][3]) == pytest.approx(100 * summary.one_shot_max, abs=0.06)
     rows = {row[0]: row[1:] for row in standalone_table(overview)}

@@ -213,7 +213,6 @@ def _quickstart_study(folder: Path) -> Path:
 
 def _print_next_steps(setting: Setting) -> None:
     url, name = setting.storage_url, shlex.quote(setting.study_name())
-    file = shlex.quote(str(setting.study_file))
     if url.startswith("grpc:"):
         return  # Optuna's commands speak to databases alone
     out.print("\nLook further:")
@@ -222,8 +221,8 @@ def _print_next_steps(setting: Setting) -> None:
     shown = '"$OPTUNA_STORAGE"' if has_secret(url) else shlex.quote(url)
     best = "best-trial" if len(setting.metrics) == 1 else "best-trials"
     for command in (
-        f"msnas dashboard {file}",
-        f"msnas report {file} -o report.html",
+        setting.command("dashboard"),
+        setting.command("report", "-o", "report.html"),
         f"optuna trials --storage {shown} --study-name {name}",
         f"optuna {best} --storage {shown} --study-name {name}",
         f"optuna-dashboard {shown}",

@@ -22,6 +22,7 @@ from msnas_optuna.figures.style import (
     BLUE,
     INK,
     ORANGE,
+    PURPLE,
     SKY,
     VERMILION,
     legend_below,
@@ -31,7 +32,13 @@ from msnas_optuna.figures.style import (
     thinned,
 )
 
-KIND_COLOURS: Final = {"random": ORANGE, "crossover": SKY, "mutation": BLUE, "other": INK}
+KIND_COLOURS: Final = {
+    "random": ORANGE,
+    "recombination": PURPLE,
+    "crossover": SKY,
+    "mutation": BLUE,
+    "other": INK,
+}
 """Of the origins in all figures."""
 
 QUANTILES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -30,7 +30,7 @@ _S = TypeVar("_S")
 _DEFAULT_POPULATION: Final = 50
 """P of the paper (§4.1), where a study does not say."""
 
-KINDS: Final = ("random", "crossover", "mutation", "other")
+KINDS: Final = ("random", "recombination", "crossover", "mutation", "other")
 """How an architecture can have come about, coarsely."""
 
 
@@ -238,7 +238,7 @@ def _kind(origin: str) -> str:
         return "random"
     for kind, prefix in (
         ("crossover", "crossover"),
-        ("crossover", "recombination"),
+        ("recombination", "recombination"),
         ("mutation", "mutate"),
     ):
         if origin.startswith(prefix):

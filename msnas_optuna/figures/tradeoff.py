@@ -29,8 +29,12 @@ from msnas_optuna.figures.style import (
     thinned,
 )
 
+BRED: Final = ("recombination", "crossover", "mutation")
+"""Kinds of children that have parents."""
+
 _SYMBOLS: Final = {
     "random": "x-thin",
+    "recombination": "triangle-up",
     "crossover": "circle",
     "mutation": "square",
     "other": "diamond",
@@ -72,7 +76,7 @@ class ComparisonInfo:
 
     Attributes:
         random: of the random architectures, ascending; they are a uniform sample of the window.
-        bred: of the children of crossover and mutation, ascending.
+        bred: of the children of recombination, crossover and mutation, ascending.
         best: the best architecture's, and the number of its trial.
         by_hand: the FPN-like path's, None if it is not measured.
     """
@@ -255,12 +259,12 @@ def get_comparison_info(observed: Observed, by_hand: Observed | None) -> Compari
     best = observed.distinct[0]
     aps = {
         kinds: tuple(sorted(100 * o.ap for o in observed.distinct if o.kind in kinds))
-        for kinds in (("random",), ("crossover", "mutation"))
+        for kinds in (("random",), BRED)
     }
     hand = by_hand.distinct[0].ap if by_hand is not None and by_hand.distinct else None
     return ComparisonInfo(
         random=aps["random",],
-        bred=aps["crossover", "mutation"],
+        bred=aps[BRED],
         best=(100 * best.ap, best.number),
         by_hand=None if hand is None else 100 * hand,
     )

@@ -106,7 +106,7 @@ def one_shot_table(overview: Overview) -> list[list[str]]:
         _moments(name, aps)
         for name, aps in (
             ("random, a uniform sample of the window", found.random),
-            ("children of crossover and mutation", found.bred),
+            ("children", found.bred),
             ("last population", population),
         )
         if len(aps)

@@ -97,7 +97,7 @@ def test_survivors_add_up_to_the_population(searched):
         [1.0] * 5
     )
     assert info.shares["random"][0] == 1
-    assert set(info.shares) <= {"random", "crossover", "mutation"}
+    assert set(info.shares) <= {"random", "recombination", "crossover", "mutation"}
 
 
 def test_stride_maps_are_of_the_population(searched, table):
