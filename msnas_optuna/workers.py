@@ -127,7 +127,10 @@ def _evaluate_one(
         if trial_id is None:
             return False
         with _heartbeat(study._storage, trial_id):
-            trial = Trial(study, trial_id)  # plans it
+            try:
+                trial = Trial(study, trial_id)  # plans it
+            except UpdateFinishedTrialError:
+                return True  # others took this worker for dead, and repeat the trial
             outcome = _outcome(trial, objective, interrupts, failures)
         _tell(study, trial, outcome)
         if isinstance(outcome, BaseException) and not _is_told(outcome, failures):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +29,9 @@ from msnas_optuna.setting import FPN_LIKE, RETRAIN, Setting
 from msnas_optuna.storage import TrialRecord, open_study, write_record
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
+with suppress(ValueError):  # not in the main thread
+    # A background job ignores SIGINT, and so would every process that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("any machine", deadline=None)  # timing decides no test
 settings.load_profile("any machine")
 
