@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msnas_optuna.samplers.operators import ConditionalSet, Drawable
 from msnas_optuna.spaces.msnas import FEATURE_STRIDES, STRIDES, Architecture
@@ -66,12 +67,17 @@ def _frequencies(genes: Sequence[_G], choices: Sequence[_G], reset: float) -> di
     return {c: reset / len(choices) + (1 - reset) * counts[c] / len(genes) for c in choices}
 
 
-def contributors(child: Architecture, parents: Sequence[Architecture]) -> list[int]:
+def gene_matrix(parents: Sequence[Architecture]) -> NDArray[np.float64]:
+    """Every gene of every parent, a row each; N + 5 columns."""
+    return np.array([_genes(p) for p in parents])
+
+
+def contributors(child: Architecture, genes: NDArray[np.float64]) -> list[int]:
     """Positions of a few parents that have, together, every gene that the child has from any.
 
     The parent that explains most of the genes left comes next; earlier ones win ties.
     """
-    shared = np.array([_genes(p) for p in parents]) == np.array(_genes(child))
+    shared = genes == np.array(_genes(child))
     left, chosen = shared.any(axis=0), []
     while left.any():
         best = int((shared & left).sum(axis=1).argmax())

@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import chisquare
 
 from msnas_optuna.cost import EncoderCost
-from msnas_optuna.samplers.recombination import Recombination, contributors, gene_pool
+from msnas_optuna.samplers.recombination import Recombination, contributors, gene_matrix, gene_pool
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
 
@@ -102,11 +102,11 @@ def test_contributors_explain_every_inherited_gene_with_few_parents() -> None:
     for _ in range(200):
         child = recombine(PARENTS, feasible=LATTICE, rng=rng)
         assert child is not None
-        chosen = contributors(child, PARENTS)
+        chosen = contributors(child, gene_matrix(PARENTS))
         inherited = {i for p in PARENTS for i in _shared(child, p)}
         assert {i for c in chosen for i in _shared(child, PARENTS[c])} == inherited
         assert len(set(chosen)) == len(chosen) <= 12
-    assert contributors(PARENTS[3], PARENTS) == [3]
+    assert contributors(PARENTS[3], gene_matrix(PARENTS)) == [3]
 
 
 def _shared(a: Architecture, b: Architecture) -> set[int]:
