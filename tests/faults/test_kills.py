@@ -56,7 +56,7 @@ def test_kill_9_of_a_random_worker_again_and_again(
     deadline = time.monotonic() + PATIENCE
     while finished_slots(study) < wanted:
         assert time.monotonic() < deadline, workers.said()
-        time.sleep(4)
+        time.sleep(3)
         trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         spent = {
             owner.pid
@@ -76,7 +76,7 @@ def test_kill_9_of_a_random_worker_again_and_again(
     check_whole(study, wanted)
     assert seen.items() <= {t.number: (t.params, t.values) for t in complete(study)}.items()
     repeated = sum(is_retry(t) and not is_withdrawn(t) for t in study.trials)
-    assert kills > 5
+    assert kills >= 3
     assert 0 < repeated <= kills
     counts = {
         "workers": crew,
