@@ -85,10 +85,6 @@ class Overview:
             return None
         return get_transfer_info(self.observed, self.standalone, self.by_hand_observed)
 
-    def command(self, verb: str, *options: str) -> str:
-        """A line that a reader can type to go on with this study."""
-        return self.setting.command(verb, *options)
-
 
 @lru_cache(maxsize=4)
 def _feasibility(

@@ -47,10 +47,10 @@ def _table(rows: list[list[str]]) -> str:
 
 def _commands(overview: Overview) -> str:
     lines = (
-        overview.command("search"),
-        overview.command("retrain", "--top", "5"),
-        overview.command("results"),
-        overview.command("report", "-o", "report.html"),
+        overview.setting.command("search"),
+        overview.setting.command("retrain", "--top", "5"),
+        overview.setting.command("results"),
+        overview.setting.command("report", "-o", "report.html"),
     )
     # Indented, not fenced: no path can end the block.
     return "\n".join("    " + " ".join(line.splitlines()) for line in lines)

@@ -174,10 +174,10 @@ def _commands(overview: Overview) -> list[str]:
     retrained = [] if overview.transfer is None else overview.transfer.pairs
     top = str(max(len(retrained), 1))
     return [
-        overview.command("train"),
-        overview.command("search"),
-        overview.command("retrain", "--top", top),
-        overview.command("report", "-o", "report.html"),
+        overview.setting.command("train"),
+        overview.setting.command("search"),
+        overview.setting.command("retrain", "--top", top),
+        overview.setting.command("report", "-o", "report.html"),
     ]
 
 
