@@ -10,7 +10,7 @@ proposals; trials that repeat an earlier one have its slot, withdrawn trials tak
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -98,13 +98,15 @@ class History:
         records: one record for each trial, by number.
         settled: the architectures of finished trials.
         recent: the architectures of all other trials by trial number.
-        rank: `top` of `averaged`, which the ledger remembers from trial to trial.
+        n_final: the number of first records that stay as they are.
+        ranking: which remembers, from trial to trial, what it has ranked.
     """
 
     records: Sequence[Record]
     settled: AbstractSet[Architecture]
     recent: Mapping[int, Architecture]
-    rank: Callable[[list[Record], int], list[Record]]
+    n_final: int
+    ranking: Ranking
 
     def holds(self, architecture: Architecture, *, besides: int) -> bool:
         """Whether a trial other than number `besides` has the architecture."""
@@ -131,14 +133,10 @@ class History:
         Only trials with a number below `before` count. What is measured several times is ranked
         by the mean.
         """
-        candidates = [
-            record
-            for record in self.records
-            if record.loss is not None
-            and record.generation < generation
-            and record.number < before
-        ]
-        return self.rank(candidates, size)
+        candidates = self.ranking.candidates(
+            self.records, generation, before=before, n_final=self.n_final
+        )
+        return self.ranking.best(candidates, size)
 
 
 def next_repeat(slots: Mapping[int, int]) -> int:
@@ -200,18 +198,36 @@ def _crowding_distance(losses: np.ndarray) -> np.ndarray:  # [records, objective
     return distance
 
 
-class _Ranking:
-    """`top` of `averaged`, remembered: the parents change only where a generation ends."""
+class Ranking:
+    """Candidates and parents, remembered: both change only where a generation ends."""
 
     def __init__(self) -> None:
-        self._last: tuple[list[Record], int, list[Record]] = [], 0, []
+        self._found: tuple[int, int, list[Record]] = -1, 0, []
+        self._ranked: tuple[list[Record], int, list[Record]] = [], 0, []
 
-    def __call__(self, candidates: list[Record], size: int) -> list[Record]:
-        known, known_size, best = self._last
+    def candidates(
+        self, records: Sequence[Record], generation: int, *, before: int, n_final: int
+    ) -> list[Record]:
+        """Who may be a parent in a generation, among the trials with a number below `before`."""
+        known, read, found = self._found  # one read: threads may ask too
+        end = min(before, n_final)
+        if known != generation or read > end:
+            read, found = 0, []
+        found = found + _older(records[read:end], generation)
+        self._found = generation, end, found
+        return found + _older(records[end:before], generation)
+
+    def best(self, candidates: list[Record], size: int) -> list[Record]:
+        """`top` of `averaged`."""
+        known, known_size, best = self._ranked
         if known_size != size or known != candidates:
             best = top(averaged(candidates), size)
-            self._last = candidates, size, best
+            self._ranked = candidates, size, best
         return best
+
+
+def _older(records: Sequence[Record], generation: int) -> list[Record]:
+    return [r for r in records if r.loss is not None and r.generation < generation]
 
 
 class Ledger:
@@ -237,7 +253,7 @@ class Ledger:
         self._later: dict[int, Record] = {}  # the other finished ones by number
         self._settled: set[Architecture] = set()
         self._next_slot = 0
-        self._rank = _Ranking()
+        self._ranking = Ranking()
 
     def read(self, trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> History:
         """The history of a study.
@@ -260,7 +276,7 @@ class Ledger:
                 elif record.architecture is not None:
                     recent[trial.number] = record.architecture
                 records.append(record)
-            return History(records, self._settled, recent, self._rank)
+            return History(records, self._settled, recent, len(self._oldest), self._ranking)
 
     def _remember(self, record: Record, *, next_slot: int) -> None:
         if record.number == len(self._oldest):

@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 from zlib import crc32
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseGASampler, RandomSampler
 from optuna.search_space import intersection_search_space
@@ -41,7 +40,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from msnas_optuna.samplers import operators as ops
 from msnas_optuna.samplers.history import History, Ledger, Record, Schedule, next_repeat
-from msnas_optuna.samplers.recombination import Recombination, contributors, gene_matrix
+from msnas_optuna.samplers.recombination import Recombination
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.spaces.msnas import N_GROUPS, Architecture
 from msnas_optuna.storage import (
@@ -77,22 +76,6 @@ class Proposal:
     origin: str
     parents: tuple[int, ...] = ()
     repeat: int = 0
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """The parents of a generation, as recombination needs them."""
-
-    parents: list[Record]
-    architectures: list[Architecture]
-    genes: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, parents: list[Record]) -> _Pool:
-        """Parents of a feasible set are known architectures."""
-        known = [r.architecture for r in parents if r.architecture is not None]
-        assert len(known) == len(parents)
-        return cls(parents, known, gene_matrix(known))
 
 
 class MSNASSampler(BaseGASampler):
@@ -176,8 +159,7 @@ class MSNASSampler(BaseGASampler):
         self._encoder_probability = encoder_probability
         self._operators = _operators(operators, window, gene_probability)
         self._recombination_probability = recombination_probability if operators == "exact" else 0
-        self._recombine = Recombination(gene_probability)
-        self._pool: _Pool | None = None
+        self._recombination = Recombination(gene_probability)
         self._max_attempts = max_attempts
         self._entropy = _fresh_entropy() if seed is None else operator.index(seed)
         self._ledger = Ledger(feasible, self._schedule)
@@ -405,15 +387,14 @@ class MSNASSampler(BaseGASampler):
         *,
         taken: Callable[[Architecture], bool],
     ) -> Proposal | None:
-        pool = self._pool  # one read: threads may propose too
-        if pool is None or pool.parents != parents:
-            pool = self._pool = _Pool.of(parents)
         assert _is_conditional(feasible)
-        child = self._recombine(pool.architectures, feasible=feasible, rng=rng)
+        known = (r.architecture for r in parents if r.architecture is not None)  # all are
+        pool = self._recombination.pool(known, feasible)
+        child = pool.child(rng)
         if child is None or taken(child):
             return None
-        explaining = contributors(child, pool.genes)
-        return Proposal(child, "recombination", tuple(parents[i].number for i in explaining))
+        numbers = tuple(parents[i].number for i in pool.contributors(child))
+        return Proposal(child, "recombination", numbers)
 
     def _queued(
         self,

@@ -10,7 +10,8 @@ Symbols: N mixed blocks, P parents.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -23,35 +24,64 @@ from msnas_optuna.spaces.tables import Weights
 _G = TypeVar("_G", float, int)
 
 
+@dataclass(frozen=True)
+class GenePool:
+    """What some parents hand on.
+
+    Attributes:
+        parents: their architectures.
+        genes: every gene of every parent, a row each; N + 5 columns.
+        draw: the feasible children, each by the product of the chances of its genes.
+    """
+
+    parents: tuple[Architecture, ...]
+    genes: NDArray[np.float64]
+    draw: Drawable
+
+    def child(self, rng: np.random.Generator) -> Architecture | None:
+        """A feasible child; None where nothing feasible has only genes of the parents."""
+        return self.draw.sample(rng)
+
+    def contributors(self, child: Architecture) -> list[int]:
+        """Positions of a few parents that have, together, every gene the child has from any.
+
+        The parent that explains most of the genes left comes next; earlier ones win ties.
+        """
+        shared = self.genes == np.array(_genes(child))
+        left, chosen = shared.any(axis=0), []
+        while left.any():
+            best = int((shared & left).sum(axis=1).argmax())
+            chosen.append(best)
+            left &= ~shared[best]
+        return chosen
+
+
 class Recombination:
-    """Draws feasible architectures from the gene pool of some parents.
+    """The gene pools of parents; remembers the last, because parents change once a generation.
 
     Args:
-        reset: chance of each gene to be random rather than some parent's, in 0..1.
+        reset: chance of each gene to be random rather than some parent's, in 0..1, before the
+            budget is known: children are drawn in proportion, among the feasible ones.
     """
 
     def __init__(self, reset: float) -> None:
         self._reset = reset
-        self._kept: tuple[object, Drawable] | None = None  # parents change once a generation
+        self._kept: tuple[ConditionalSet, GenePool] | None = None
 
     def __reduce__(self) -> tuple[type[Recombination], tuple[float]]:
         return Recombination, (self._reset,)
 
-    def __call__(
-        self,
-        parents: Sequence[Architecture],
-        *,
-        feasible: ConditionalSet,
-        rng: np.random.Generator,
-    ) -> Architecture | None:
-        """A feasible child; None where nothing feasible has only genes of the parents."""
-        key, kept = (feasible, tuple(parents)), self._kept  # one read: threads may draw too
-        if kept is None or kept[0] != key:
-            kept = self._kept = (key, feasible.weighted(gene_pool(parents, reset=self._reset)))
-        return kept[1].sample(rng)
+    def pool(self, parents: Iterable[Architecture], feasible: ConditionalSet) -> GenePool:
+        """The gene pool of feasible parents; takes a build of weighted tables when they change."""
+        parents, kept = tuple(parents), self._kept  # one read: threads may ask too
+        if kept is None or kept[0] is not feasible or kept[1].parents != parents:
+            draw = feasible.weighted(gene_weights(parents, reset=self._reset))
+            pool = GenePool(parents, np.array([_genes(p) for p in parents]), draw)
+            kept = self._kept = (feasible, pool)
+        return kept[1]
 
 
-def gene_pool(parents: Sequence[Architecture], *, reset: float) -> Weights:
+def gene_weights(parents: Sequence[Architecture], *, reset: float) -> Weights:
     """How often the parents have each value of each gene, mixed with equal chances for all."""
     return Weights(
         [_frequencies(g, STRIDES, reset) for g in zip(*(p.strides for p in parents), strict=True)],
@@ -65,25 +95,6 @@ def gene_pool(parents: Sequence[Architecture], *, reset: float) -> Weights:
 def _frequencies(genes: Sequence[_G], choices: Sequence[_G], reset: float) -> dict[_G, float]:
     counts = Counter(genes)
     return {c: reset / len(choices) + (1 - reset) * counts[c] / len(genes) for c in choices}
-
-
-def gene_matrix(parents: Sequence[Architecture]) -> NDArray[np.float64]:
-    """Every gene of every parent, a row each; N + 5 columns."""
-    return np.array([_genes(p) for p in parents])
-
-
-def contributors(child: Architecture, genes: NDArray[np.float64]) -> list[int]:
-    """Positions of a few parents that have, together, every gene that the child has from any.
-
-    The parent that explains most of the genes left comes next; earlier ones win ties.
-    """
-    shared = genes == np.array(_genes(child))
-    left, chosen = shared.any(axis=0), []
-    while left.any():
-        best = int((shared & left).sum(axis=1).argmax())
-        chosen.append(best)
-        left &= ~shared[best]
-    return chosen
 
 
 def _genes(architecture: Architecture) -> tuple[float, ...]:

@@ -9,20 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msnas_optuna.spaces.graph import (
-    Graph,
-    Root,
-    visited_of,
-)
-from msnas_optuna.spaces.msnas import (
-    Architecture,
-)
+from msnas_optuna.spaces.graph import Graph, Root, visited_of
+from msnas_optuna.spaces.msnas import FEATURE_STRIDES, STRIDES, Architecture
 
 Counts = NDArray[Any]
 """int64, or float64 where genes have weights."""
@@ -36,16 +30,35 @@ class Weights:
     """How likely each gene is, before anything is known of the others.
 
     Attributes:
-        strides: stride -> weight, at least 0, for each of the N blocks.
+        strides: stride -> weight, finite and at least 0, for each of the N blocks.
         feature_strides: feature stride -> weight for each of the five object groups.
+
+    Raises:
+        ValueError: a gene has other values than the space, or a weight is out of range.
     """
 
     strides: Sequence[Mapping[float, float]]
     feature_strides: Sequence[Mapping[int, float]]
 
+    def __post_init__(self) -> None:
+        """Checks every gene."""
+        _require_weights("strides", self.strides, STRIDES)
+        _require_weights("feature_strides", self.feature_strides, FEATURE_STRIDES)
+
     def of_utilisation(self, vector: Sequence[int]) -> float:
         """The product of the weights of five feature strides."""
         return prod(w[s] for w, s in zip(self.feature_strides, vector, strict=True))
+
+
+def _require_weights(
+    name: str, genes: Sequence[Mapping[Any, float]], choices: Sequence[float]
+) -> None:
+    for i, weights in enumerate(genes):
+        if set(weights) != set(choices) or not all(0 <= w < inf for w in weights.values()):
+            raise ValueError(
+                f"{name}[{i}] must give each of {list(choices)} a finite weight of at least 0, "
+                f"got {dict(weights)}"
+            )
 
 
 def span(parts: Sequence[Part]) -> tuple[int, int]:
@@ -105,6 +118,7 @@ class Tables:
         weights: Weights | None = None,
     ) -> None:
         self._graph, self._window, self._weights, self.root = graph, window, weights, root
+        self._sums = {} if weights is None else _sums(graph, weights)
         reach = self._reach()
         layer = {state: self._last(state, *span) for state, span in reach[-1].items()}
         layers = [layer]
@@ -135,18 +149,12 @@ class Tables:
         """After block N a completion is a utilisation that ends inside the window."""
         reading = self._graph.utilisations[visited_of(state)]
         costs = np.array(reading.costs, np.int64)
-        up_to = self._up_to(reading.vectors)
         paid = np.arange(low, high + 1) + self._graph.closing[state]
         totals = self.root.base + self._graph.unit * paid
         end = np.searchsorted(costs, self._window[1] - totals, "right")
         start = np.searchsorted(costs, self._window[0] - totals, "left")
-        return table(low, up_to[end] - up_to[start])
-
-    def _up_to(self, vectors: Sequence[tuple[int, ...]]) -> Counts:
-        """The count, or the weight, of the i cheapest utilisations, 0 <= i <= len(vectors)."""
-        if self._weights is None:
-            return np.arange(len(vectors) + 1)
-        return np.cumsum([0.0, *map(self._weights.of_utilisation, vectors)])
+        sums = self._sums.get(visited_of(state))
+        return table(low, end - start if sums is None else sums[start, end])
 
     def _before(
         self, block: int, state: int, after: dict[int, Table], low: int, high: int
@@ -189,3 +197,16 @@ class Tables:
         """What the window leaves for the heads of a path that ends at `state` with `k` spent."""
         paid = self.root.base + self._graph.unit * (k + self._graph.closing[state])
         return self._window[0] - paid, self._window[1] - paid
+
+
+def _sums(graph: Graph, weights: Weights) -> dict[int, NDArray[np.float64]]:
+    """[i, j] -> the weight of utilisations i to j - 1, for each set of strides to read.
+
+    Not differences of running sums, which lose a small weight behind a large one.
+    """
+    sums = {}
+    for visited, reading in graph.utilisations.items():
+        each = np.array([weights.of_utilisation(v) for v in reading.vectors])
+        running = np.triu(np.tile(each, (len(each), 1))).cumsum(axis=1)
+        sums[visited] = np.pad(running, ((0, 1), (1, 0)))
+    return sums

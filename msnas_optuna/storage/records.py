@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Final
 
 from optuna.study import Study
@@ -143,7 +143,12 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan in types that JSON keeps."""
-        return {**asdict(self), "params": dict(self.params), "parents": list(self.parents)}
+        return {  # not `asdict`, which copies in depth: this is done for every proposal
+            **vars(self),
+            "params": dict(self.params),
+            "parents": list(self.parents),
+            "worker": dict(vars(self.worker)),
+        }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Plan:

@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import chisquare
 
 from msnas_optuna.cost import EncoderCost
-from msnas_optuna.samplers.recombination import Recombination, contributors, gene_matrix, gene_pool
+from msnas_optuna.samplers.recombination import Recombination, gene_weights
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
 
@@ -31,7 +31,7 @@ def genes(architecture: Architecture) -> tuple[float, ...]:
 def test_children_have_the_chances_of_independent_genes_given_the_budget(reset: float) -> None:
     rng, recombine = np.random.default_rng(0), Recombination(reset)
     n = 4000
-    drawn = Counter(recombine(PARENTS, feasible=LATTICE, rng=rng) for _ in range(n))
+    drawn = Counter(recombine.pool(PARENTS, LATTICE).child(rng) for _ in range(n))
     chance = np.array([_chance(a, reset) for a in ALL])
     expected = n * chance / chance.sum()
     counts = np.array([drawn[a] for a in ALL])
@@ -55,31 +55,31 @@ def _chance(architecture: Architecture, reset: float) -> float:
 
 def test_one_parent_without_resets_is_its_own_only_child() -> None:
     recombine, rng = Recombination(0), np.random.default_rng(0)
-    assert recombine(ALL[:1], feasible=LATTICE, rng=rng) == ALL[0]
+    assert recombine.pool(ALL[:1], LATTICE).child(rng) == ALL[0]
 
 
 def test_nothing_is_drawn_where_the_parents_genes_fit_no_budget() -> None:
     outside = Architecture((1, 1, 1, 1, 1, 1, 2), (4, 4, 4, 4, 8))
     recombine, rng = Recombination(0), np.random.default_rng(0)
-    assert recombine([outside], feasible=LATTICE, rng=rng) is None
+    assert recombine.pool([outside], LATTICE).child(rng) is None
 
 
 def test_other_parents_and_other_windows_are_noticed() -> None:
     recombine, rng = Recombination(0), np.random.default_rng(0)
     wide = Lattice(SPACE, COST, window=(int(0.9 * TARGET), int(1.1 * TARGET)))
-    assert recombine(ALL[:1], feasible=LATTICE, rng=rng) == ALL[0]
-    assert recombine(ALL[1:2], feasible=LATTICE, rng=rng) == ALL[1]
-    drawn = {recombine(PARENTS, feasible=wide, rng=rng) for _ in range(200)}
+    assert recombine.pool(ALL[:1], LATTICE).child(rng) == ALL[0]
+    assert recombine.pool(ALL[1:2], LATTICE).child(rng) == ALL[1]
+    drawn = {recombine.pool(PARENTS, wide).child(rng) for _ in range(200)}
     assert any(LATTICE.violation(a) for a in drawn if a)
     assert not any(wide.violation(a) for a in drawn if a)
 
 
 def test_it_can_be_sent_to_another_process() -> None:
     recombine = Recombination(0.1)
-    recombine(PARENTS, feasible=LATTICE, rng=np.random.default_rng(0))
+    recombine.pool(PARENTS, LATTICE).child(np.random.default_rng(0))
     twin = pickle.loads(pickle.dumps(recombine))
     first, second = (
-        [r(PARENTS, feasible=LATTICE, rng=np.random.default_rng(1)) for _ in range(3)]
+        [r.pool(PARENTS, LATTICE).child(np.random.default_rng(1)) for _ in range(3)]
         for r in (recombine, twin)
     )
     assert first == second
@@ -87,7 +87,7 @@ def test_it_can_be_sent_to_another_process() -> None:
 
 def test_weights_are_shares_of_the_parents_mixed_with_equal_chances() -> None:
     a, b = ALL[0], ALL[-1]
-    pool = gene_pool([a, b, b], reset=0.3)
+    pool = gene_weights([a, b, b], reset=0.3)
     assert len(pool.strides) == 7
     assert len(pool.feature_strides) == 5
     for weights in (*pool.strides, *pool.feature_strides):
@@ -100,13 +100,13 @@ def test_weights_are_shares_of_the_parents_mixed_with_equal_chances() -> None:
 def test_contributors_explain_every_inherited_gene_with_few_parents() -> None:
     rng, recombine = np.random.default_rng(0), Recombination(0.1)
     for _ in range(200):
-        child = recombine(PARENTS, feasible=LATTICE, rng=rng)
+        child = recombine.pool(PARENTS, LATTICE).child(rng)
         assert child is not None
-        chosen = contributors(child, gene_matrix(PARENTS))
+        chosen = recombine.pool(PARENTS, LATTICE).contributors(child)
         inherited = {i for p in PARENTS for i in _shared(child, p)}
         assert {i for c in chosen for i in _shared(child, PARENTS[c])} == inherited
         assert len(set(chosen)) == len(chosen) <= 12
-    assert contributors(PARENTS[3], gene_matrix(PARENTS)) == [3]
+    assert recombine.pool(PARENTS, LATTICE).contributors(PARENTS[3]) == [3]
 
 
 def _shared(a: Architecture, b: Architecture) -> set[int]:
