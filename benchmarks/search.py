@@ -33,7 +33,7 @@ from msnas_optuna.spaces.msnas import Architecture
 
 LIMIT = 300  # trials of a run
 TUNING_SEEDS = range(100, 200)
-HELD_OUT_SEEDS = range(30, 90)
+HELD_OUT_SEEDS = range(200, 260)
 TOP = {"top 1 %": 0.99, "top 0.1 %": 0.999}
 WARM_START = 50  # feasible trials that a warm-started study begins with, its own population
 
@@ -53,11 +53,8 @@ class Settings:
 
 
 PAPER = Settings()
-OPERATORS = Settings(recombination_probability=0.0)
 TUNED = Settings(5, 5, 1, gene_probability=0.02)
-TUNED_OPERATORS = Settings(
-    5, 5, 1, mutation_probability=0.25, encoder_probability=0.3, recombination_probability=0.0
-)
+TUNED_OPERATORS = Settings(5, 5, 1, mutation_probability=0.25, encoder_probability=0.3)
 TUNED_REJECTION = Settings(5, 5, 1, mutation_probability=0.75, gene_probability=0.1)
 PAPER_REJECTION = Settings(gene_probability=0.1)
 
@@ -78,8 +75,13 @@ class Contestant:
 
 
 def evolution(settings: Settings, table: TabularBenchmark, seed: int) -> BaseSampler:
-    """Algorithm 1 with exact operators."""
+    """Algorithm 1 as `MSNASSampler` has it."""
     return MSNASSampler(table.feasible, seed=seed, **vars(settings))
+
+
+def four_operators(settings: Settings, table: TabularBenchmark, seed: int) -> BaseSampler:
+    """Algorithm 1 with the paper's four operators, each made feasible."""
+    return evolution(replace(settings, recombination_probability=0.0), table, seed)
 
 
 def rejection(settings: Settings, table: TabularBenchmark, seed: int) -> BaseSampler:
@@ -110,8 +112,8 @@ def uniform_anything(table: TabularBenchmark, seed: int) -> BaseSampler:
 CONTESTANTS = (
     Contestant("MSNASSampler, tuned", partial(evolution, TUNED)),
     Contestant("MSNASSampler, P = 50", partial(evolution, PAPER)),
-    Contestant("four exact operators, tuned", partial(evolution, TUNED_OPERATORS)),
-    Contestant("four exact operators, P = 50", partial(evolution, OPERATORS)),
+    Contestant("four exact operators, tuned", partial(four_operators, TUNED_OPERATORS)),
+    Contestant("four exact operators, P = 50", partial(four_operators, PAPER)),
     Contestant("paper's rejection, tuned", partial(rejection, TUNED_REJECTION)),
     Contestant("paper's rejection, P = 50", partial(rejection, PAPER_REJECTION)),
     Contestant("uniform feasible", uniform),
@@ -307,7 +309,15 @@ GRID: dict[str, Sequence[Any]] = {
 }
 """One setting after the other, from the paper's on; a schedule is (P, children, random)."""
 
-WITHOUT_EFFECT = {evolution: (), rejection: ("window", "recombination_probability")}
+
+def without_effect(kind: Callable[..., BaseSampler], settings: Settings) -> tuple[str, ...]:
+    """The settings that this kind does not read."""
+    if kind is rejection:
+        return "window", "recombination_probability"
+    if kind is four_operators:
+        return "gene_probability", "recombination_probability"
+    only_recombination = settings.recombination_probability == 1
+    return ("mutation_probability", "encoder_probability", "window") * only_recombination
 
 
 def tune(
@@ -318,7 +328,7 @@ def tune(
     """The best settings of a kind of evolution, chosen one after the other; prints all tried."""
     best, table = PAPER, _table(where["path"])
     for name, choices in GRID.items():
-        if name in WITHOUT_EFFECT[kind]:
+        if name in without_effect(kind, best):
             continue
         tried = {str(c): _with(best, name, c) for c in choices}
         contestants = [Contestant(label, partial(kind, s)) for label, s in tried.items()]
@@ -391,7 +401,7 @@ def main() -> None:
     options = parser.parse_args()
     where = {"path": options.table, "limit": options.trials, "processes": options.processes}
     if options.tune:
-        for kind in (evolution, rejection):
+        for kind in (evolution, four_operators, rejection):
             tune(kind, TUNING_SEEDS[: options.seeds], **where)
         return
     runs = run_all(CONTESTANTS, HELD_OUT_SEEDS[: options.seeds], **where)
