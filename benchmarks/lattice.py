@@ -1,5 +1,7 @@
 """Time and memory of counting and drawing in the published spaces, within 1 % of their target.
 
+`weighted_*` is what a generation of recombined children takes once, and a draw of one.
+
 python benchmarks/lattice.py [--json]
 """
 
@@ -11,10 +13,12 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from msnas_optuna.cost import EncoderCost
+from msnas_optuna.samplers.recombination import gene_weights
 from msnas_optuna.spaces.distribution import FlopsDistribution
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
@@ -22,6 +26,9 @@ from msnas_optuna.spaces.published import PRESETS
 
 DRAWS = 5000
 WINDOW = 4  # blocks that a mutation redraws
+POPULATION = 50  # parents of a recombination
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,9 @@ class Measured:
     draw_us: float
     redraw_us: float
     fixed_features_ms: float
+    weighted_build_s: float
+    weighted_peak_mb: float
+    weighted_draw_us: float
 
 
 def measure(name: str) -> Measured:
@@ -46,10 +56,7 @@ def measure(name: str) -> Measured:
     target = round(preset.target_gflops * 1e9)
     window = (-(-target * 99 // 100), target * 101 // 100)
     build_s = seconds(lambda: Lattice(space, cost, window=window))
-    tracemalloc.start()
-    lattice = Lattice(space, cost, window=window)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    lattice, peak_mb = traced(lambda: Lattice(space, cost, window=window))
 
     rng = np.random.default_rng(0)
     parents: list[Architecture] = []
@@ -58,16 +65,23 @@ def measure(name: str) -> Measured:
     redraw_s = seconds(lambda: [lattice.complete(rng, *genes) for genes in freed])
     encoder = [None] * space.n_blocks
     features = parents[0].feature_strides
+    weights = gene_weights(parents[:POPULATION], reset=0.05)
+    weighted, weighted_mb = traced(lambda: lattice.weighted(weights))
     return Measured(
         preset=name,
         valid=Lattice(space).count(),
         in_window=lattice.count(),
         build_s=build_s,
         distribution_s=seconds(lambda: FlopsDistribution.of(space, cost)),
-        peak_mb=peak / 1e6,
+        peak_mb=peak_mb,
         draw_us=draw_s / DRAWS * 1e6,
         redraw_us=redraw_s / DRAWS * 1e6,
         fixed_features_ms=seconds(lambda: lattice.complete(rng, encoder, features)) * 1e3,
+        weighted_build_s=seconds(lambda: lattice.weighted(weights)),
+        weighted_peak_mb=weighted_mb,
+        weighted_draw_us=seconds(lambda: [weighted.sample(rng) for _ in range(DRAWS)])
+        / DRAWS
+        * 1e6,
     )
 
 
@@ -75,6 +89,15 @@ def free_window(parent: Architecture, rng: np.random.Generator) -> list[float | 
     """The strides of a parent with `WINDOW` adjacent ones left free, as a mutation asks."""
     start = int(rng.integers(len(parent.strides) - WINDOW + 1))
     return [None if 0 <= i - start < WINDOW else s for i, s in enumerate(parent.strides)]
+
+
+def traced(make: Callable[[], _T]) -> tuple[_T, float]:
+    """What `make` returns and the largest memory that it took meanwhile, in MB."""
+    tracemalloc.start()
+    made = make()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return made, peak / 1e6
 
 
 def seconds(run: Callable[[], object]) -> float:

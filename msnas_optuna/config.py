@@ -188,13 +188,14 @@ class SamplerSection:
         n_random: random children of an iteration.
         n_reevaluated: of the best, measured again in an iteration and ranked by the mean; their
             fine-tuning differs in its seed. 0 trusts one measurement.
-        mutation_probability: chance of a mutant rather than a crossover.
+        mutation_probability: of the four operators, chance of a mutation rather than a crossover.
         encoder_probability: chance to vary the encoder rather than the utilisation.
         window: blocks that an encoder mutation draws anew.
-        gene_probability: chance of each gene to be reset by a recombination.
+        gene_probability: chance of each gene to be reset by a recombination, before the budget is
+            known, or by a rejecting mutation.
         operators: "exact", or "rejection" for the paper's blind attempts.
         recombination_probability: chance to mix the genes of all parents instead of using one
-            of the paper's four operators.
+            of the paper's four operators, whose three settings have no effect where it is 1.
         max_attempts: M, attempts at a child.
         seeds: architectures to evaluate first: r18-1 to r50-5, "fpn-like", or texts as
             "1 2 2 .5 | 8 8 16 16 32".

@@ -40,7 +40,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from msnas_optuna.samplers import operators as ops
 from msnas_optuna.samplers.history import History, Ledger, Record, Schedule, next_repeat
-from msnas_optuna.samplers.recombination import Recombination
+from msnas_optuna.samplers.recombination import Recombination, WeightedSet
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.spaces.msnas import N_GROUPS, Architecture
 from msnas_optuna.storage import (
@@ -92,10 +92,12 @@ class MSNASSampler(BaseGASampler):
     Without `feasible` this is a genetic algorithm for parameters of any kind: uniform crossover
     and random resets.
 
-    A child is, by default, a recombination of all parents. The numbers of parents and children
-    are the paper's, for a thousand trials and more. For one or two hundred trials a small
-    population finds the best sooner: population_size=5, n_children=5, n_random=1,
-    gene_probability=0.02 was tuned on the tabular benchmark.
+    A child is, by default, a recombination of all parents (not in the paper: its four operators
+    are `recombination_probability=0`). The numbers of parents and children are the paper's, for
+    a thousand trials and more. For one or two hundred trials a small population finds the best
+    sooner: population_size=5, n_children=5, n_random=1, gene_probability=0.02 was tuned on the
+    tabular benchmark. A single parent has hardly any new child to recombine, so that most
+    children are random then; use the four operators there.
 
     Args:
         feasible: the architectures that may be proposed.
@@ -105,16 +107,19 @@ class MSNASSampler(BaseGASampler):
         n_reevaluated: in each later generation, measure one of the this many best architectures
             again, this many times; for noisy objectives. The one with the fewest measurements is
             next (of several objectives, among the best P).
-        mutation_probability: chance that a child is a mutant rather than a crossover.
-        encoder_probability: chance that a child varies the encoder rather than the utilisation.
-        window: number of adjacent blocks that an encoder mutation draws anew.
-        gene_probability: chance of each gene to be reset by a recombination or a rejecting
-            mutation.
+        mutation_probability: of the four operators, chance of a mutation rather than a
+            crossover. Like the next two, without effect where all children are recombinations.
+        encoder_probability: chance to vary the encoder rather than the utilisation.
+        window: number of adjacent blocks that an exact encoder mutation draws anew.
+        gene_probability: chance of each gene to be reset by a recombination, before the budget
+            is known (children are drawn in proportion, among the feasible ones), or by a
+            rejecting mutation.
         operators: "exact" draws among feasible children alone, "rejection" varies blindly and
             drops what is not feasible, as the paper does.
         recombination_probability: chance that an exact child takes each gene from any of the P
             parents, rather than by one of the four operators of Algorithm 1.
-        max_attempts: M, attempts at a child; then a random architecture takes its place.
+        max_attempts: M, attempts at a child; then a random architecture takes its place, and
+            says so by its origin.
         seed: makes the sequence of proposals reproducible; None draws it anew.
 
     Raises:
@@ -149,7 +154,7 @@ class MSNASSampler(BaseGASampler):
         _probability("encoder_probability", encoder_probability)
         _probability("gene_probability", gene_probability)
         _probability("recombination_probability", recombination_probability)
-        _check_operators(operators, feasible)
+        _check_operators(operators, feasible, recombine=recombination_probability > 0)
         if seed is not None:
             _at_least("seed", seed, 0)
         super().__init__(population_size)
@@ -387,9 +392,9 @@ class MSNASSampler(BaseGASampler):
         *,
         taken: Callable[[Architecture], bool],
     ) -> Proposal | None:
-        assert _is_conditional(feasible)
+        weighted = cast("WeightedSet", feasible)  # `_check_operators` has seen to it
         known = (r.architecture for r in parents if r.architecture is not None)  # all are
-        pool = self._recombination.pool(known, feasible)
+        pool = self._recombination.pool(known, weighted)
         child = pool.child(rng)
         if child is None or taken(child):
             return None
@@ -508,7 +513,7 @@ def _repeat_of_queued(
 
 
 def _is_conditional(feasible: FeasibleSet[Architecture]) -> TypeIs[ops.ConditionalSet]:
-    return all(hasattr(feasible, name) for name in ("complete", "count_completions", "weighted"))
+    return all(hasattr(feasible, name) for name in ("complete", "count_completions"))
 
 
 def _as_choices(params: dict[str, Any], feasible: FeasibleSet[Architecture]) -> dict[str, Any]:
@@ -555,11 +560,18 @@ def _probability(name: str, value: float) -> None:
         raise ValueError(f"{name} must lie in 0..1, got {value!r}")
 
 
-def _check_operators(kind: str, feasible: FeasibleSet[Architecture] | None) -> None:
+def _check_operators(
+    kind: str, feasible: FeasibleSet[Architecture] | None, *, recombine: bool
+) -> None:
     if kind not in get_args(OperatorKind):
         raise ValueError(f"operators must be 'exact' or 'rejection', got {kind!r}")
-    if kind == "exact" and feasible is not None and not _is_conditional(feasible):
+    if kind == "rejection" or feasible is None:
+        return
+    needed = ("complete", "count_completions", *(["weighted"] if recombine else []))
+    missing = [name for name in needed if not hasattr(feasible, name)]
+    if missing:
         raise ValueError(
-            "operators='exact' need a feasible set that can `complete` and draw `weighted`, got "
-            f"{type(feasible).__name__}; use spaces.lattice.Lattice or operators='rejection'"
+            f"operators='exact' need a feasible set with the methods {', '.join(needed)}; "
+            f"{type(feasible).__name__} lacks {', '.join(missing)}: use spaces.lattice.Lattice, "
+            f"operators='rejection' or, without `weighted`, recombination_probability=0"
         )

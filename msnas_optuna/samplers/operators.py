@@ -20,22 +20,14 @@ import numpy as np
 
 from msnas_optuna.spaces.base import FeasibleSet
 from msnas_optuna.spaces.msnas import FEATURE_STRIDES, N_GROUPS, STRIDES, Architecture
-from msnas_optuna.spaces.tables import Weights
 
 _FREE: Final = (None,) * N_GROUPS
 
 _G = TypeVar("_G", float, int)
 
 
-class Drawable(Protocol):
-    """Something to draw architectures from."""
-
-    def sample(self, rng: np.random.Generator) -> Architecture | None:
-        """One architecture, or None where there is none."""
-
-
 class ConditionalSet(FeasibleSet[Architecture], Protocol):
-    """A feasible set that draws free genes conditionally on fixed ones, or by weights."""
+    """A feasible set that draws free genes conditionally on fixed ones."""
 
     def complete(
         self,
@@ -50,9 +42,6 @@ class ConditionalSet(FeasibleSet[Architecture], Protocol):
         self, strides: Sequence[float | None], feature_strides: Sequence[int | None]
     ) -> int:
         """The exact number of feasible architectures with the fixed genes."""
-
-    def weighted(self, weights: Weights) -> Drawable:
-        """Draws each feasible architecture by the product of the weights of its genes."""
 
 
 Operator = Callable[..., Architecture | None]

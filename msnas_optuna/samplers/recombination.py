@@ -12,16 +12,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msnas_optuna.samplers.operators import ConditionalSet, Drawable
+from msnas_optuna.spaces.base import FeasibleSet
 from msnas_optuna.spaces.msnas import FEATURE_STRIDES, STRIDES, Architecture
 from msnas_optuna.spaces.tables import Weights
 
 _G = TypeVar("_G", float, int)
+
+
+class Drawable(Protocol):
+    """Something to draw architectures from."""
+
+    def sample(self, rng: np.random.Generator) -> Architecture | None:
+        """One architecture, or None where there is none."""
+
+
+class WeightedSet(FeasibleSet[Architecture], Protocol):
+    """A feasible set that draws some genes more often than others."""
+
+    def weighted(self, weights: Weights) -> Drawable:
+        """Draws each feasible architecture by the product of the weights of its genes."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +80,12 @@ class Recombination:
 
     def __init__(self, reset: float) -> None:
         self._reset = reset
-        self._kept: tuple[ConditionalSet, GenePool] | None = None
+        self._kept: tuple[WeightedSet, GenePool] | None = None
 
     def __reduce__(self) -> tuple[type[Recombination], tuple[float]]:
         return Recombination, (self._reset,)
 
-    def pool(self, parents: Iterable[Architecture], feasible: ConditionalSet) -> GenePool:
+    def pool(self, parents: Iterable[Architecture], feasible: WeightedSet) -> GenePool:
         """The gene pool of feasible parents; takes a build of weighted tables when they change."""
         parents, kept = tuple(parents), self._kept  # one read: threads may ask too
         if kept is None or kept[0] is not feasible or kept[1].parents != parents:
