@@ -35,7 +35,6 @@ from msnas_optuna.storage import (
     mark_interrupted,
     recover_lost_trials,
     release_own_trials,
-    running_owners,
     would_notice_death,
 )
 
@@ -103,18 +102,19 @@ def evaluate_trials(
             continue
         if settled >= wanted or not wait:
             return
-        owners = running_owners(study)
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         if settled != seen:
             seen, since = settled, time.monotonic()
-        elif not owners:
+        elif not running:
             return  # nobody would settle more
-        if owners and (
-            not would_notice_death(study, owners) or time.monotonic() - since > patience
+        if running and (
+            time.monotonic() - since > patience
+            or not any(would_notice_death(study, trial) for trial in running)
         ):
             left = wanted - settled
             warnings.warn(f"{left} trials are left to other workers", stacklevel=2)
             return
-        time.sleep(POLL_SECONDS if owners else 0)
+        time.sleep(POLL_SECONDS if running else 0)
 
 
 def _evaluate_one(

@@ -24,8 +24,9 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
+from msnas_optuna.storage.heartbeats import GRACE_PERIOD, HEARTBEAT_INTERVAL
 from msnas_optuna.storage.quiet import quiet
-from msnas_optuna.storage.recovery import GRACE_PERIOD, HEARTBEAT_INTERVAL, retry
+from msnas_optuna.storage.recovery import retry
 from msnas_optuna.storage.urls import (
     FILES,
     is_journal_path,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Final
 
 from optuna.study import Study
@@ -82,18 +82,21 @@ class Worker:
         started: start time of the process, which tells it from a later one with the same id.
         trial: number of the trial, None where it was not known yet. A retry copies the record,
             so another number says that it belongs to the trial that is repeated.
+        heartbeats: whether it writes heartbeats from the start of the evaluation on; False where
+            an earlier version has not said so.
     """
 
     host: str
     pid: int
     started: str
     trial: int | None
+    heartbeats: bool = field(default=False, compare=False)
 
     @classmethod
-    def current(cls, trial: int | None = None) -> Worker:
+    def current(cls, trial: int | None = None, *, heartbeats: bool = False) -> Worker:
         """This process, at work on a trial."""
         pid = os.getpid()
-        return cls(host(), pid, started_once(pid), trial)
+        return cls(host(), pid, started_once(pid), trial, heartbeats)
 
     @classmethod
     def external(cls, trial: int) -> Worker:
@@ -267,16 +270,16 @@ class TrialRecord:
 
 def write_record(trial: Trial, record: TrialRecord) -> None:
     """Stores what was measured, one user attribute for each value but the defaults."""
-    for field in fields(record):
-        key, value = field.name, getattr(record, field.name)
-        if value == field.default:
+    for column in fields(record):
+        key, value = column.name, getattr(record, column.name)
+        if value == column.default:
             continue  # a database commits each attribute on its own
         trial.set_user_attr(key, float(value) if isinstance(value, (int, float)) else value)
 
 
 def read_record(trial: FrozenTrial) -> TrialRecord | None:
     """What was measured, or None for a trial that has not been evaluated to its end."""
-    required = {field.name for field in fields(TrialRecord) if field.default is MISSING}
+    required = {f.name for f in fields(TrialRecord) if f.default is MISSING}
     if not required <= trial.user_attrs.keys():
         return None
     names = TrialRecord.__dataclass_fields__.keys() & trial.user_attrs.keys()
