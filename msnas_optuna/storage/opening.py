@@ -19,12 +19,12 @@ from optuna.storages import (
     get_storage,
     run_grpc_proxy_server,
 )
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 from sqlalchemy import event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from msnas_optuna.storage.heartbeats import GRACE_PERIOD, HEARTBEAT_INTERVAL
+from msnas_optuna.storage.journal import FILE_REPAIR, open_journal
 from msnas_optuna.storage.quiet import quiet
 from msnas_optuna.storage.recovery import retry
 from msnas_optuna.storage.urls import (
@@ -48,8 +48,6 @@ RECONNECT_SECONDS: Final = 300.0
 """How long workers wait for a database server that has gone away."""
 
 _RECONNECT_PAUSE: Final = 1.0
-
-_FILE_REPAIR: Final = "check the path, its permissions and the free disk space"
 
 
 class StorageError(RuntimeError):
@@ -85,7 +83,7 @@ def _opener(url: str) -> tuple[Callable[[], BaseStorage], str]:
     """What opens the storage, and what to do if it fails."""
     file = storage_file(url)
     if is_journal_path(url):
-        return partial(_open_journal, Path(url)), _FILE_REPAIR
+        return partial(open_journal, Path(url)), FILE_REPAIR
     parsed = parse(url)
     backend = parsed.get_backend_name()
     if backend == "postgresql":
@@ -103,8 +101,8 @@ def _opener(url: str) -> tuple[Callable[[], BaseStorage], str]:
             f"a {backend} storage needs a file, as in {backend}:///study.db; got {redacted(url)}"
         )
     if backend == "journal":
-        return partial(_open_journal, file), _FILE_REPAIR
-    return partial(_open_sqlite, parsed, file), _FILE_REPAIR
+        return partial(open_journal, file), FILE_REPAIR
+    return partial(_open_sqlite, parsed, file), FILE_REPAIR
 
 
 def _proxy_opener(url: URL) -> Callable[[], BaseStorage]:
@@ -142,12 +140,6 @@ def serve_storage(storage: BaseStorage, *, host: str, port: int) -> None:
         raise ValueError(f"a proxy serves sqlite or PostgreSQL, got {type(storage).__name__}")
     with quiet():
         run_grpc_proxy_server(get_storage(storage), host=host, port=port)
-
-
-def _open_journal(path: Path) -> JournalStorage:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with quiet():
-        return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
 
 
 def _open_sqlite(url: URL, path: Path) -> RDBStorage:
