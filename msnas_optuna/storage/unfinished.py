@@ -66,12 +66,14 @@ def _describe(study: Study, trial: FrozenTrial, heard: set[int], ceased: set[int
         alive = False
     elif trial._trial_id in heard:
         alive = True
+    elif owner is not None and owner.is_dead():
+        alive = False
     return Unfinished(
         study.study_name,
         trial.number,
         "RUNNING",
         None if start is None else (datetime.now() - start).total_seconds() / 60,
-        None if owner is None else owner.host.split()[0],
+        None if owner is None else owner.host_name,
         None if owner is None else owner.pid,
         alive,
     )
