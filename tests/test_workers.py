@@ -23,6 +23,7 @@ from msnas_optuna.storage import (
     QUEUED,
     Sightings,
     StorageError,
+    StorageFailures,
     Worker,
     claim_trial,
     finished_slots,
@@ -36,6 +37,7 @@ from msnas_optuna.storage import (
     slots_of,
     would_notice_death,
 )
+from msnas_optuna.storage.proxy import _PatientProxy
 from msnas_optuna.workers import evaluate_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -232,7 +234,7 @@ def test_what_fails_an_architecture_lets_the_study_go_on(url: str) -> None:
 def test_a_storage_that_fails_for_a_moment_loses_nothing(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("msnas_optuna.workers.POLL_SECONDS", 0)
+    monkeypatch.setattr("msnas_optuna.storage.failures.POLL_SECONDS", 0)
     study = cheap_study(url)
     finish, calls = study._storage.set_trial_state_values, []
 
@@ -252,6 +254,28 @@ def test_a_storage_that_fails_for_a_moment_loses_nothing(
     monkeypatch.setattr(study._storage, "create_new_trial", fails)
     with pytest.raises(StorageError, match=r"failed 5 times in a row \(gone for good\).*continu"):
         evaluate_trials(study, cheap, wanted=4)
+
+
+def test_a_proxy_that_stays_away_is_given_up_in_one_line(
+    unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msnas_optuna.storage.failures.POLL_SECONDS", 0)
+    storage = _PatientProxy(host="127.0.0.1", port=unused_port, patience=2)
+    failures, start = StorageFailures(), time.monotonic()
+
+    def work() -> None:
+        while True:
+            try:
+                storage.get_all_studies()
+            except Exception as error:
+                failures.wait(error)
+
+    message = (
+        r"^the storage has failed 5 times in a row \(Deadline Exceeded\); finished .*continues$"
+    )
+    with pytest.raises(StorageError, match=message):
+        work()
+    assert 2 < time.monotonic() - start < 30  # it has waited, and not for ever
 
 
 def test_a_trial_that_other_workers_took_is_dropped(url: str) -> None:

@@ -83,7 +83,7 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_training_goes_on(
 def test_a_full_disk_under_the_storage_loses_no_trial(
     kind: str, small_disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("msnas_optuna.workers.POLL_SECONDS", 0)
+    monkeypatch.setattr("msnas_optuna.storage.failures.POLL_SECONDS", 0)
     folder, fill, make_room = small_disk
     file = folder / "study.db"
     study = cheap_study(f"{kind}:///{file}")
