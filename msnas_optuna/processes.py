@@ -2,21 +2,90 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Final
+
+_FIRST_NAMESPACE: Final = "pid:[4026531836]"
+"""The process namespace of a machine outside all containers: a constant of Linux."""
 
 
-@lru_cache(maxsize=1)
-def host() -> str:
-    """Host name and process namespace; containers may share the former, never the latter."""
+@dataclass(frozen=True)
+class Host:
+    """Where process ids mean something: a machine, or a container on one, since its last start.
+
+    Attributes:
+        name: host name; machines that were cloned may share it.
+        namespace: of processes; containers of one machine may share all but this.
+        boot: names the last start of the machine, "" where unknown, as in what earlier versions
+            have stored.
+        machine: stays the same over restarts, "" where unknown. Derived from /etc/machine-id,
+            which itself should not leave the machine.
+    """
+
+    name: str
+    namespace: str = ""
+    boot: str = ""
+    machine: str = ""
+
+    @classmethod
+    @lru_cache(maxsize=1)
+    def current(cls) -> Host:
+        """That of this process."""
+        try:
+            namespace = os.readlink("/proc/self/ns/pid")
+        except OSError:
+            namespace = ""
+        boot, machine = map(_digest, ("/proc/sys/kernel/random/boot_id", "/etc/machine-id"))
+        name = "".join(socket.gethostname().split()) or "localhost"
+        return cls(name, namespace, boot, machine)
+
+    @classmethod
+    def parse(cls, text: str) -> Host:
+        """The inverse of `str`."""
+        name, *rest = text.split()
+        found = {word.partition(":")[0]: word for word in rest}
+        boot, machine = (found.get(k, "").partition(":")[2] for k in ("boot", "machine"))
+        return cls(name, found.get("pid", ""), boot, machine)
+
+    def __str__(self) -> str:
+        parts = [self.name, self.namespace]
+        parts += [f"boot:{self.boot}"] if self.boot else []
+        parts += [f"machine:{self.machine}"] if self.machine else []
+        return " ".join(filter(None, parts))
+
+    def is_here(self) -> bool:
+        """Whether it is that of this process."""
+        here = Host.current()
+        return self in (here, Host(here.name, here.namespace))
+
+    def has_restarted(self) -> bool:
+        """Whether it is this machine before its last start, so that its processes have ended.
+
+        Never true of a container: its machine id belongs to the image. Machines that share both
+        name and machine id, against the rule for the latter, pass for one.
+        """
+        here = Host.current()
+        return (
+            "" not in (self.machine, self.boot, here.boot)
+            and self.boot != here.boot
+            and self.namespace == _FIRST_NAMESPACE
+            and (self.name, self.namespace, self.machine)
+            == (here.name, here.namespace, here.machine)
+        )
+
+
+def _digest(file: str) -> str:
+    """What identifies the content of a file, "" where there is none."""
     try:
-        namespace = os.readlink("/proc/self/ns/pid")
+        content = Path(file).read_bytes().strip()
     except OSError:
-        namespace = ""
-    return f"{socket.gethostname()} {namespace}".strip()
+        return ""
+    return hashlib.sha256(b"msnas_optuna:" + content).hexdigest()[:12] if content else ""
 
 
 @lru_cache(maxsize=8)

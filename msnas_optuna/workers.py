@@ -6,21 +6,19 @@ and nothing else. A study may be anything that `storage.open_study` returns.
 
 from __future__ import annotations
 
-import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Event, Thread
-from typing import Any, Final
+from typing import Any
 
 import optuna
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.study import Study
-from optuna.trial import Trial, TrialState
-from sqlalchemy.exc import DBAPIError
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from msnas_optuna.interrupts import Deferred, deferred_interrupts
 from msnas_optuna.samplers import SpaceExhaustedError
@@ -29,23 +27,17 @@ from msnas_optuna.storage import (
     PATIENCE,
     POLL_SECONDS,
     Sightings,
-    StorageError,
+    StorageFailures,
     claim_trial,
     finished_slots,
     mark_interrupted,
     recover_lost_trials,
     release_own_trials,
-    running_owners,
     would_notice_death,
 )
 
 Objective = Callable[[Trial], float | Sequence[float]]
 Failures = tuple[type[Exception], ...]
-
-_ATTEMPTS: Final = 5
-"""How often in a row a storage may fail."""
-
-_logger = logging.getLogger(__name__)
 
 
 def evaluate_trials(
@@ -79,7 +71,7 @@ def evaluate_trials(
         KeyboardInterrupt: at a signal.
     """
     sightings: Sightings | None = None  # at first, repeat at once what was left
-    failed = 0
+    storage_failures = StorageFailures()
     seen, since = -1, time.monotonic()
     while True:
         try:
@@ -88,33 +80,35 @@ def evaluate_trials(
             sightings = sightings or Sightings()
             settled = finished_slots(study)
             busy = settled < wanted and _evaluate_one(study, objective, wanted, propose, failures)
-            failed = 0
+            if report is not None:
+                report(finished_slots(study) if busy else settled, not busy and settled < wanted)
+            running = [] if busy else _running(study)
+            hopeful = any(would_notice_death(study, trial) for trial in running)
+            storage_failures.end()
         except SpaceExhaustedError:
             return  # other workers have taken what was left
         except Exception as error:
-            failed += 1
-            if not _is_of_storage(error):
-                raise
-            _recover_storage(study, error, failed)
+            storage_failures.wait(error)
+            with suppress(Exception):  # if it fails again, so does the next round
+                release_own_trials(study)
             continue
-        if report is not None:
-            report(finished_slots(study) if busy else settled, not busy and settled < wanted)
         if busy:
             continue
         if settled >= wanted or not wait:
             return
-        owners = running_owners(study)
         if settled != seen:
             seen, since = settled, time.monotonic()
-        elif not owners:
+        elif not running:
             return  # nobody would settle more
-        if owners and (
-            not would_notice_death(study, owners) or time.monotonic() - since > patience
-        ):
+        if running and (not hopeful or time.monotonic() - since > patience):
             left = wanted - settled
             warnings.warn(f"{left} trials are left to other workers", stacklevel=2)
             return
-        time.sleep(POLL_SECONDS if owners else 0)
+        time.sleep(POLL_SECONDS if running else 0)
+
+
+def _running(study: Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
 def _evaluate_one(
@@ -167,17 +161,14 @@ def _tell(study: Study, trial: Trial, outcome: float | Sequence[float] | BaseExc
     if isinstance(outcome, BaseException):
         pruned = isinstance(outcome, optuna.TrialPruned)
         arguments = {"state": TrialState.PRUNED if pruned else TrialState.FAIL}
-    for attempt in range(1, _ATTEMPTS + 1):
+    storage_failures, state = StorageFailures(), None
+    while state is None:
         try:
             state = study.tell(trial, **arguments, skip_if_finished=True).state
-            break
         except UpdateFinishedTrialError:
             state = TrialState.FAIL
-            break
         except Exception as error:
-            if not _is_of_storage(error) or attempt == _ATTEMPTS:
-                raise
-            time.sleep(POLL_SECONDS)
+            storage_failures.wait(error)
     if state == TrialState.FAIL and "values" in arguments:
         warnings.warn(
             f"trial {trial.number} has no result: its value is no number, or other workers took "
@@ -209,27 +200,3 @@ def _beat(storage: BaseHeartbeat, trial_id: int, interval: float, done: Event) -
     while not done.wait(interval):
         with suppress(Exception):  # the next beat, or the worker's own call, will tell
             storage.record_heartbeat(trial_id)
-
-
-def _is_of_storage(error: Exception) -> bool:
-    """Whether a storage did not answer; by name for gRPC, which need not be installed."""
-    names = {cls.__name__ for cls in type(error).__mro__}
-    return isinstance(error, (StorageInternalError, DBAPIError)) or "RpcError" in names
-
-
-def _recover_storage(study: Study, error: Exception, failed: int) -> None:
-    """Waits for a storage and gives up the trial that was under way.
-
-    Raises:
-        StorageError: it has failed too often.
-    """
-    reason = str(error.__cause__ or error).splitlines()[0]
-    if failed >= _ATTEMPTS:
-        raise StorageError(
-            f"the storage has failed {failed} times in a row ({reason}); finished trials are "
-            "kept: check the server or the disk and run the command again, it continues"
-        ) from error
-    _logger.warning("the storage has failed (%s); trying again", reason)
-    time.sleep(POLL_SECONDS)
-    with suppress(Exception):  # if it fails again, so does the next round
-        release_own_trials(study)

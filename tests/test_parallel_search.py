@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -179,3 +180,23 @@ def test_each_worker_has_a_gpu_of_its_own(
     tiny.write_text(tiny.read_text() + f'\ndevice = "{device}"\nthreads = 0\n')
     runtime = placed(load_config(tiny), Place(1, 3, 1, 3)).runtime
     assert (runtime.device, runtime.threads) == (expected, 2)
+
+
+@pytest.mark.slow
+def test_a_moment_without_storage_ends_neither_the_workers_nor_their_command(
+    trained: Path,
+) -> None:
+    longer(trained, trials=40, finetune=1)
+    process = start("search", trained, "--workers", 2, "--quiet")
+    until(lambda: len(trials_of(trained)) >= 4, process)
+    database = sqlite3.connect(trained.parent / "study.db", timeout=60)
+    database.execute("ALTER TABLE trials RENAME TO gone")
+    time.sleep(5)  # the command looks every two
+    assert process.poll() is None, process.communicate()
+    database.execute("ALTER TABLE gone RENAME TO trials")
+    database.close()
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    done = [t for t in trials_of(trained) if t.state == TrialState.COMPLETE]
+    assert len(done) == 40

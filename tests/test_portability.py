@@ -492,10 +492,10 @@ def test_an_import_at_work_is_left_alone(rich: Path) -> None:
     export_study(home, file)
     there = moved_to(rich, None)
     study = optuna.create_study(storage=there.storage, study_name="tiny")
-    worker = Worker("another machine", 1, "0", -1)
+    worker = Worker("another-machine pid:[1]", 1, "0", -1)
     mark = {"attempt": "a", "complete": False, **vars(worker)}
     there.storage.set_study_system_attr(study._study_id, IMPORT, mark)
-    with pytest.raises(StudyMismatchError, match="imported by process 1 on another machine; wait"):
+    with pytest.raises(StudyMismatchError, match="imported by process 1 on another-machine; wait"):
         import_study(there, file)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from math import inf
 from pathlib import Path
 
 import optuna
@@ -20,7 +21,9 @@ from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.spaces.msnas import MSNASSpace
 from msnas_optuna.storage import (
     QUEUED,
+    Sightings,
     StorageError,
+    StorageFailures,
     Worker,
     claim_trial,
     finished_slots,
@@ -32,7 +35,9 @@ from msnas_optuna.storage import (
     read_plan,
     recover_lost_trials,
     slots_of,
+    would_notice_death,
 )
+from msnas_optuna.storage.proxy import _PatientProxy
 from msnas_optuna.workers import evaluate_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -229,7 +234,7 @@ def test_what_fails_an_architecture_lets_the_study_go_on(url: str) -> None:
 def test_a_storage_that_fails_for_a_moment_loses_nothing(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("msnas_optuna.workers.POLL_SECONDS", 0)
+    monkeypatch.setattr("msnas_optuna.storage.failures.POLL_SECONDS", 0)
     study = cheap_study(url)
     finish, calls = study._storage.set_trial_state_values, []
 
@@ -251,6 +256,28 @@ def test_a_storage_that_fails_for_a_moment_loses_nothing(
         evaluate_trials(study, cheap, wanted=4)
 
 
+def test_a_proxy_that_stays_away_is_given_up_in_one_line(
+    unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msnas_optuna.storage.failures.POLL_SECONDS", 0)
+    storage = _PatientProxy(host="127.0.0.1", port=unused_port, patience=2)
+    failures, start = StorageFailures(), time.monotonic()
+
+    def work() -> None:
+        while True:
+            try:
+                storage.get_all_studies()
+            except Exception as error:
+                failures.wait(error)
+
+    message = (
+        r"^the storage has failed 5 times in a row \(Deadline Exceeded\); finished .*continues$"
+    )
+    with pytest.raises(StorageError, match=message):
+        work()
+    assert 2 < time.monotonic() - start < 30  # it has waited, and not for ever
+
+
 def test_a_trial_that_other_workers_took_is_dropped(url: str) -> None:
     study = cheap_study(url)
 
@@ -262,6 +289,70 @@ def test_a_trial_that_other_workers_took_is_dropped(url: str) -> None:
     with pytest.warns(UserWarning, match="trial 0 has no result"):
         evaluate_trials(study, taken, wanted=2)
     assert [t.state.name for t in study.trials] == ["FAIL", "COMPLETE"]
+
+
+ELSEWHERE = """
+import os, signal, socket, sys
+socket.gethostname = lambda: "elsewhere"
+sys.path[:0] = ['tests', '.']
+from test_workers import cheap_study, claim_trial
+if sys.argv[2] == "proxy":
+    import msnas_optuna.storage.claims as claims
+    claims.keeps_heartbeats = lambda study: False
+study = cheap_study(sys.argv[1])
+trial_id = claim_trial(study, wanted=1)
+if sys.argv[2] == "beats":
+    study._storage.record_heartbeat(trial_id)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def claimed_elsewhere(url: str, how: str) -> Study:
+    """A study with a trial of a process that was killed on another machine."""
+    command = [sys.executable, "-c", ELSEWHERE, url, how]
+    assert subprocess.run(command).returncode == -9
+    study = cheap_study(url)
+    assert [t.state.name for t in study.trials] == ["RUNNING"]
+    return study
+
+
+@pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
+def test_a_worker_that_died_elsewhere_before_its_first_heartbeat_is_not_waited_for(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msnas_optuna.workers.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("msnas_optuna.storage.recovery.GRACE_PERIOD", 0.3)
+    study = claimed_elsewhere(url, "silent")
+    start = time.monotonic()
+    evaluate_trials(study, cheap, wanted=1, patience=inf)
+    assert time.monotonic() - start > 0.3
+    assert [t.state.name for t in study.trials] == ["FAIL", "COMPLETE"]
+    assert study.trials[1].system_attrs["retry_history"] == [0]
+
+
+@pytest.mark.parametrize("how", ["beats", "proxy"])
+def test_no_heartbeat_means_death_only_where_one_is_due(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msnas_optuna.storage.recovery.GRACE_PERIOD", 0)
+    study = claimed_elsewhere(f"sqlite:///{tmp_path}/study.db", how)
+    sightings = Sightings()
+    for _ in range(3):
+        assert recover_lost_trials(study, sightings) == []
+    assert would_notice_death(study, study.trials[0]) == (how == "beats")
+    if how == "proxy":  # nobody could end the wait
+        with pytest.warns(UserWarning, match="1 trials are left to other workers"):
+            evaluate_trials(study, cheap, wanted=1, patience=inf)
+
+
+def test_the_start_of_a_trial_by_another_clock_says_nothing(tmp_path: Path) -> None:
+    study = claimed_elsewhere(f"sqlite:///{tmp_path}/study.db", "silent")
+    with study._storage._backend.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE trials SET datetime_start = '2020-01-01 00:00:00'")
+    assert cheap_study(f"sqlite:///{tmp_path}/study.db").trials[0].datetime_start.year == 2020
+    sightings = Sightings()
+    for _ in range(3):
+        assert recover_lost_trials(study, sightings) == []
 
 
 def test_a_worker_waits_for_the_others_or_leaves(

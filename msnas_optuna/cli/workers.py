@@ -25,7 +25,7 @@ from msnas_optuna.interrupts import insist_on_interrupts
 from msnas_optuna.launch import placed
 from msnas_optuna.processes import Place
 from msnas_optuna.setting import Setting
-from msnas_optuna.storage import finished_slots
+from msnas_optuna.storage import StorageFailures, finished_slots, is_of_storage
 
 _LOOK_SECONDS: Final = 2.0
 """Between two looks at the progress of the study."""
@@ -78,7 +78,7 @@ def search_with_workers(
     ]
     with _ended(workers):
         _watch(workers, setting, wanted, progress)
-    left = wanted - _settled(setting)
+    left = wanted - _settled_at_last(setting)
     broken = sum(worker.process.exitcode != 0 for worker in workers)
     if broken and left > 0:
         raise RuntimeError(
@@ -113,7 +113,7 @@ def _ended(workers: list[_Worker]) -> Iterator[None]:
 
 def _watch(workers: list[_Worker], setting: Setting, wanted: int, progress: Bars) -> None:
     """Shows what the workers do and say until the last one has ended."""
-    alive, said = list(workers), set[str]()
+    alive, said, settled = list(workers), set[str](), 0
     while alive:
         wait([w.process.sentinel for w in alive], timeout=_LOOK_SECONDS)
         for worker in list(alive):
@@ -128,13 +128,29 @@ def _watch(workers: list[_Worker], setting: Setting, wanted: int, progress: Bars
                 said.add(text)
         if alive:
             note = f"{len(alive)} workers"
-            progress("search", min(_settled(setting), wanted), wanted, note)
-    progress("search", min(_settled(setting), wanted), wanted)
+            try:
+                settled = _settled(setting)
+            except Exception as error:
+                if not is_of_storage(error):
+                    raise
+                note += ", the storage does not answer"  # how long to bear it they decide
+            progress("search", min(settled, wanted), wanted, note)
+    progress("search", min(_settled_at_last(setting), wanted), wanted)
 
 
 def _settled(setting: Setting) -> int:
     study = setting.stored_study()
     return 0 if study is None else finished_slots(study)
+
+
+def _settled_at_last(setting: Setting) -> int:
+    """The same, with the patience of a worker."""
+    failures = StorageFailures()
+    while True:
+        try:
+            return _settled(setting)
+        except Exception as error:
+            failures.wait(error)
 
 
 # What follows runs in the processes of the workers.

@@ -1,7 +1,9 @@
 """Opens storages and studies, and holds the name of every key that the package stores."""
 
 from msnas_optuna.storage.claims import claim_trial, slots_of
-from msnas_optuna.storage.opening import StorageError, open_storage, serve_storage
+from msnas_optuna.storage.failures import StorageFailures, is_of_storage
+from msnas_optuna.storage.opening import StorageError, open_storage
+from msnas_optuna.storage.proxy import serve_storage
 from msnas_optuna.storage.records import (
     CONFIG,
     ERROR,
@@ -43,7 +45,6 @@ from msnas_optuna.storage.recovery import (
     n_slots,
     recover_lost_trials,
     release_own_trials,
-    running_owners,
     withdraw,
     withdraw_claimed,
     would_notice_death,
@@ -90,6 +91,7 @@ __all__ = [
     "Plan",
     "Sightings",
     "StorageError",
+    "StorageFailures",
     "StudyMismatchError",
     "TrialRecord",
     "Unfinished",
@@ -99,6 +101,7 @@ __all__ = [
     "finished_slots",
     "flatten",
     "has_secret",
+    "is_of_storage",
     "is_retry",
     "is_storage_url",
     "is_told",
@@ -121,7 +124,6 @@ __all__ = [
     "require_config",
     "require_equal",
     "root_number",
-    "running_owners",
     "serve_storage",
     "slots_of",
     "sqlite_url",

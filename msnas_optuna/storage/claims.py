@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from msnas_optuna.storage.heartbeats import keeps_heartbeats
 from msnas_optuna.storage.records import (
     OWNER,
     QUEUED,
@@ -79,8 +81,12 @@ def _take(study: Study, trial: FrozenTrial) -> bool:
             return False
     except UpdateFinishedTrialError:
         return False
-    storage.set_trial_system_attr(trial_id, OWNER, asdict(Worker.current(trial.number)))
+    storage.set_trial_system_attr(trial_id, OWNER, _owner(study, trial.number))
     return True
+
+
+def _owner(study: Study, trial: int | None = None) -> dict[str, Any]:
+    return asdict(Worker.current(trial, heartbeats=keeps_heartbeats(study)))
 
 
 def _is_double(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
@@ -107,8 +113,8 @@ def _is_double(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
 
 def _create(study: Study, wanted: int) -> int | None:
     """Makes a trial whose owner is known from the first moment; gives it up if it is surplus."""
-    owner = {OWNER: asdict(Worker.current())}
-    template = create_trial(state=TrialState.RUNNING, system_attrs=owner)
+    owner = _owner(study)
+    template = create_trial(state=TrialState.RUNNING, system_attrs={OWNER: owner})
     trial_id = study._storage.create_new_trial(study._study_id, template_trial=template)
     trials = _trials(study)
     trial = next(t for t in reversed(trials) if t._trial_id == trial_id)

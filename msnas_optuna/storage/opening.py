@@ -12,20 +12,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from optuna.exceptions import OptunaError
-from optuna.storages import (
-    BaseStorage,
-    GrpcStorageProxy,
-    RDBStorage,
-    get_storage,
-    run_grpc_proxy_server,
-)
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy import event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
+from msnas_optuna.storage.heartbeats import GRACE_PERIOD, HEARTBEAT_INTERVAL
+from msnas_optuna.storage.journal import FILE_REPAIR, open_journal
+from msnas_optuna.storage.proxy import open_proxy
 from msnas_optuna.storage.quiet import quiet
-from msnas_optuna.storage.recovery import GRACE_PERIOD, HEARTBEAT_INTERVAL, retry
+from msnas_optuna.storage.recovery import retry
 from msnas_optuna.storage.urls import (
     FILES,
     is_journal_path,
@@ -40,15 +36,10 @@ from msnas_optuna.storage.urls import (
 _LOCK_TIMEOUT: Final = 60.0
 """Seconds that a writer waits for SQLite; with Optuna's 5 s, many workers lose trials."""
 
-_PROXY_TIMEOUT: Final = 10.0
-"""Seconds until a proxy must answer."""
-
 RECONNECT_SECONDS: Final = 300.0
-"""How long workers wait for a database server that has gone away."""
+"""How long workers wait for a server, of a database or a proxy, that has gone away."""
 
 _RECONNECT_PAUSE: Final = 1.0
-
-_FILE_REPAIR: Final = "check the path, its permissions and the free disk space"
 
 
 class StorageError(RuntimeError):
@@ -61,8 +52,8 @@ def open_storage(url: str) -> BaseStorage:
     Args:
         url: `sqlite:///relative/path.db`, `sqlite:////absolute/path.db`,
             `postgresql+psycopg://user:password@host/database`, `grpc://host:port` of a proxy
-            (see `serve_storage`), or for a network file system `journal:///path` or a plain path
-            that ends in .log or .journal.
+            (see `proxy.serve_storage`), or for a network file system `journal:///path` or a plain
+            path that ends in .log or .journal.
 
     Raises:
         ValueError: the URL is none of these.
@@ -84,7 +75,7 @@ def _opener(url: str) -> tuple[Callable[[], BaseStorage], str]:
     """What opens the storage, and what to do if it fails."""
     file = storage_file(url)
     if is_journal_path(url):
-        return partial(_open_journal, Path(url)), _FILE_REPAIR
+        return partial(open_journal, Path(url)), FILE_REPAIR
     parsed = parse(url)
     backend = parsed.get_backend_name()
     if backend == "postgresql":
@@ -102,51 +93,14 @@ def _opener(url: str) -> tuple[Callable[[], BaseStorage], str]:
             f"a {backend} storage needs a file, as in {backend}:///study.db; got {redacted(url)}"
         )
     if backend == "journal":
-        return partial(_open_journal, file), _FILE_REPAIR
-    return partial(_open_sqlite, parsed, file), _FILE_REPAIR
+        return partial(open_journal, file), FILE_REPAIR
+    return partial(_open_sqlite, parsed, file), FILE_REPAIR
 
 
 def _proxy_opener(url: URL) -> Callable[[], BaseStorage]:
     if not url.host or not url.port or url.password or url.database or url.query:
         raise ValueError(f"a proxy's URL is grpc://host:port, got {redacted(str(url))}")
-    return partial(_open_proxy, url.host, url.port)
-
-
-def _open_proxy(host: str, port: int) -> GrpcStorageProxy:
-    with quiet():
-        try:
-            storage = GrpcStorageProxy(host=host, port=port)
-        except ImportError:
-            raise ImportError("grpcio is missing: `pip install 'msnas-optuna[grpc]'`") from None
-    storage.wait_server_ready(timeout=_PROXY_TIMEOUT)
-    return storage
-
-
-def serve_storage(storage: BaseStorage, *, host: str, port: int) -> None:
-    """Serves a storage to workers that open `grpc://host:port`, until it is interrupted.
-
-    The proxy knows the password, the workers need not; it asks nobody for one. Heartbeats do not
-    pass through it.
-
-    Args:
-        storage: sqlite or PostgreSQL.
-        host: address to listen on; 127.0.0.1 admits this machine alone.
-        port: TCP port.
-
-    Raises:
-        ValueError: a storage that cannot be served.
-        RuntimeError: the port is taken.
-    """
-    if not isinstance(storage, RDBStorage):
-        raise ValueError(f"a proxy serves sqlite or PostgreSQL, got {type(storage).__name__}")
-    with quiet():
-        run_grpc_proxy_server(get_storage(storage), host=host, port=port)
-
-
-def _open_journal(path: Path) -> JournalStorage:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with quiet():
-        return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
+    return partial(open_proxy, url.host, url.port, patience=RECONNECT_SECONDS)
 
 
 def _open_sqlite(url: URL, path: Path) -> RDBStorage:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Final
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
-from msnas_optuna.processes import host, started, started_once
+from msnas_optuna.processes import Host, started, started_once
 
 PLAN: Final = "msnas:plan"
 """Trial system attribute: the `Plan` of the trial."""
@@ -77,28 +77,36 @@ class Worker:
     """The process that evaluates a trial.
 
     Attributes:
-        host: host name and process namespace; process ids mean something inside it only.
+        host: a `Host` as text; process ids mean something inside it only.
         pid: process id.
         started: start time of the process, which tells it from a later one with the same id.
         trial: number of the trial, None where it was not known yet. A retry copies the record,
             so another number says that it belongs to the trial that is repeated.
+        heartbeats: whether it writes heartbeats from the start of the evaluation on; False where
+            an earlier version has not said so.
     """
 
     host: str
     pid: int
     started: str
     trial: int | None
+    heartbeats: bool = field(default=False, compare=False)
 
     @classmethod
-    def current(cls, trial: int | None = None) -> Worker:
+    def current(cls, trial: int | None = None, *, heartbeats: bool = False) -> Worker:
         """This process, at work on a trial."""
         pid = os.getpid()
-        return cls(host(), pid, started_once(pid), trial)
+        return cls(str(Host.current()), pid, started_once(pid), trial, heartbeats)
 
     @classmethod
     def external(cls, trial: int) -> Worker:
         """A trainer outside the package, which `asktell.ask` has handed a trial to."""
-        return cls(f"{EXTERNAL} (asked on {host()})", 0, "", trial)
+        return cls(f"{EXTERNAL} (asked on {Host.current().name})", 0, "", trial)
+
+    @property
+    def host_name(self) -> str:
+        """The host's name for people."""
+        return Host.parse(self.host).name
 
     @property
     def is_external(self) -> bool:
@@ -107,15 +115,17 @@ class Worker:
 
     def is_here(self) -> bool:
         """Whether it is, or was, a process of this host."""
-        return self.host == host()
+        return Host.parse(self.host).is_here()
 
     def is_this(self) -> bool:
         """Whether it is this very process."""
         return replace(self, trial=None) == Worker.current()
 
     def is_dead(self) -> bool:
-        """Whether the process has ended; False for a process of another host."""
-        return self.is_here() and started(self.pid) != self.started
+        """Whether the process has ended for certain; seldom known of another host's."""
+        if self.is_here():
+            return started(self.pid) != self.started
+        return Host.parse(self.host).has_restarted()
 
 
 @dataclass(frozen=True)
@@ -272,16 +282,16 @@ class TrialRecord:
 
 def write_record(trial: Trial, record: TrialRecord) -> None:
     """Stores what was measured, one user attribute for each value but the defaults."""
-    for field in fields(record):
-        key, value = field.name, getattr(record, field.name)
-        if value == field.default:
+    for column in fields(record):
+        key, value = column.name, getattr(record, column.name)
+        if value == column.default:
             continue  # a database commits each attribute on its own
         trial.set_user_attr(key, float(value) if isinstance(value, (int, float)) else value)
 
 
 def read_record(trial: FrozenTrial) -> TrialRecord | None:
     """What was measured, or None for a trial that has not been evaluated to its end."""
-    required = {field.name for field in fields(TrialRecord) if field.default is MISSING}
+    required = {f.name for f in fields(TrialRecord) if f.default is MISSING}
     if not required <= trial.user_attrs.keys():
         return None
     names = TrialRecord.__dataclass_fields__.keys() & trial.user_attrs.keys()

@@ -11,20 +11,25 @@ from typing import Final
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RetryHeartbeatStaleTrialCallback
-from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from msnas_optuna.storage.heartbeats import (
+    GRACE_PERIOD,
+    HEARTBEAT_INTERVAL,
+    beating,
+    keeps_heartbeats,
+    stale,
+)
 from msnas_optuna.storage.quiet import quiet
 from msnas_optuna.storage.records import (
     INTERRUPTED,
     LOST,
-    PLAN,
-    QUEUED,
     RETRY_HISTORY,
     WITHDRAWN,
     Worker,
     is_retry,
+    is_told,
     is_withdrawn,
     owner_of,
     root_number,
@@ -32,10 +37,6 @@ from msnas_optuna.storage.records import (
 
 MAX_RETRY: Final = 2
 """How often a trial is repeated whose process died; it may be what killed the process."""
-
-HEARTBEAT_INTERVAL: Final = 60
-GRACE_PERIOD: Final = 120
-"""Seconds. Shorter heartbeats cost SQLite writes."""
 
 POLL_SECONDS: Final = 2.0
 """Between two looks at what other workers do."""
@@ -65,6 +66,10 @@ class Sightings:
         """Whether a running trial has been without an owner for too long."""
         return self._seconds(trial) > UNOWNED_GRACE
 
+    def silent_for_long(self, trial: FrozenTrial) -> bool:
+        """Whether a running trial could have had its first heartbeat long ago."""
+        return self._seconds(trial) > GRACE_PERIOD
+
     def left_alone(self, trial: FrozenTrial) -> bool:
         """Whether nobody repeats a failed trial, although the one that saw it fail would have."""
         return self._seconds(trial) > self._handover
@@ -84,23 +89,24 @@ def recover_lost_trials(study: Study, sightings: Sightings | None = None) -> lis
 
     A trial that a dead process of this host left running fails and is queued again with the same
     plan, at most `MAX_RETRY` times; so is one that was marked as interrupted, without a limit.
-    Running trials of other hosts are left alone: only their heartbeat tells whether they live.
+    Of running trials of other hosts only the heartbeat tells whether they live.
 
     Args:
         study: the study.
-        sightings: of a process that looks again and again. Trials that stay without an owner are
-            queued again too, whatever their host; what others are about to queue is left to them.
+        sightings: of a process that looks again and again. Trials that stay without an owner, or
+            without the first heartbeat that their owner was about to write, are queued again too,
+            whatever their host; what others are about to queue is left to them.
 
     Returns:
         Numbers of the trials that ended here or were queued again.
     """
-    stale = _stale(study)
+    ceased = stale(study)
     trials = study.get_trials(deepcopy=False)
     retried = {_repeated(trial) for trial in trials}
     recovered = []
     for trial in trials:
         if trial.state == TrialState.RUNNING and (
-            trial._trial_id in stale or _is_lost(trial, sightings)
+            trial._trial_id in ceased or _is_lost(study, trial, sightings)
         ):
             if not _fail_lost(study, trial, trials):
                 continue  # another process was faster
@@ -112,15 +118,6 @@ def recover_lost_trials(study: Study, sightings: Sightings | None = None) -> lis
         if not is_withdrawn(trial):
             retry(study, study._storage.get_trial(trial._trial_id))
     return recovered
-
-
-def _stale(study: Study) -> set[int]:
-    """Ids of running trials whose heartbeat has ceased, by the clock of the database alone."""
-    storage = study._storage
-    if not is_heartbeat_enabled(storage):
-        return set()
-    assert isinstance(storage, BaseHeartbeat)
-    return set(storage._get_stale_trial_ids(study._study_id))
 
 
 def _fail_lost(study: Study, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
@@ -148,15 +145,14 @@ def release_own_trials(study: Study) -> None:
             _fail(study, trial)
 
 
-def running_owners(study: Study) -> list[Worker | None]:
-    """Who evaluates the running trials, as far as it is known."""
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return [owner_of(trial) for trial in running]
-
-
-def would_notice_death(study: Study, owners: Sequence[Worker | None]) -> bool:
-    """Whether the death of one of these workers at least would be noticed from here."""
-    return is_heartbeat_enabled(study._storage) or any(o is None or o.is_here() for o in owners)
+def would_notice_death(study: Study, trial: FrozenTrial) -> bool:
+    """Whether a process that looks again and again notices if a running trial's worker dies."""
+    owner = owner_of(trial)
+    if owner is None:
+        noticed = not is_told(trial)
+    else:
+        noticed = owner.is_here() or _announces_heartbeats(study, owner)
+    return noticed or trial._trial_id in beating(study)
 
 
 def n_slots(study: Study) -> int:
@@ -203,15 +199,21 @@ def _awaits_retry(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.FAIL and (lost or _is_interrupted(trial))
 
 
-def _is_lost(trial: FrozenTrial, sightings: Sightings | None) -> bool:
-    owner = owner_of(trial)
-    if owner is not None:
-        return owner.is_dead()
+def _is_lost(study: Study, trial: FrozenTrial, sightings: Sightings | None) -> bool:
     if is_withdrawn(trial):
         return True
-    # Parameters without a plan come from another sampler, for example by `optuna ask`.
-    ours = PLAN in trial.system_attrs or QUEUED in trial.system_attrs or not trial.params
-    return ours and sightings is not None and sightings.unowned_for_long(trial)
+    owner = owner_of(trial)
+    if owner is None:
+        return not is_told(trial) and sightings is not None and sightings.unowned_for_long(trial)
+    if owner.is_here() or not _announces_heartbeats(study, owner):
+        return owner.is_dead()
+    silent = sightings is not None and sightings.silent_for_long(trial)
+    return silent and trial._trial_id not in beating(study)
+
+
+def _announces_heartbeats(study: Study, owner: Worker) -> bool:
+    """Whether no heartbeat means no life: a worker behind a proxy, for one, writes none."""
+    return owner.heartbeats and keeps_heartbeats(study)
 
 
 def _fail(study: Study, trial: FrozenTrial) -> bool:

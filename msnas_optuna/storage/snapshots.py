@@ -195,7 +195,7 @@ def _refuse_alive(name: str, mark: Mapping[str, Any]) -> None:
     worker = Worker(**{k: mark[k] for k in ("host", "pid", "started", "trial")})
     if worker.is_dead() or worker.is_this():
         return
-    where = "" if worker.is_here() else f" on {worker.host}"
+    where = "" if worker.is_here() else f" on {worker.host_name}"
     raise StudyMismatchError(
         f"study {name!r} is being imported by process {worker.pid}{where}; wait for it, or, if "
         "that process has ended, delete the study with `optuna delete-study` and import again"

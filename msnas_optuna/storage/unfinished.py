@@ -1,7 +1,8 @@
 """Trials that are not finished, what is known of their workers, and how to end or repeat them.
 
-A storage without heartbeats cannot tell whether a worker on another machine lives, and no storage
-can tell of one that died before its first heartbeat: there a person must decide.
+A storage without heartbeats cannot tell whether a worker on another machine lives, and one look at
+any storage cannot tell of one that died before its first heartbeat: there a person must decide,
+or the workers that look again and again.
 """
 
 from __future__ import annotations
@@ -13,13 +14,10 @@ from datetime import datetime
 from typing import Literal
 
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import RDBStorage
-from optuna.storages._cached_storage import _CachedStorage
-from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import text
 
+from msnas_optuna.storage.heartbeats import beating, stale
 from msnas_optuna.storage.records import is_withdrawn, owner_of
 from msnas_optuna.storage.recovery import mark_interrupted, retry, withdraw, withdraw_claimed
 
@@ -53,42 +51,32 @@ class Unfinished:
 def unfinished_trials(study: Study) -> list[Unfinished]:
     """The trials of a study that run or wait, by number."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
-    beating, stale = _heartbeats(study)
-    return [_describe(study, trial, beating, stale) for trial in trials]
+    heard, ceased = beating(study), stale(study)
+    return [_describe(study, trial, heard, ceased) for trial in trials]
 
 
-def _describe(study: Study, trial: FrozenTrial, beating: set[int], stale: set[int]) -> Unfinished:
+def _describe(study: Study, trial: FrozenTrial, heard: set[int], ceased: set[int]) -> Unfinished:
     if trial.state == TrialState.WAITING:
         return Unfinished(study.study_name, trial.number, "WAITING", None, None, None, None)
     owner, start = owner_of(trial), trial.datetime_start
     alive: bool | None = None
     if owner is not None and owner.is_here():
         alive = not owner.is_dead()
-    elif trial._trial_id in stale:
+    elif trial._trial_id in ceased:
         alive = False
-    elif trial._trial_id in beating:
+    elif trial._trial_id in heard:
         alive = True
+    elif owner is not None and owner.is_dead():
+        alive = False
     return Unfinished(
         study.study_name,
         trial.number,
         "RUNNING",
         None if start is None else (datetime.now() - start).total_seconds() / 60,
-        None if owner is None else owner.host.split()[0],
+        None if owner is None else owner.host_name,
         None if owner is None else owner.pid,
         alive,
     )
-
-
-def _heartbeats(study: Study) -> tuple[set[int], set[int]]:
-    """Ids of the trials that have a heartbeat, and of those whose heartbeat has ceased."""
-    storage = study._storage
-    backend = storage._backend if isinstance(storage, _CachedStorage) else storage
-    if not is_heartbeat_enabled(storage) or not isinstance(backend, RDBStorage):
-        return set(), set()
-    assert isinstance(storage, BaseHeartbeat)
-    with backend.engine.connect() as connection:
-        beating = set(connection.execute(text("SELECT trial_id FROM trial_heartbeats")).scalars())
-    return beating, set(storage._get_stale_trial_ids(study._study_id))
 
 
 def end_trials(study: Study, numbers: Iterable[int], *, repeat: bool) -> list[int]:

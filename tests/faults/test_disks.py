@@ -79,32 +79,60 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_training_goes_on(
 
 
 @pytest.mark.slow
-def test_a_full_disk_under_the_database_loses_no_trial(
-    small_disk, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_a_full_disk_under_the_storage_loses_no_trial(
+    kind: str, small_disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("msnas_optuna.workers.POLL_SECONDS", 0)
+    monkeypatch.setattr("msnas_optuna.storage.failures.POLL_SECONDS", 0)
     folder, fill, make_room = small_disk
-    study = cheap_study(f"sqlite:///{folder}/study.db")
+    file = folder / "study.db"
+    study = cheap_study(f"{kind}:///{file}")
 
     def objective(trial: optuna.Trial) -> float:
         if trial.number == 6 and not (folder / "ballast").exists():
-            with sqlite3.connect(folder / "study.db") as database:  # else its log has room left
-                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            if kind == "sqlite":  # else its log has room left
+                with sqlite3.connect(file) as database:
+                    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             fill()
         return value_of({n: trial._suggest(n, d) for n, d in SPACE.distributions.items()})
 
     with pytest.raises(StorageError, match=r"finished trials are kept: check the server or the d"):
         evaluate_trials(study, objective, wanted=500)
+    if kind == "journal" and os.path.ismount(folder):
+        assert not file.read_bytes().endswith(b"\n")  # torn indeed
     make_room()
     before = {t.number: t.values for t in complete(study)}
     assert len(before) >= 6
     (folder / "ballast").touch()  # no more of it
-    again = cheap_study(f"sqlite:///{folder}/study.db")
+    again = cheap_study(f"{kind}:///{file}")
     release_own_trials(again)  # a new process would see that this one is dead
     wanted = len(before) + 5
     evaluate_trials(again, objective, wanted=wanted)
     assert before.items() <= {t.number: t.values for t in complete(again)}.items()
     check_whole(again, wanted)
+
+
+def test_a_journal_cut_at_every_length_of_its_last_line_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "study.journal"
+    study = cheap_study(str(file))
+    study.set_user_attr("before", "a value that is long enough to be torn")
+    study.set_user_attr("torn", "another")
+    content = file.read_bytes()
+    whole = content.rstrip(b"\n").rfind(b"\n") + 1
+    for length in range(whole, len(content)):
+        file.write_bytes(content[:length])
+        again = cheap_study(str(file))
+        assert "torn" not in again.user_attrs
+        for number in range(2):
+            again.set_user_attr("after", number)
+        attributes = cheap_study(str(file)).user_attrs
+        assert attributes["before"] == "a value that is long enough to be torn"
+        assert attributes["after"] == 1
+    file.write_bytes(content[5:])  # no torn end: nobody may guess what it was
+    with pytest.raises(
+        StorageError, match=r"study\.journal has a damaged line .* remove that line"
+    ):
+        cheap_study(str(file))
 
 
 def test_a_checkpoint_cut_at_every_length_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -184,3 +186,31 @@ def test_postgresql_restarts_in_the_middle(tmp_path: Path, mode: str) -> None:
             process.wait()
         pg_ctl("-m", "immediate", "stop")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_proxy_restarts_in_the_middle(tiny: Path, tmp_path: Path, unused_port: int) -> None:
+    """Also for longer than five quick attempts, and when it is killed in the middle of calls."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    direct, workers = cheap_study(url), Workers(f"grpc://127.0.0.1:{unused_port}", tmp_path)
+    command = [sys.executable, "-m", "msnas_optuna", "storage-proxy", str(tiny)]
+    command += ["--storage", url, "--port", str(unused_port)]
+    proxy = subprocess.Popen(command)
+    try:
+        wanted, study = 60, workers.study()
+        for _ in range(3):
+            workers.start(wanted, 0.2)
+        for target, seconds in ((10, 20), (30, 2)):
+            until(lambda target=target: finished_slots(study) >= target, workers)
+            proxy.kill()
+            proxy.wait()
+            before = {t.number: t.values for t in complete(direct)}
+            time.sleep(seconds)
+            assert [p.poll() for p in workers.processes] == [None] * 3, workers.said()
+            proxy = subprocess.Popen(command)
+            assert before.items() <= {t.number: t.values for t in complete(study)}.items()
+        workers.join()  # none of them has died
+        check_whole(direct, wanted)
+    finally:
+        for process in (*workers.processes, proxy):
+            process.kill()
+            process.wait()

@@ -1,0 +1,63 @@
+"""Failures of a storage that was opened: which errors they are, and how many are borne."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Final
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import DBAPIError
+
+from msnas_optuna.storage.opening import StorageError
+from msnas_optuna.storage.recovery import POLL_SECONDS
+
+_ATTEMPTS: Final = 5
+"""How often in a row a storage may fail. A server that has gone away is waited for each time."""
+
+_logger = logging.getLogger(__name__)
+
+
+def is_of_storage(error: Exception) -> bool:
+    """Whether a storage did not answer; by name for gRPC, which need not be installed."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return isinstance(error, (StorageError, StorageInternalError, DBAPIError)) or (
+        "RpcError" in names
+    )
+
+
+class StorageFailures:
+    """Counts the failures of a storage in a row."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def end(self) -> None:
+        """The storage has answered."""
+        self._count = 0
+
+    def wait(self, error: Exception) -> None:
+        """Waits a moment after a failure.
+
+        Raises:
+            StorageError: it was one too many.
+            Exception: the error itself, if it is none of a storage.
+        """
+        if not is_of_storage(error):
+            raise error
+        self._count += 1
+        reason = _reason(error.__cause__ or error)
+        if self._count >= _ATTEMPTS:
+            raise StorageError(
+                f"the storage has failed {self._count} times in a row ({reason}); finished trials "
+                "are kept: check the server or the disk and run the command again, it continues"
+            ) from error
+        _logger.warning("the storage has failed (%s); trying again", reason)
+        time.sleep(POLL_SECONDS)
+
+
+def _reason(error: BaseException) -> str:
+    """What an error says, in a line; the text of one of gRPC is a page."""
+    details = getattr(error, "details", None)
+    said = str((details() if callable(details) else None) or error)
+    return said.splitlines()[0] if said else type(error).__name__
