@@ -105,6 +105,11 @@ class Worker:
         """Whether it is no process of the package; nobody can see whether it lives."""
         return self.host.startswith(f"{EXTERNAL} (")
 
+    @property
+    def machine(self) -> str:
+        """Host name; of an external trainer, that of the machine where it was asked for."""
+        return self.host.removeprefix(f"{EXTERNAL} (asked on ").split()[0].rstrip(")")
+
     def is_here(self) -> bool:
         """Whether it is, or was, a process of this host."""
         return self.host == host()
