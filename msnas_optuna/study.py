@@ -228,7 +228,7 @@ class Experiment:
             self._read_images()
             return bench.batches(recipe, seed, self.ranks)(steps)
 
-        with exclusive(self.supernet_path):
+        with exclusive(self.supernet_path, self.ranks):
             return train(
                 model,
                 batches,

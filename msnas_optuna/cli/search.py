@@ -45,7 +45,8 @@ def quickstart(
     quiet: Quiet = False,
 ) -> None:
     """Run the whole job on generated data: train, search, retrain, in about ten minutes."""
-    with session(quiet=quiet, plain=as_json) as progress:
+    with session(joint=True, quiet=quiet, plain=as_json) as progress:
+        _refuse_torchrun()
         experiment = _experiment(_quickstart_study(folder), storage, progress)
         progress.beside(partial(live_table, experiment.setting), step="search")
         experiment.train_supernet()
@@ -197,6 +198,14 @@ def shipped_study(name: str) -> Path:
     """The file of a study that comes with the package."""
     installed = Path(__file__).parents[1] / "studies" / name
     return installed if installed.exists() else Path(__file__).parents[2] / "studies" / name
+
+
+def _refuse_torchrun() -> None:
+    if launched_place() is not None:
+        raise ValueError(
+            "the quickstart is the job of one process; run `msnas quickstart` without torchrun. "
+            "Several processes can share the steps `train`, `search` and `retrain` of a study file"
+        )
 
 
 def _quickstart_study(folder: Path) -> Path:
