@@ -99,10 +99,10 @@ class Experiment:
     def load(
         cls, path: Path | str, *, storage: str | None = None, report: Report = silent
     ) -> Experiment:
-        """Reads a study file; `storage` takes the place of its storage, see `Setting.load`.
+        """Reads a study file; `storage` or OPTUNA_STORAGE takes the place of its storage.
 
         Raises:
-            ConfigError: the file breaks a rule.
+            ConfigError, ValueError: see `Setting.load`.
         """
         return cls(Setting.load(path, storage=storage), report=report)
 
