@@ -106,7 +106,7 @@ class Worker:
         return self.host.startswith(f"{EXTERNAL} (")
 
     @property
-    def machine(self) -> str:
+    def host_name(self) -> str:
         """Host name; of an external trainer, that of the machine where it was asked for."""
         return self.host.removeprefix(f"{EXTERNAL} (asked on ").split()[0].rstrip(")")
 

@@ -94,7 +94,7 @@ def _describe(study: Study, trial: FrozenTrial, beating: set[int], stale: set[in
         trial.number,
         "RUNNING",
         None if start is None else (datetime.now() - start).total_seconds() / 60,
-        None if owner is None else owner.machine,
+        None if owner is None else owner.host_name,
         None if owner is None or owner.is_external else owner.pid,
         alive,
         owner is not None and owner.is_external,
