@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from msnas_optuna.distributed import ALONE, Ranks
 from msnas_optuna.processes import started
 
 FORMAT = 1
@@ -66,15 +67,17 @@ def save_checkpoint(
 
 
 @contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path, ranks: Ranks = ALONE) -> Iterator[None]:
     """Keeps a second run from training into the same checkpoint; the lock of a dead one is free.
 
-    Of several processes that torchrun has started for one training, the first holds the lock.
+    Args:
+        path: the checkpoint.
+        ranks: the processes that train into it together; the first holds the lock for all.
 
     Raises:
         CheckpointError: another process trains into it, or its folder cannot be written.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if not ranks.first:
         yield
         return
     lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)

@@ -23,7 +23,13 @@ from msnas_optuna.storage import (
     storage_exists,
 )
 from msnas_optuna.storage.bundle import extract_artifacts, load_bundle, save_bundle
-from msnas_optuna.storage.snapshots import Progress, Snapshot, put_snapshots, take_snapshot
+from msnas_optuna.storage.snapshots import (
+    Progress,
+    Snapshot,
+    put_snapshots,
+    refuse_present,
+    take_snapshot,
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,8 @@ def import_study(setting: Setting, source: str, *, progress: Progress | None = N
         progress: told how many trials are written.
 
     Raises:
-        ValueError: the source is no export, or does not hold the search of the study file.
+        ValueError: the source is no export, or does not hold the search of the study file, or
+            the run folder has other artifacts of the same names.
         StudyMismatchError: the study exists, or was made with other settings.
     """
     from_storage = is_storage_url(source)
@@ -87,6 +94,8 @@ def import_study(setting: Setting, source: str, *, progress: Progress | None = N
     else:
         raise ValueError("the storage to import from does not exist; correct its URL")
     _check(setting, snapshots)
+    if storage_exists(setting.storage_url):  # before the artifacts are written
+        refuse_present(setting.storage, [snapshot.name for snapshot in snapshots])
     if from_storage:
         missing = _missing(setting, snapshots)
     else:

@@ -99,12 +99,14 @@ class Setting:
         Args:
             path: the file.
             storage: URL of a storage, a file relative to the working folder, that takes the
-                place of the study file's.
+                place of the study file's; the variable OPTUNA_STORAGE by default.
 
         Raises:
             ConfigError: the file breaks a rule.
             ValueError: `storage` is no URL of a storage.
         """
+        if storage is None:
+            storage = os.environ.get("OPTUNA_STORAGE") or None
         if storage is not None:
             storage = relative_to(storage, Path())
         return cls(load_config(Path(path)), storage=storage, study_file=Path(path))

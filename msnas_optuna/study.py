@@ -99,10 +99,10 @@ class Experiment:
     def load(
         cls, path: Path | str, *, storage: str | None = None, report: Report = silent
     ) -> Experiment:
-        """Reads a study file; `storage` takes the place of its storage, see `Setting.load`.
+        """Reads a study file; `storage` or OPTUNA_STORAGE takes the place of its storage.
 
         Raises:
-            ConfigError: the file breaks a rule.
+            ConfigError, ValueError: see `Setting.load`.
         """
         return cls(Setting.load(path, storage=storage), report=report)
 
@@ -228,7 +228,7 @@ class Experiment:
             self._read_images()
             return bench.batches(recipe, seed, self.ranks)(steps)
 
-        with exclusive(self.supernet_path):
+        with exclusive(self.supernet_path, self.ranks):
             return train(
                 model,
                 batches,

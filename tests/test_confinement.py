@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from msnas_optuna.checkpoint import CheckpointError, exclusive, load_checkpoint, save_checkpoint
 from msnas_optuna.cli import app
 from msnas_optuna.config import ADDED_KEYS, ConfigError, load_config
+from msnas_optuna.distributed import Ranks
 from msnas_optuna.setting import Setting
 from msnas_optuna.storage import CONFIG, LAYOUT, LAYOUT_VERSION, StudyMismatchError, open_storage
 from msnas_optuna.study import Experiment
@@ -151,15 +152,20 @@ with exclusive(Path(sys.argv[1])):
 """
 
 
-def test_a_second_training_is_refused_and_a_dead_one_holds_nothing(trained: Path) -> None:
+def test_a_second_training_is_refused_and_a_dead_one_holds_nothing(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = trained.parent / "supernet.pt"
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
+    monkeypatch.setenv("RANK", "1")  # as in a script under torchrun whose processes work alone
     with pytest.raises(CheckpointError, match=r"another process trains into .*supernet\.pt; wait"):
         Experiment.load(trained).train_supernet()
+    with exclusive(path, Ranks(rank=1, size=2)):
+        pass  # the first of those that train together holds the lock
     holder.kill()
     holder.wait()
     assert len(Experiment.load(trained).train_supernet()) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -15,6 +16,7 @@ from optuna.study import Study
 from optuna.trial import TrialState, create_trial
 from typer.testing import CliRunner
 
+from msnas_optuna.asktell import ask
 from msnas_optuna.cli import app
 from msnas_optuna.setting import Setting
 from msnas_optuna.storage import OWNER, QUEUED, Worker, claim_trial, finished_slots, open_storage
@@ -87,12 +89,41 @@ def test_the_age_chooses_among_those_that_may_be_dead(study: Study, tiny: Path) 
     assert states(study) == ["RUNNING", "FAIL", "FAIL", "WAITING"]
 
 
+def test_without_an_action_the_choice_is_what_is_listed(study: Study, tiny: Path) -> None:
+    def listed(*arguments: str) -> list[int]:
+        return [f["trial"] for f in doctor(tiny, "--json", *arguments)["unfinished"]]
+
+    assert listed() == [0, 1, 2, 3]
+    assert listed("--trial", "3", "--trial", "2") == [2, 3]
+    assert listed("--older-than", "0") == [1, 2]
+    assert listed("--older-than", "60") == []
+    assert "no such trial runs or waits" in doctor(tiny, "--older-than", "60")
+    assert states(study) == ["RUNNING"] * 3 + ["WAITING"]
+
+
+def test_a_trial_that_was_asked_for_shows_where(tiny: Path) -> None:
+    ask(Setting.load(tiny))
+    (found,) = doctor(tiny, "--json")["unfinished"]
+    assert (found["host"], found["pid"]) == (socket.gethostname(), None)
+    assert (found["alive"], found["external"]) == (None, True)
+    shown = " ".join(doctor(tiny).split())
+    assert "- │ external" in shown
+    assert "If an unknown or external worker is gone: --requeue --trial N" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--fail", "--requeue"), "give either --fail or --requeue"),
         (("--fail", "--trial", "0"), "the worker of trial 0 lives"),
         (("--fail", "--trial", "9"), "trial 9 of study tiny neither runs nor waits"),
+        (("--trial", "2", "--trial", "9"), "trial 9 of study tiny neither runs nor waits"),
+        (
+            ("--fail", "--trial", "5", "--stage", "retrain"),
+            "tiny-retrain has not begun, so it has",
+        ),
+        (("--trial", "5", "--stage", "retrain"), "it has no trial 5"),
+        (("--fail", "--trial", "2", "--older-than", "60"), "give either --trial or --older-than"),
         (("--stage", "train"), "--stage is search, fpn-like or retrain, got 'train'"),
     ],
 )

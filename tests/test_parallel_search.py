@@ -161,6 +161,37 @@ def test_a_worker_under_torchrun_starts_no_others(
     assert "leave out --workers" in result.output
 
 
+def test_the_quickstart_is_refused_under_torchrun(tmp_path: Path) -> None:
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    process = start("quickstart", "--dir", tmp_path / "new", launcher=torchrun)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "run `msnas quickstart` without torchrun. Several" in err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("verb", ["quickstart", "train", "search", "retrain"])
+def test_variables_that_torchrun_would_not_set_are_explained(
+    verb: str, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "x")
+    arguments = ["--dir", str(tiny.parent)] if verb == "quickstart" else [str(tiny)]
+    result = CliRunner().invoke(app, [verb, *arguments])
+    assert result.exit_code == 1
+    assert result.output.startswith("error: RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE must")
+    assert "'x'; start the command with torchrun, or unset them" in result.output
+
+
+def test_a_rank_of_another_launcher_means_nothing(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "x")  # without torchrun's other variables
+    result = CliRunner().invoke(app, ["search", str(tiny)])
+    assert result.exit_code == 1
+    assert "run `msnas train` first" in result.output
+
+
 @pytest.mark.parametrize(
     ("device", "n_gpus", "expected"),
     [

@@ -346,6 +346,26 @@ def test_a_stage_that_is_there_keeps_the_others_out(rich: Path) -> None:
     with pytest.raises(StudyMismatchError, match="'tiny-fpn-like' exists there"):
         import_study(there, file)
     assert names_of(there) == {"tiny-fpn-like"}
+    assert not there.artifact_dir.exists()
+
+
+@pytest.mark.parametrize("other", [b"another picture", bytes(range(255, -1, -1)) * 50])
+def test_another_artifact_of_the_same_name_is_neither_kept_nor_overwritten(
+    rich: Path, other: bytes
+) -> None:
+    home, file = Setting.load(rich), str(rich.with_name("s.zip"))
+    export_study(home, file)
+    there = moved_to(rich, None)
+    first, second = sorted(p.name for p in home.artifact_dir.iterdir())
+    (_folder(there.artifact_dir) / second).write_bytes(other)
+    with pytest.raises(ValueError, match=rf"{second} differs .* move the folder .* away, or"):
+        import_study(there, file)
+    assert [p.name for p in there.artifact_dir.iterdir()] == [second]
+    assert (there.artifact_dir / second).read_bytes() == other
+    assert not (there.run_dir / "study.db").exists()
+    shutil.copyfile(home.artifact_dir / second, there.artifact_dir / second)
+    assert import_study(there, file).missing == []
+    assert {p.name for p in there.artifact_dir.iterdir()} == {first, second}
 
 
 def test_another_study_file_is_refused(rich: Path) -> None:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from msnas_optuna.cli import app
 from msnas_optuna.setting import Setting
 from msnas_optuna.storage import StorageError, open_storage, redacted
+from msnas_optuna.study import Experiment
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -45,6 +46,27 @@ def test_option_before_variable_before_study_file(
     monkeypatch.setenv("OPTUNA_STORAGE", "sqlite:///b.db")
     assert '"sqlite:///b.db"' in named()  # relative to the working folder
     assert '"sqlite:///c.db"' in named("--storage", "sqlite:///c.db")
+
+
+def test_python_reads_the_variable_too(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTUNA_STORAGE", "sqlite:///b.db")
+    assert Experiment.load(tiny).setting.storage_url == "sqlite:///b.db"
+    assert Experiment.load(tiny, storage="sqlite:///c.db").setting.storage_url == "sqlite:///c.db"
+    monkeypatch.setenv("OPTUNA_STORAGE", "")
+    assert Setting.load(tiny).storage_url == f"sqlite:///{tiny.parent / 'study.db'}"
+
+
+def test_the_password_may_come_from_a_password_file(
+    tiny: Path, tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres_url.replace(":hunter2@", "@")
+    monkeypatch.setenv("PGPASSFILE", str(tmp_path / "absent"))
+    assert msnas("results", tiny, "--storage", url).startswith("1 error: ")
+    kept = tmp_path / "pgpass"  # in place of ~/.pgpass
+    kept.write_text("*:*:*:keeper:hunter2")
+    kept.chmod(0o600)
+    monkeypatch.setenv("PGPASSFILE", str(kept))
+    assert msnas("results", tiny, "--storage", url).startswith("0 ")
 
 
 @pytest.fixture(params=["password", "host", "database", "driver", "port", "at", "slash", "query"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Annotated
 
 import optuna
@@ -19,7 +19,7 @@ from msnas_optuna.cli.terminal import (
     print_json,
     session,
 )
-from msnas_optuna.setting import FPN_LIKE, RETRAIN, Setting
+from msnas_optuna.setting import FPN_LIKE, RETRAIN, STAGES, Setting
 from msnas_optuna.storage import Unfinished, end_trials, unfinished_trials
 
 SEARCH = "search"
@@ -51,20 +51,22 @@ def doctor(
 ) -> None:
     """List trials left running or waiting; fail or re-queue those whose worker is gone.
 
-    Without --trial or --older-than, all trials are chosen whose worker is known to have ended. A
+    Without --fail or --requeue, --trial and --older-than choose what is listed. With them, and
+    neither --trial nor --older-than, all trials are chosen whose worker is known to have ended. A
     worker that is known to live keeps its trial.
     """
     with session():
         _check(fail, requeue, stage)
+        if trial and older_than is not None:
+            raise ValueError("give either --trial or --older-than; each chooses trials by itself")
         setting = Setting.load(study_file, storage=storage)
+        studies = _studies(setting)
+        chosen = _named(setting, studies, stage, trial) if trial else _chosen(studies, older_than)
+        listed = chosen if trial or older_than is not None else None
         changed: list[tuple[str, int]] = []
-        for name, study in _studies(setting):
-            if fail or requeue:
-                named = trial if name == stage else []
-                numbers = _chosen(unfinished_trials(study), named, older_than, trial is not None)
-                ended = end_trials(study, numbers, repeat=requeue)
-                changed += [(study.study_name, number) for number in ended]
-        left = [found for _, study in _studies(setting) for found in unfinished_trials(study)]
+        if fail or requeue:
+            changed, listed = _end(studies, chosen, repeat=requeue), None
+        left = _all(studies) if listed is None else listed
         word = "re-queued" if requeue else "failed"
         if as_json:
             lists: dict[str, list[tuple[str, int]]] = {"re-queued": [], "failed": []}
@@ -73,7 +75,7 @@ def doctor(
             return
         for study_name, number in changed:
             out.print(f"{word} trial {number} of {study_name}")
-        _print(left)
+        _print(left, chosen=listed is not None)
 
 
 def _check(fail: bool, requeue: bool, stage: str) -> None:
@@ -83,38 +85,59 @@ def _check(fail: bool, requeue: bool, stage: str) -> None:
         raise ValueError(f"--stage is {SEARCH}, {FPN_LIKE} or {RETRAIN}, got {stage!r}")
 
 
-def _studies(setting: Setting) -> Iterator[tuple[str, optuna.Study]]:
+def _studies(setting: Setting) -> list[optuna.Study]:
     """The studies of all stages that have begun, whatever the study file says now."""
-    for name in (SEARCH, FPN_LIKE, RETRAIN):
-        study = setting.begun_study(None if name == SEARCH else name)
-        if study is not None:
-            yield name, study
+    return [study for stage in STAGES if (study := setting.begun_study(stage)) is not None]
 
 
-def _chosen(
-    found: list[Unfinished], named: list[int] | None, older_than: float | None, by_number: bool
-) -> list[int]:
-    if by_number:
-        return named or []
+def _all(studies: Iterable[optuna.Study]) -> list[Unfinished]:
+    return [found for study in studies for found in unfinished_trials(study)]
+
+
+def _named(
+    setting: Setting, studies: Iterable[optuna.Study], stage: str, numbers: list[int]
+) -> list[Unfinished]:
+    """The trials of these numbers.
+
+    Raises:
+        ValueError: one is finished or does not exist.
+    """
+    name = setting.study_name(None if stage == SEARCH else stage)
+    for study in studies:
+        if study.study_name == name:
+            return unfinished_trials(study, numbers)
+    raise ValueError(f"study {name} has not begun, so it has no trial {numbers[0]}")
+
+
+def _chosen(studies: Iterable[optuna.Study], older_than: float | None) -> list[Unfinished]:
     if older_than is None:
-        return [trial.trial for trial in found if trial.alive is False]
+        return [found for found in _all(studies) if found.alive is False]
     return [
-        trial.trial
-        for trial in found
-        if not trial.alive and trial.minutes is not None and trial.minutes > older_than
+        found
+        for found in _all(studies)
+        if not found.alive and found.minutes is not None and found.minutes > older_than
     ]
 
 
-def _print(left: list[Unfinished]) -> None:
+def _end(
+    studies: Iterable[optuna.Study], chosen: Iterable[Unfinished], *, repeat: bool
+) -> list[tuple[str, int]]:
+    """Fails or re-queues trials; returns study and number of those that are changed."""
+    changed = []
+    for study in studies:
+        numbers = [found.trial for found in chosen if found.study == study.study_name]
+        changed += [(study.study_name, n) for n in end_trials(study, numbers, repeat=repeat)]
+    return changed
+
+
+def _print(left: list[Unfinished], *, chosen: bool) -> None:
     if not left:
-        out.print("no trial runs or waits")
+        out.print("no such trial runs or waits" if chosen else "no trial runs or waits")
         return
     table = Table()
     for column in ("study", "trial", "state", "minutes", "host", "process", "worker"):
         table.add_column(column)
-    words = {True: "lives", False: "has ended", None: "unknown"}
     for found in left:
-        running = found.state == "RUNNING"
         table.add_row(
             found.study,
             str(found.trial),
@@ -122,10 +145,20 @@ def _print(left: list[Unfinished]) -> None:
             "-" if found.minutes is None else f"{found.minutes:.1f}",
             found.host or "-",
             "-" if found.pid is None else str(found.pid),
-            words[found.alive] if running else "-",
+            _worker(found),
         )
     out.print(table)
     if any(found.alive is False for found in left):
         out.print("The next worker on this machine, or --requeue, repeats what has ended.")
     if any(found.state == "RUNNING" and found.alive is None for found in left):
-        out.print("If an unknown worker is gone: --requeue --trial N, or --fail --trial N.")
+        out.print(
+            "If an unknown or external worker is gone: --requeue --trial N, or --fail --trial N."
+        )
+
+
+def _worker(found: Unfinished) -> str:
+    if found.state == "WAITING":
+        return "-"
+    if found.external:
+        return "external"
+    return {True: "lives", False: "has ended", None: "unknown"}[found.alive]

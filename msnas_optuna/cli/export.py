@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msnas_optuna.cli.app import app
+from msnas_optuna.cli.experiments import selected_detector
 from msnas_optuna.cli.predict import describe, selected_json
 from msnas_optuna.cli.terminal import (
     AsJson,
@@ -21,7 +22,7 @@ from msnas_optuna.cli.terminal import (
     print_json,
     session,
 )
-from msnas_optuna.selection import Selected, select
+from msnas_optuna.selection import Selected
 
 if TYPE_CHECKING:  # it imports torch, which other verbs can do without
     from msnas_optuna.export import Exported
@@ -47,11 +48,10 @@ def export(
 
         exporting.require_exporters()
         experiment = Experiment.load(study_file, storage=storage, report=progress)
-        selected = select(experiment.setting, trial, one_shot=one_shot)
-        load = experiment.one_shot if one_shot else experiment.retrained
+        selected, detector = selected_detector(experiment, trial, one_shot=one_shot)
         exported = exporting.export_detector(
             experiment,
-            load(selected.architecture),
+            detector,
             selected,
             folder=folder or experiment.setting.inside("exported"),
         )

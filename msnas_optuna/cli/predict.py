@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from msnas_optuna.cli.app import app
+from msnas_optuna.cli.experiments import selected_detector
 from msnas_optuna.cli.terminal import (
     AsJson,
     OneShot,
@@ -21,7 +22,7 @@ from msnas_optuna.cli.terminal import (
     print_json,
     session,
 )
-from msnas_optuna.selection import Selected, select
+from msnas_optuna.selection import Selected
 
 if TYPE_CHECKING:  # it imports torch, which other verbs can do without
     from msnas_optuna.prediction import Picture, Prediction
@@ -50,11 +51,10 @@ def predict(
         from msnas_optuna.study import Experiment
 
         experiment = Experiment.load(study_file, storage=storage, report=progress)
-        selected = select(experiment.setting, trial, one_shot=one_shot)
-        load = experiment.one_shot if one_shot else experiment.retrained
+        selected, detector = selected_detector(experiment, trial, one_shot=one_shot)
         found = prediction.predict(
             experiment,
-            load(selected.architecture),
+            detector,
             images,
             folder=folder or experiment.setting.inside("predictions"),
             score=score,

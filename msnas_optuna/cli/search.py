@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from msnas_optuna.cli.app import app
-from msnas_optuna.cli.progress import Bars
+from msnas_optuna.cli.experiments import joint_experiment, open_experiment
 from msnas_optuna.cli.results import live_table, print_results
 from msnas_optuna.cli.terminal import (
     AsJson,
@@ -26,27 +24,32 @@ from msnas_optuna.cli.terminal import (
     session,
 )
 from msnas_optuna.cli.workers import search_with_workers
-from msnas_optuna.launch import placed
 from msnas_optuna.processes import Place, launched_place
 from msnas_optuna.setting import Setting
 from msnas_optuna.storage import has_secret
 
-if TYPE_CHECKING:  # it imports torch, which other verbs can do without
-    from msnas_optuna.study import Experiment
+Folder = Annotated[
+    Path, typer.Option("--dir", help="Folder for the study file and all that it makes.")
+]
+Trials = Annotated[
+    int | None, typer.Option(min=1, help="Trials of the study, over all runs and workers.")
+]
+Workers = Annotated[
+    int, typer.Option(min=1, help="Processes on this machine; each has a GPU, if there is one.")
+]
 
 
 @app.command()
 def quickstart(
-    folder: Annotated[
-        Path, typer.Option("--dir", help="Folder for the study file and all that it makes.")
-    ] = Path("msnas-quickstart"),
+    folder: Folder = Path("msnas-quickstart"),
     storage: StorageUrl = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Run the whole job on generated data: train, search, retrain, in about ten minutes."""
-    with session(quiet=quiet, plain=as_json) as progress:
-        experiment = _experiment(_quickstart_study(folder), storage, progress)
+    with session(joint=True, quiet=quiet, plain=as_json) as progress:
+        _refuse_torchrun()
+        experiment = open_experiment(_quickstart_study(folder), storage, progress)
         progress.beside(partial(live_table, experiment.setting), step="search")
         experiment.train_supernet()
         experiment.evaluate_fpn_like()
@@ -71,7 +74,7 @@ def train(
     """
     with (
         session(joint=True, quiet=quiet, plain=as_json) as progress,
-        _together(study_file, storage, progress) as experiment,
+        joint_experiment(study_file, storage, progress) as experiment,
     ):
         losses = experiment.train_supernet()
         progress.stop()
@@ -95,13 +98,8 @@ def train(
 @app.command()
 def search(
     study_file: StudyFile,
-    trials: Annotated[
-        int | None, typer.Option(min=1, help="Trials of the study, over all runs and workers.")
-    ] = None,
-    workers: Annotated[
-        int,
-        typer.Option(min=1, help="Processes on this machine; each has a GPU, if there is one."),
-    ] = 1,
+    trials: Trials = None,
+    workers: Workers = 1,
     top: Top = 5,
     storage: StorageUrl = None,
     as_json: AsJson = False,
@@ -113,19 +111,15 @@ def search(
     torchrun --nproc-per-node K -m msnas_optuna search STUDY.toml
     """
     with session(joint=True, quiet=quiet, plain=as_json) as progress:
-        place = launched_place()
-        progress.beside(
-            partial(live_table, Setting.load(study_file, storage=storage)), step="search"
-        )
+        place, setting = launched_place(), Setting.load(study_file, storage=storage)
+        progress.beside(partial(live_table, setting), step="search")
         if workers > 1:
             _refuse_both(place)
             search_with_workers(study_file, storage, trials, count=workers, progress=progress)
-            setting = Setting.load(study_file, storage=storage)
         else:
-            experiment = _experiment(study_file, storage, progress, place)
+            experiment = open_experiment(study_file, storage, progress, place=place)
             experiment.evaluate_fpn_like()
             experiment.search(trials)
-            setting = experiment.setting
         progress.stop()
         if place is None or place.rank == 0:
             print_results(setting, top=top, as_json=as_json)
@@ -150,7 +144,7 @@ def retrain(
     """
     with (
         session(joint=True, quiet=quiet, plain=as_json) as progress,
-        _together(study_file, storage, progress) as experiment,
+        joint_experiment(study_file, storage, progress) as experiment,
     ):
         if not experiment.ranks.first:
             experiment.assist_retraining()
@@ -169,34 +163,18 @@ def results(
         print_results(Setting.load(study_file, storage=storage), top=top, as_json=as_json)
 
 
-def _experiment(
-    study_file: Path, storage: str | None, progress: Bars, place: Place | None = None
-) -> Experiment:
-    from msnas_optuna.samples import with_detections
-    from msnas_optuna.study import Experiment
-
-    setting = Setting.load(study_file, storage=storage)
-    if place is not None:
-        setting = Setting(placed(setting.config, place), storage=storage, study_file=study_file)
-    return with_detections(Experiment(setting, report=progress))
-
-
-@contextmanager
-def _together(study_file: Path, storage: str | None, progress: Bars) -> Iterator[Experiment]:
-    """The experiment of the processes that torchrun started, or of this one alone."""
-    from msnas_optuna.distributed import joined, launched, resolve_device
-    from msnas_optuna.samples import with_detections
-    from msnas_optuna.study import Experiment
-
-    setting = Setting.load(study_file, storage=storage)
-    with joined(resolve_device(setting.config.runtime.device, launched())) as ranks:
-        yield with_detections(Experiment(setting, report=progress, ranks=ranks))
-
-
 def shipped_study(name: str) -> Path:
     """The file of a study that comes with the package."""
     installed = Path(__file__).parents[1] / "studies" / name
     return installed if installed.exists() else Path(__file__).parents[2] / "studies" / name
+
+
+def _refuse_torchrun() -> None:
+    if launched_place() is not None:
+        raise ValueError(
+            "the quickstart is the job of one process; run `msnas quickstart` without torchrun. "
+            "Several processes can share the steps `train`, `search` and `retrain` of a study file"
+        )
 
 
 def _quickstart_study(folder: Path) -> Path:

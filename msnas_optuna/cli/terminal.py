@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from msnas_optuna.cli.progress import Bars
 from msnas_optuna.interrupts import insist_on_interrupts
+from msnas_optuna.processes import launched_place
 
 EXPECTED = (
     ValueError, RuntimeError, OSError, ImportError, OptunaError, SQLAlchemyError, sqlite3.Error
@@ -83,7 +84,7 @@ def session(*, quiet: bool = False, plain: bool = False, joint: bool = False) ->
         joint: torchrun may have started several processes for one job. Then the first one speaks
             for all, and the others print nothing but the errors that end them.
     """
-    rank = int(os.environ.get("RANK", "0")) if joint else 0
+    rank = _rank() if joint else 0
     heeded = insist_on_interrupts()
     warnings.showwarning = _show_warning
     if rank:
@@ -107,13 +108,25 @@ def session(*, quiet: bool = False, plain: bool = False, joint: bool = False) ->
         message = f"error: {error}"
         if not isinstance(error, EXPECTED):
             message = f"error: {type(error).__name__}: {error} (MSNAS_DEBUG=1 shows where)"
-        if rank:
-            message = f"rank {rank}: {message}"
-        err.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+        _print_error(f"rank {rank}: {message}" if rank else message)
         raise typer.Exit(1) from None
     finally:
         heeded()
         bars.stop()
+
+
+def _rank() -> int:
+    """The place of this process among those that torchrun has started, 0 for one alone."""
+    try:
+        place = launched_place()
+    except ValueError as error:
+        _print_error(f"error: {error}; start the command with torchrun, or unset them")
+        raise typer.Exit(1) from None
+    return 0 if place is None else place.rank
+
+
+def _print_error(message: str) -> None:
+    err.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

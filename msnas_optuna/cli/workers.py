@@ -19,10 +19,10 @@ from typing import Final
 
 import optuna
 
+from msnas_optuna.cli.experiments import open_experiment
 from msnas_optuna.cli.progress import Bars
 from msnas_optuna.cli.terminal import EXPECTED
 from msnas_optuna.interrupts import insist_on_interrupts
-from msnas_optuna.launch import placed
 from msnas_optuna.processes import Place
 from msnas_optuna.setting import Setting
 from msnas_optuna.storage import StorageFailures, finished_slots, is_of_storage
@@ -165,12 +165,7 @@ def _work(
     warnings.showwarning = lambda message, *_, **__: sender.send(str(message))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        from msnas_optuna.samples import with_detections
-        from msnas_optuna.study import Experiment
-
-        setting = Setting.load(study_file, storage=storage)
-        setting = Setting(placed(setting.config, place), storage=storage, study_file=study_file)
-        experiment = with_detections(Experiment(setting))
+        experiment = open_experiment(study_file, storage, place=place)
         experiment.evaluate_fpn_like(wait=False)
         experiment.search(trials, patience=inf)
         experiment.evaluate_fpn_like()

@@ -1,5 +1,7 @@
 """Keeps a study's figures, note and pictures in optuna-dashboard up to date.
 
+Of several workers one publishes at a time, so that no old view comes after a newer one.
+
 A storage commits every attribute on its own, so what is unchanged is not written, and a figure is
 one attribute: a process that is killed in between leaves old and new figures side by side, each of
 them whole, and the next refresh goes on.
@@ -10,8 +12,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from filelock import FileLock, Timeout
 from optuna.study import Study
 from optuna_dashboard._custom_plot_data import SYSTEM_ATTR_PLOT_DATA
 from optuna_dashboard._note import get_note_from_system_attrs, note_str_key_prefix, note_ver_key
@@ -34,6 +37,13 @@ Losses = Callable[[], Mapping[str, Sequence[float]]]
 Detections = Callable[[Result], Mapping[str, bytes]]
 """Image files, by file name, of what an architecture detects on sample images. It is the first of
 the best that is retrained; before the retraining it is the best, and `standalone_ap` is None."""
+
+WAIT_SECONDS: Final = 600.0
+"""How long a last refresh waits for those of other workers."""
+
+
+class PublishingError(RuntimeError):
+    """Another process publishes."""
 
 
 def _no_losses() -> Mapping[str, Sequence[float]]:
@@ -64,19 +74,28 @@ class Publisher:
         self._drawn: tuple[Result, Mapping[str, bytes]] | None = None
 
     def after_trial(self, study: Study) -> None:
-        """Refreshes where the trial was the last of a generation that is not shown yet."""
-        if self.setting.config.runtime.dashboard and self._is_due(study):
-            self.refresh()
+        """Refreshes where the trial was the last of a generation that is not shown yet.
 
-    def refresh(self) -> None:
-        """Refreshes now."""
+        While another worker refreshes, this one goes on; a later trial shows what is missing.
+        """
+        if self.setting.config.runtime.dashboard and self._is_due(study):
+            self.refresh(wait=0)
+
+    def refresh(self, *, wait: float = WAIT_SECONDS) -> None:
+        """Refreshes as soon as no other process does.
+
+        Args:
+            wait: at most this many seconds; with 0, to find one at it is no failure.
+        """
         if not self.setting.config.runtime.dashboard:
             return
         try:
-            publish(self.setting, losses=self.losses, detections=self._detections)
+            publish(self.setting, losses=self.losses, detections=self._detections, wait=wait)
         except NothingToShowError:
             return
         except Exception as error:
+            if isinstance(error, PublishingError) and not wait:
+                return
             warnings.warn(
                 f"the dashboard is not refreshed: {type(error).__name__}: {error}", stacklevel=2
             )
@@ -103,6 +122,7 @@ def publish(
     *,
     losses: Losses = _no_losses,
     detections: Detections = _no_detections,
+    wait: float = WAIT_SECONDS,
 ) -> None:
     """Writes figures, pictures and note of a study for optuna-dashboard.
 
@@ -110,13 +130,26 @@ def publish(
         setting: the study.
         losses: of its training runs.
         detections: pictures of what an architecture detects.
+        wait: how many seconds to wait while another process publishes.
 
     Raises:
         NothingToShowError: the search has not begun.
         StudyMismatchError: the stored study was made with other settings.
-        OSError: the artifact folder cannot be written.
+        PublishingError: another process publishes, and does not end.
+        OSError: the run folder cannot be written.
     """
-    overview = Overview(setting, losses())
+    lock = FileLock(setting.inside(".dashboard.lock"), timeout=wait)  # free once a process is dead
+    try:
+        with lock:
+            _publish(Overview(setting, losses()), detections)
+    except Timeout:
+        raise PublishingError(
+            f"another process has been publishing for {wait:g} seconds; the next trial, or the "
+            "same command, tries again"
+        ) from None
+
+
+def _publish(overview: Overview, detections: Detections) -> None:
     study, settled = overview.search, finished_slots(overview.search)
     stored = study._storage.get_study_system_attrs(study._study_id)
     for name, figure in study_figures(overview.stages).items():

@@ -26,32 +26,28 @@ HOST = "127.0.0.1"
 """The dashboard asks nobody who he is, and lets everybody delete studies."""
 
 
-class _Database(_CachedStorage):
+class _Announcing(BaseStorage):
+    """Mixed into a storage, says which parameters trials that are under way will have."""
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """All trials by number, see `_announced`."""
+        trials = super().get_all_trials(  # type: ignore[safe-super]  # that of the storage
+            study_id, deepcopy=deepcopy, states=states
+        )
+        return _announced(trials, self.get_study_user_attrs(study_id))
+
+
+class _Database(_Announcing, _CachedStorage):
     """A database, read through Optuna's cache of finished trials."""
 
-    def get_all_trials(
-        self,
-        study_id: int,
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
-    ) -> list[FrozenTrial]:
-        """All trials by number, see `_announced`."""
-        trials = super().get_all_trials(study_id, deepcopy=deepcopy, states=states)
-        return _announced(trials, self.get_study_user_attrs(study_id))
 
-
-class _Journal(JournalStorage):
+class _Journal(_Announcing, JournalStorage):
     """A journal file."""
-
-    def get_all_trials(
-        self,
-        study_id: int,
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
-    ) -> list[FrozenTrial]:
-        """All trials by number, see `_announced`."""
-        trials = super().get_all_trials(study_id, deepcopy=deepcopy, states=states)
-        return _announced(trials, self.get_study_user_attrs(study_id))
 
 
 def _announced(trials: list[FrozenTrial], study_attrs: Mapping[str, Any]) -> list[FrozenTrial]:

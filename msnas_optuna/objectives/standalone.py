@@ -129,7 +129,7 @@ class StandaloneObjective:
     def _train(self, architecture: Architecture) -> Detector:
         bench, recipe = self.bench, self.recipe
         model = self.build(architecture).to(bench.device)
-        with exclusive(self.checkpoint(architecture)):
+        with exclusive(self.checkpoint(architecture), self.ranks):
             train(
                 model,
                 bench.batches(recipe, self.seed, self.ranks),

@@ -106,6 +106,8 @@ def load_bundle(path: Path) -> list[Snapshot]:
                     f"format {manifest['format']} {manifest['version']}, this version reads "
                     f"{FORMAT} {VERSION}"
                 )
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(damaged)
             return [
                 _study_from_json(study, archive.read(f"trials/{i}.jsonl").decode().splitlines())
                 for i, study in enumerate(manifest["studies"])
@@ -118,7 +120,7 @@ def load_bundle(path: Path) -> list[Snapshot]:
 
 
 def extract_artifacts(path: Path, snapshots: Sequence[Snapshot], artifact_dir: Path) -> list[str]:
-    """Puts the artifacts of a file into the artifact store; those that are there stay.
+    """Puts the artifacts of a file into the artifact store; equal ones that are there stay.
 
     Only names that the studies refer to are read, and they have no folders: nothing is written
     anywhere else.
@@ -127,24 +129,46 @@ def extract_artifacts(path: Path, snapshots: Sequence[Snapshot], artifact_dir: P
         The artifacts that the studies refer to, but that neither the file nor the store has.
 
     Raises:
-        ValueError: an artifact is no plain file name.
+        ValueError: an artifact is no plain file name, or the store has another of its name; then
+            nothing is written.
+        OSError: the store cannot be written.
     """
-    missing = []
     with zipfile.ZipFile(path) as archive:
-        stored = set(archive.namelist())
-        for identifier in _artifact_ids(snapshots):
-            target, name = artifact_dir / identifier, f"artifacts/{identifier}"
-            if target.exists():
-                continue
-            if name not in stored:
-                missing.append(identifier)
-                continue
-            artifact_dir.mkdir(parents=True, exist_ok=True)
-            temporary = artifact_dir / f".{identifier}.{os.getpid()}.tmp"
-            with archive.open(name) as source, temporary.open("wb") as copy:
-                shutil.copyfileobj(source, copy)
-            temporary.replace(target)
-    return missing
+        stored, wanted = set(archive.namelist()), _artifact_ids(snapshots)
+        there = {i for i in wanted if (artifact_dir / i).exists()}
+        for identifier in sorted(there):
+            name = f"artifacts/{identifier}"
+            if name in stored and not _holds(artifact_dir / identifier, archive, name):
+                raise ValueError(
+                    f"{artifact_dir / identifier} differs from the artifact of this name in "
+                    f"{path}, and an import overwrites nothing; move the folder {artifact_dir} "
+                    "away, or import with another study.run_dir"
+                )
+        for identifier in wanted:
+            if identifier not in there and f"artifacts/{identifier}" in stored:
+                _extract(archive, f"artifacts/{identifier}", artifact_dir / identifier)
+    return [i for i in wanted if i not in there and f"artifacts/{i}" not in stored]
+
+
+def _holds(file: Path, archive: zipfile.ZipFile, name: str) -> bool:
+    """Whether a file has the bytes of an entry."""
+    if file.stat().st_size != archive.getinfo(name).file_size:
+        return False
+    return file.read_bytes() == archive.read(name)
+
+
+def _extract(archive: zipfile.ZipFile, name: str, target: Path) -> None:
+    """Writes an entry to a file, which is there as a whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with archive.open(name) as source, temporary.open("wb") as copy:
+            shutil.copyfileobj(source, copy)
+            copy.flush()
+            os.fsync(copy.fileno())  # an empty one would keep the next import out
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _artifact_ids(snapshots: Iterable[Snapshot]) -> list[str]:

@@ -105,8 +105,8 @@ class Worker:
 
     @property
     def host_name(self) -> str:
-        """The host's name for people."""
-        return Host.parse(self.host).name
+        """The host's name for people; of an external trainer, where it was asked for."""
+        return Host.parse(self.host.removeprefix(f"{EXTERNAL} (asked on ").rstrip(")")).name
 
     @property
     def is_external(self) -> bool:

@@ -109,7 +109,9 @@ def put_snapshots(
     Raises:
         StudyMismatchError: a study of one of the names exists, or is being imported.
     """
-    _clear(storage, [snapshot.name for snapshot in snapshots])
+    for study in refuse_present(storage, [snapshot.name for snapshot in snapshots]):
+        with suppress(KeyError):  # somebody else was faster
+            optuna.delete_study(study_name=study.study_name, storage=storage)
     mark = {"attempt": str(uuid.uuid4()), "complete": False, **asdict(Worker.current())}
     total, done = sum(len(snapshot.trials) for snapshot in snapshots), 0
     with quiet():
@@ -161,8 +163,8 @@ def _ended(trial: FrozenTrial, now: datetime) -> FrozenTrial:
     return ended
 
 
-def _clear(storage: BaseStorage, names: Sequence[str]) -> None:
-    """Deletes what an import that was killed has left; refuses everything else.
+def refuse_present(storage: BaseStorage, names: Sequence[str]) -> list[Study]:
+    """Refuses studies that an import would overwrite; returns what a killed import has left.
 
     Raises:
         StudyMismatchError: see `put_snapshots`.
@@ -181,9 +183,7 @@ def _clear(storage: BaseStorage, names: Sequence[str]) -> None:
             )
         if mark is not None:
             _refuse_alive(study.study_name, mark)
-    for study in studies:
-        with suppress(KeyError):  # somebody else was faster
-            optuna.delete_study(study_name=study.study_name, storage=storage)
+    return studies
 
 
 def _is_empty(study: Study) -> bool:

@@ -34,9 +34,11 @@ class Unfinished:
         state: "RUNNING" or "WAITING".
         minutes: since its start, by the clocks of its worker and of this machine; None for one
             that waits.
-        host: where its worker runs, None if nothing is recorded.
-        pid: the worker's process id there.
+        host: where its worker runs, or where an external trainer was asked for; None if nothing
+            is recorded.
+        pid: the worker's process id there; None for an external trainer.
         alive: whether the worker lives; None if nobody can tell.
+        external: whether `msnas ask` has handed it out, so that somebody is to tell its values.
     """
 
     study: str
@@ -46,13 +48,32 @@ class Unfinished:
     host: str | None
     pid: int | None
     alive: bool | None
+    external: bool = False
 
 
-def unfinished_trials(study: Study) -> list[Unfinished]:
-    """The trials of a study that run or wait, by number."""
+def unfinished_trials(study: Study, numbers: Iterable[int] | None = None) -> list[Unfinished]:
+    """The trials of a study that run or wait, by number.
+
+    Args:
+        study: the study.
+        numbers: of those that are meant, all by default.
+
+    Raises:
+        ValueError: a trial of these numbers is finished or does not exist.
+    """
     trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
     heard, ceased = beating(study), stale(study)
-    return [_describe(study, trial, heard, ceased) for trial in trials]
+    found = {t.number: _describe(study, t, heard, ceased) for t in trials}
+    if numbers is None:
+        return list(found.values())
+    wanted = sorted(set(numbers))
+    for number in wanted:
+        if number not in found:
+            raise ValueError(
+                f"trial {number} of study {study.study_name} neither runs nor waits; "
+                "`msnas doctor` lists those that do"
+            )
+    return [found[number] for number in wanted]
 
 
 def _describe(study: Study, trial: FrozenTrial, heard: set[int], ceased: set[int]) -> Unfinished:
@@ -74,8 +95,9 @@ def _describe(study: Study, trial: FrozenTrial, heard: set[int], ceased: set[int
         "RUNNING",
         None if start is None else (datetime.now() - start).total_seconds() / 60,
         None if owner is None else owner.host_name,
-        None if owner is None else owner.pid,
+        None if owner is None or owner.is_external else owner.pid,
         alive,
+        owner is not None and owner.is_external,
     )
 
 
@@ -97,12 +119,15 @@ def end_trials(study: Study, numbers: Iterable[int], *, repeat: bool) -> list[in
         ValueError: a trial is finished, does not exist, or its worker is known to live; then none
             is changed.
     """
-    known = {trial.trial: trial for trial in unfinished_trials(study)}
-    wanted = list(dict.fromkeys(numbers))
-    for number in wanted:
-        _require_endable(study, known.get(number), number)
+    wanted = unfinished_trials(study, numbers)
+    for found in wanted:
+        if found.alive:
+            raise ValueError(
+                f"the worker of trial {found.trial} lives (process {found.pid} on {found.host}); "
+                "stop it first"
+            )
     changed = []
-    for number in wanted:
+    for number in [found.trial for found in wanted]:
         trial = study._storage.get_trial(
             study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
         )
@@ -111,19 +136,6 @@ def end_trials(study: Study, numbers: Iterable[int], *, repeat: bool) -> list[in
         elif _end_running(study, trial, repeat=repeat):
             changed.append(number)
     return changed
-
-
-def _require_endable(study: Study, trial: Unfinished | None, number: int) -> None:
-    if trial is None:
-        raise ValueError(
-            f"trial {number} of study {study.study_name} neither runs nor waits; `msnas doctor` "
-            "lists those that do"
-        )
-    if trial.alive:
-        raise ValueError(
-            f"the worker of trial {number} lives (process {trial.pid} on {trial.host}); stop it "
-            "first"
-        )
 
 
 def _end_running(study: Study, trial: FrozenTrial, *, repeat: bool) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +18,13 @@ from optuna_dashboard import get_note, save_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 from sqlalchemy import event
 
-from msnas_optuna.artifacts import artifact_folder, stored_pictures
-from msnas_optuna.dashboard import Publisher, publish
+from msnas_optuna.artifacts import (
+    ArtifactFolder,
+    artifact_folder,
+    put_pictures,
+    stored_pictures,
+)
+from msnas_optuna.dashboard import Publisher, PublishingError, publish
 from msnas_optuna.figures.catalogue import FIGURES
 from msnas_optuna.notes import BEGIN, END, by_people, merged
 from msnas_optuna.overview import TOP, NothingToShowError
@@ -124,6 +131,109 @@ def test_a_picture_that_was_announced_and_never_written_comes_with_the_next_refr
     assert len(get_all_artifact_meta(study)) == TOP
 
 
+def test_a_picture_that_somebody_has_deleted_in_the_dashboard_comes_back(finished):
+    setting = Setting.load(finished)
+    publish(setting)
+    study = setting.stored_study()
+    for meta in get_all_artifact_meta(study):  # as optuna-dashboard does
+        artifact_folder(setting).remove(meta.artifact_id)
+        key = f"artifacts:{meta.artifact_id}"
+        study._storage.set_study_system_attr(study._study_id, key, "null")
+    publish(setting)
+    assert len(stored_pictures(study, artifact_folder(setting), "best-")) == TOP
+    assert len(get_all_artifact_meta(study)) == TOP
+
+
+PUBLISHING = """
+import sys
+from msnas_optuna.dashboard import publish
+from msnas_optuna.setting import Setting
+
+def detections(result):
+    print("at it", flush=True)
+    sys.stdin.read()
+    return {}
+
+publish(Setting.load(sys.argv[1]), detections=detections)
+"""
+
+
+def publishing(study_file: Path) -> subprocess.Popen[str]:
+    """A process in the middle of publishing; it goes on when its standard input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PUBLISHING, str(study_file)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "at it\n"
+    return process
+
+
+def test_of_several_publishers_one_works_at_a_time(finished):
+    setting = Setting.load(finished)
+    with publishing(finished) as other:
+        with pytest.raises(PublishingError, match=r"another process has been publishing for 0\.1"):
+            publish(setting, wait=0.1)
+        study = setting.stored_study()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            Publisher(setting).after_trial(study)  # leaves it to the other
+        assert not get_all_artifact_meta(study)
+        other.stdin.close()
+        publish(setting)  # waits
+        assert other.wait(timeout=60) == 0
+    assert len(get_all_artifact_meta(study)) == TOP
+
+
+def test_a_publisher_that_was_killed_is_in_nobodys_way(finished):
+    with publishing(finished) as other:
+        other.kill()
+        other.wait()
+        publish(Setting.load(finished), wait=0.1)
+
+
+def test_where_the_run_folder_is_not_shared_each_picture_has_one_id_too(finished, tmp_path):
+    study, pictures = Setting.load(finished).stored_study(), {"best-1.svg": b"1", "a.png": b"2"}
+    there = ArtifactFolder(tmp_path / "there")
+
+    class Overtaken(ArtifactFolder):
+        """While it writes, another machine stores the same pictures from start to end."""
+
+        def write(self, artifact_id, content_body):
+            put_pictures(study, there, pictures)
+            super().write(artifact_id, content_body)
+
+    here = Overtaken(tmp_path / "here")
+    put_pictures(study, here, pictures)
+    metas = get_all_artifact_meta(study)
+    assert sorted(meta.filename for meta in metas) == ["a.png", "best-1.svg"]
+    assert {meta.mimetype for meta in metas} == {"image/svg+xml", "image/png"}
+    for folder in (here, there):
+        assert {meta.filename: stored(folder, meta.artifact_id) for meta in metas} == pictures
+
+
+def stored(folder: ArtifactFolder, artifact_id: str) -> bytes:
+    with folder.open_reader(artifact_id) as file:
+        return file.read()
+
+
+@pytest.mark.slow
+def test_several_workers_leave_each_picture_once(trained):
+    text = trained.read_text().replace("tolerance = 0.05", "tolerance = 0.2")
+    trained.write_text(text)
+    command = [sys.executable, "-m", "msnas_optuna", "search", str(trained)]
+    subprocess.run([*command, "--workers", "4", "--trials", "24"], check=True)
+    setting = Setting.load(trained)
+    study = setting.stored_study()
+    names = [meta.filename for meta in get_all_artifact_meta(study)]
+    assert len(names) == len(set(names))
+    assert {f"best-{rank}.svg" for rank in range(1, TOP + 1)} <= set(names)
+    assert len(list(setting.artifact_dir.iterdir())) == len(names)
+    for meta in get_all_artifact_meta(study):
+        assert f"/{meta.artifact_id})" in get_note(study)
+    assert study._storage.get_study_system_attrs(study._study_id)[PUBLISHED] == 24
+    assert f"| trial {study.best_trial.number} |" in get_note(study)
+
+
 def test_what_people_write_into_the_note_stays(finished):
     setting = Setting.load(finished)
     publish(setting)
@@ -189,8 +299,8 @@ def test_the_search_refreshes_once_a_generation_and_at_its_end(trained):
     stages: list[int] = []
 
     class Counting(Publisher):
-        def refresh(self):
-            super().refresh()
+        def refresh(self, **options):
+            super().refresh(**options)
             study = self.setting.stored_study()
             stages.append(study._storage.get_study_system_attrs(study._study_id)[PUBLISHED])
 

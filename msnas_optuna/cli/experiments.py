@@ -1,0 +1,79 @@
+"""What a study file describes, as verbs need it: for one process, a worker, or a joint job.
+
+Functions import torch when they are called: verbs that need none start without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msnas_optuna.launch import placed
+from msnas_optuna.processes import Place
+from msnas_optuna.selection import Selected, select
+from msnas_optuna.setting import Setting
+
+if TYPE_CHECKING:
+    from msnas_optuna.distributed import Ranks
+    from msnas_optuna.models import Detector
+    from msnas_optuna.study import Experiment, Report
+
+
+def open_experiment(
+    study_file: Path,
+    storage: str | None,
+    report: Report | None = None,
+    *,
+    place: Place | None = None,
+    ranks: Ranks | None = None,
+) -> Experiment:
+    """The experiment of a study file, which shows detections in the dashboard.
+
+    Args:
+        study_file: the file.
+        storage: URL of a storage in place of the study file's.
+        report: told about the progress of long steps.
+        place: of this process among workers that evaluate trials of their own.
+        ranks: the processes that train together.
+    """
+    from msnas_optuna.distributed import ALONE
+    from msnas_optuna.samples import with_detections
+    from msnas_optuna.study import Experiment, silent
+
+    setting = Setting.load(study_file, storage=storage)
+    if place is not None:
+        setting = Setting(placed(setting.config, place), storage=storage, study_file=study_file)
+    return with_detections(Experiment(setting, report=report or silent, ranks=ranks or ALONE))
+
+
+@contextmanager
+def joint_experiment(
+    study_file: Path, storage: str | None, report: Report
+) -> Iterator[Experiment]:
+    """The experiment of the processes that torchrun started for one job, or of this one alone."""
+    from msnas_optuna.distributed import joined, launched, resolve_device
+
+    runtime = Setting.load(study_file, storage=storage).config.runtime
+    with joined(resolve_device(runtime.device, launched())) as ranks:
+        yield open_experiment(study_file, storage, report, ranks=ranks)
+
+
+def selected_detector(
+    experiment: Experiment, trial: str, *, one_shot: bool
+) -> tuple[Selected, Detector]:
+    """The architecture that a word names, and its detector with the weights that are asked for.
+
+    Args:
+        experiment: the study.
+        trial: see `selection.select`.
+        one_shot: take the supernet's weights, fine-tuned.
+
+    Raises:
+        ValueError: there is no such trial, or it is not retrained.
+        CheckpointError: its weights are missing, or of other settings.
+    """
+    selected = select(experiment.setting, trial, one_shot=one_shot)
+    load = experiment.one_shot if one_shot else experiment.retrained
+    return selected, load(selected.architecture)
