@@ -6,20 +6,18 @@ Tables 1, 2 and 4. FLOPs are 1e9 multiply-adds, AP is in percent where it is cal
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Final
 
 from msnas_optuna.cost import EncoderCost
-from msnas_optuna.feasibility import Feasibility, feasibility
-from msnas_optuna.figures.catalogue import Stages
+from msnas_optuna.feasibility import Feasibility, study_feasibility
+from msnas_optuna.figures.comparison import ComparisonInfo, get_comparison_info
 from msnas_optuna.figures.observations import Observed
-from msnas_optuna.figures.tradeoff import ComparisonInfo, get_comparison_info
 from msnas_optuna.figures.transfer import TransferInfo, get_transfer_info
 from msnas_optuna.results import Result, Summary, best_results, summarise
-from msnas_optuna.setting import FPN_LIKE, RETRAIN, Setting
-from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
+from msnas_optuna.setting import Setting
+from msnas_optuna.spaces.msnas import Architecture
 
 TOP: Final = 5
 """How many of the best are shown, as in Table 1."""
@@ -34,63 +32,38 @@ class Overview:
 
     Args:
         setting: the study.
-        losses: of each step of its training runs, by the name of the run.
 
     Raises:
         NothingToShowError: the search has not begun.
         StudyMismatchError: the stored study was made with other settings.
     """
 
-    def __init__(
-        self, setting: Setting, losses: Mapping[str, Sequence[float]] | None = None
-    ) -> None:
+    def __init__(self, setting: Setting) -> None:
         search = setting.stored_study()
         if search is None:
             raise NothingToShowError(
                 f"study {setting.study_name()} has not begun; run `msnas train` and "
                 f"`msnas search` first"
             )
-        by_hand, standalone = setting.stored_study(FPN_LIKE), setting.stored_study(RETRAIN)
         self.setting, self.search = setting, search
         self.observed = Observed(search)
-        self.by_hand_observed = None if by_hand is None else Observed(by_hand)
-        self.standalone = None if standalone is None else Observed(standalone)
-        self.losses = losses or {}
         self.best, self.by_hand = best_results(setting, TOP)
         self.summary: Summary = summarise(setting)
-
-    @property
-    def stages(self) -> Stages:
-        """All that the figures show."""
-        return Stages(
-            self.observed, self.by_hand_observed, self.standalone, self.losses, self.feasibility
-        )
 
     @cached_property
     def feasibility(self) -> Feasibility:
         """The space and the window."""
-        setting = self.setting
-        tolerance = setting.config.budget.tolerance
-        return _feasibility(setting.space, setting.cost, setting.target, tolerance)
+        return study_feasibility(self.setting)
 
     @cached_property
     def comparison(self) -> ComparisonInfo | None:
         """The best beside chance and hand, None before the first trial."""
-        return get_comparison_info(self.observed, self.by_hand_observed)
+        return get_comparison_info(self.observed)
 
     @cached_property
-    def transfer(self) -> TransferInfo | None:
-        """One-shot beside stand-alone AP, None before the retraining."""
-        if self.standalone is None:
-            return None
-        return get_transfer_info(self.observed, self.standalone, self.by_hand_observed)
-
-
-@lru_cache(maxsize=4)
-def _feasibility(
-    space: MSNASSpace, cost: EncoderCost, target: float, tolerance: float
-) -> Feasibility:
-    return feasibility(space, cost, target=target, tolerance=tolerance)
+    def transfer(self) -> TransferInfo:
+        """One-shot beside stand-alone AP; without pairs before the retraining."""
+        return get_transfer_info(self.observed)
 
 
 @dataclass(frozen=True)
@@ -196,7 +169,7 @@ def _against_hand(overview: Overview) -> str:
 
 def _alone(overview: Overview) -> str:
     found = overview.transfer
-    if found is None or not found.pairs:
+    if not found.pairs:
         return ""
     best = max(found.pairs, key=lambda pair: pair.alone)
     n = len(found.pairs)

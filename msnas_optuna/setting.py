@@ -50,6 +50,11 @@ CANONICAL_SIZE: Final = 224 / 800
 """Side of a RoI of level 4 as a fraction of the shorter side of the image (Lin et al., 2017)."""
 
 
+def stage_name(search: str, stage: str) -> str:
+    """Name of the study of a stage beside a search."""
+    return f"{search}-{stage}"
+
+
 def window_around(target: float, tolerance: float) -> tuple[int, int]:
     """Least and largest multiply-adds within a fraction `tolerance` of the target (§4.1)."""
     return math.ceil(target * (1 - tolerance)), math.floor(target * (1 + tolerance))
@@ -157,7 +162,7 @@ class Setting:
     def study_name(self, stage: str | None = None) -> str:
         """Name of the Optuna study of the search, or of a stage beside it."""
         name = self.config.study.name
-        return name if stage is None else f"{name}-{stage}"
+        return name if stage is None else stage_name(name, stage)
 
     @cached_property
     def space(self) -> MSNASSpace:

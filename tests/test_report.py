@@ -22,7 +22,7 @@ from msnas_optuna.report import report_page, write_report
 from msnas_optuna.report.page import one_shot_table, standalone_table
 from msnas_optuna.results import summarise
 from msnas_optuna.setting import Setting
-from msnas_optuna.storage import CONFIG, ERROR, open_study
+from msnas_optuna.storage import CONFIG, ERROR, open_study, write_curve
 
 EVIL = (
     "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>\"'&{{7*7}}"
@@ -50,7 +50,7 @@ class Reader(HTMLParser):
 
 @pytest.fixture
 def overview(finished: Path) -> Overview:
-    return Overview(Setting.load(finished), {"supernet": [3.0, 2.0, 1.0]})
+    return Overview(Setting.load(finished))
 
 
 def test_the_page_says_what_won_and_why(overview):
@@ -136,11 +136,12 @@ def test_free_text_stays_text(finished):
     trial.set_user_attr(ERROR, EVIL)
     study.tell(trial, state=optuna.trial.TrialState.FAIL)
     publish(setting)
+    write_curve(study, EVIL, [2.0, 1.0])
     save_note(study, EVIL)
     file = finished.with_name("evil <b>&.toml")
     file.write_text(f"# {EVIL}\n{finished.read_text()}")
     put_pictures(study, artifact_folder(setting), {"detections-<b>'.png": b"PNG"})
-    page = report_page(Overview(Setting.load(file), {EVIL: [1.0, 2.0]}))
+    page = report_page(Overview(Setting.load(file)))
     tags = Reader(page).tags
     assert not any("onerror" in attributes for _, attributes in tags)
     assert [tag for tag, _ in tags].count("script") == 2

@@ -50,9 +50,8 @@ def report(
         if output.suffix not in (".html", ".htm"):
             raise ValueError(f"--output must end in .html, got {output}; give another name")
         from msnas_optuna.overview import Overview
-        from msnas_optuna.report import write_report
-        from msnas_optuna.study import training_losses  # slow to import
+        from msnas_optuna.report import write_report  # slow to import
 
         setting = Setting.load(study_file, storage=storage)
-        write_report(Overview(setting, training_losses(setting)), output)
+        write_report(Overview(setting), output)
         out.print(f"wrote {output}", soft_wrap=True, highlight=False)

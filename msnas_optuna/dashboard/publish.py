@@ -8,7 +8,7 @@ them whole, and the next refresh goes on.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,9 @@ from msnas_optuna.samplers.history import Schedule
 from msnas_optuna.setting import Setting
 from msnas_optuna.storage import PUBLISHED, finished_slots
 
-Losses = Callable[[], Mapping[str, Sequence[float]]]
-"""Losses of each step by the name of the training run."""
-
 Detections = Callable[[Result], Mapping[str, bytes]]
 """Image files, by file name, of what an architecture detects on sample images. It is the first of
 the best that is retrained; before the retraining it is the best, and `standalone_ap` is None."""
-
-
-def _no_losses() -> Mapping[str, Sequence[float]]:
-    return {}
 
 
 def _no_detections(result: Result) -> Mapping[str, bytes]:
@@ -49,7 +42,6 @@ class Publisher:
 
     Args:
         setting: the study.
-        losses: of its training runs.
         detections: pictures of what an architecture detects.
     """
 
@@ -57,10 +49,9 @@ class Publisher:
         self,
         setting: Setting,
         *,
-        losses: Losses = _no_losses,
         detections: Detections = _no_detections,
     ) -> None:
-        self.setting, self.losses, self.detections = setting, losses, detections
+        self.setting, self.detections = setting, detections
         self._drawn: tuple[Result, Mapping[str, bytes]] | None = None
 
     def after_trial(self, study: Study) -> None:
@@ -73,7 +64,7 @@ class Publisher:
         if not self.setting.config.runtime.dashboard:
             return
         try:
-            publish(self.setting, losses=self.losses, detections=self._detections)
+            publish(self.setting, detections=self._detections)
         except NothingToShowError:
             return
         except Exception as error:
@@ -101,14 +92,12 @@ class Publisher:
 def publish(
     setting: Setting,
     *,
-    losses: Losses = _no_losses,
     detections: Detections = _no_detections,
 ) -> None:
     """Writes figures, pictures and note of a study for optuna-dashboard.
 
     Args:
         setting: the study.
-        losses: of its training runs.
         detections: pictures of what an architecture detects.
 
     Raises:
@@ -116,10 +105,10 @@ def publish(
         StudyMismatchError: the stored study was made with other settings.
         OSError: the artifact folder cannot be written.
     """
-    overview = Overview(setting, losses())
+    overview = Overview(setting)
     study, settled = overview.search, finished_slots(overview.search)
     stored = study._storage.get_study_system_attrs(study._study_id)
-    for name, figure in study_figures(overview.stages).items():
+    for name, figure in study_figures(overview.observed).items():
         _write(study, stored, f"{SYSTEM_ATTR_PLOT_DATA}{name}:", figure.to_json())
     urls = _put_all(study, overview, detections)
     _write_note(study, stored, study_note(overview, urls))

@@ -22,6 +22,15 @@ PURPLE: Final = "#CC79A7"
 INK: Final = "#808080"
 """Text and axes: legible on white and on black."""
 
+KIND_COLOURS: Final = {
+    "random": ORANGE,
+    "recombination": PURPLE,
+    "crossover": SKY,
+    "mutation": BLUE,
+    "other": INK,
+}
+"""Of the origins in all figures."""
+
 GRID: Final = "rgba(128, 128, 128, 0.25)"
 
 CLEAR: Final = "rgba(0, 0, 0, 0)"

@@ -58,14 +58,14 @@ def write_report(overview: Overview, path: Path) -> None:
 
 def report_page(overview: Overview) -> str:
     """The whole page as HTML; it loads nothing."""
-    figures = study_figures(overview.stages)
+    figures = study_figures(overview.observed)
     return _template().render(
         name=overview.setting.study_name(),
         sentences=sentences(overview),
         architectures=table_rows(overview),
         one_shot=one_shot_table(overview),
         standalone=standalone_table(overview),
-        tau=None if overview.transfer is None else overview.transfer.tau,
+        tau=overview.transfer.tau,
         winner=overview.best[0] if overview.best else None,
         parts=_parts(overview),
         pictures=[_picture(overview, r) for r in (*overview.best, overview.by_hand)],
@@ -120,8 +120,6 @@ def standalone_table(overview: Overview) -> list[list[str]]:
     """MAP after training from scratch, as in Table 1; the heading alone before the retraining."""
     found = overview.transfer
     rows = [["mAP after training from scratch", "architectures", "mean", "variance", "max"]]
-    if found is None:
-        return rows
     if found.pairs:
         rows.append(_moments("best of the search", [pair.alone for pair in found.pairs]))
     if found.by_hand is not None:
@@ -171,8 +169,7 @@ def _study_file(overview: Overview) -> str:
 
 
 def _commands(overview: Overview) -> list[str]:
-    retrained = [] if overview.transfer is None else overview.transfer.pairs
-    top = str(max(len(retrained), 1))
+    top = str(max(len(overview.transfer.pairs), 1))
     return [
         overview.setting.command("train"),
         overview.setting.command("search"),

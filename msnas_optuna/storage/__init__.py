@@ -1,6 +1,7 @@
 """Opens storages and studies, and holds the name of every key that the package stores."""
 
 from msnas_optuna.storage.claims import claim_trial, slots_of
+from msnas_optuna.storage.curves import Curve, read_curves, write_curve
 from msnas_optuna.storage.opening import StorageError, open_storage, serve_storage
 from msnas_optuna.storage.records import (
     CONFIG,
@@ -87,6 +88,7 @@ __all__ = [
     "PUBLISHED",
     "QUEUED",
     "WITHDRAWN",
+    "Curve",
     "Plan",
     "Sightings",
     "StorageError",
@@ -109,6 +111,7 @@ __all__ = [
     "open_storage",
     "open_study",
     "owner_of",
+    "read_curves",
     "read_plan",
     "read_record",
     "recover_lost_trials",
@@ -131,6 +134,7 @@ __all__ = [
     "withdraw",
     "withdraw_claimed",
     "would_notice_death",
+    "write_curve",
     "write_plan",
     "write_record",
 ]

@@ -62,7 +62,6 @@ def setting(tmp_path_factory, run_cheaply) -> Setting:
     run_cheaply(setting, RETRAIN, setting.valid, architectures=[*best, by_hand])
     publish(
         setting,
-        losses=lambda: {"supernet": [3 / (step + 1) + 1 for step in range(500)]},
         detections=lambda result: {"image-1.png": detection()},
     )
     return setting
@@ -91,7 +90,7 @@ def server(setting) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def report(setting, tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(Overview(setting, {"supernet": [3.0, 2.0, 1.5]}), file)
+    write_report(Overview(setting), file)
     return file
 
 

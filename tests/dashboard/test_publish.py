@@ -21,8 +21,9 @@ from msnas_optuna.dashboard import Publisher, publish
 from msnas_optuna.figures.catalogue import FIGURES
 from msnas_optuna.notes import BEGIN, END, by_people, merged
 from msnas_optuna.overview import TOP, NothingToShowError
+from msnas_optuna.results import best_results
 from msnas_optuna.setting import Setting
-from msnas_optuna.storage import PUBLISHED
+from msnas_optuna.storage import PUBLISHED, read_curves
 
 FULL_REFRESH = len(FIGURES) + TOP + len(["note version", "note", "what is shown"])
 """Writes, each a commit, when everything is new; 21 for a study of any length."""
@@ -213,3 +214,14 @@ def test_the_dashboard_can_be_turned_off(trained: Path):
     assert shown(experiment.setting) == {}
     assert not (trained.parent / "artifacts").exists()
     assert isinstance(experiment.setting.stored_study(), optuna.Study)
+
+
+def test_a_study_keeps_the_losses_of_its_training_runs(retrained):
+    setting = Setting.load(retrained)
+    curves = read_curves(setting.stored_study())
+    trials = [f"trial {result.trial}" for result in best_results(setting, 2)[0]]
+    assert sorted(curves) == sorted(["supernet", *trials, "FPN-like path"])
+    assert curves.pop("supernet").steps == (1, 2, 3, 4)
+    for curve in curves.values():
+        assert curve.steps == (1, 2, 3)
+        assert len(set(curve.losses)) == 3
