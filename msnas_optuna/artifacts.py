@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.study import Study
 
 from msnas_optuna.setting import Setting
-
-DETECTIONS: Final = "detections-"
-"""File names of pictures with detections start with this."""
 
 
 class ArtifactFolder(FileSystemArtifactStore):
@@ -63,13 +61,26 @@ def put_pictures(
     return {name: known[name] for name in pictures}
 
 
-def stored_pictures(study: Study, folder: ArtifactFolder, prefix: str) -> dict[str, bytes]:
+@dataclass(frozen=True)
+class Picture:
+    """A stored picture.
+
+    Attributes:
+        artifact_id: of Optuna's artifact.
+        content: of the file.
+    """
+
+    artifact_id: str
+    content: bytes
+
+
+def stored_pictures(study: Study, folder: ArtifactFolder, prefix: str) -> dict[str, Picture]:
     """The stored pictures whose file name starts with `prefix`, by file name."""
     found = {}
     for meta in get_all_artifact_meta(study):
         content = _stored(folder, meta.artifact_id) if meta.filename.startswith(prefix) else None
         if content is not None:
-            found[meta.filename] = content
+            found[meta.filename] = Picture(meta.artifact_id, content)
     return dict(sorted(found.items()))
 
 

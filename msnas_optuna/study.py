@@ -410,6 +410,10 @@ class Experiment:
         self.ranks.require_shares(self.config.retrain.batch_size, "retrain.batch_size")
         self.standalone_objective(self.setting.valid).assist()
 
+    def retrained_path(self, architecture: Architecture) -> Path:
+        """The checkpoint of an architecture's retraining."""
+        return self.standalone_objective(self.setting.valid).checkpoint(architecture)
+
     def retrained(self, architecture: Architecture) -> Detector:
         """The detector of an architecture with the weights of its retraining.
 

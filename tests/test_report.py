@@ -14,8 +14,8 @@ import optuna
 import pytest
 from optuna_dashboard import save_note
 
-from msnas_optuna.artifacts import artifact_folder, put_pictures
 from msnas_optuna.dashboard import publish
+from msnas_optuna.detections import Drawn, refresh_detections
 from msnas_optuna.figures.catalogue import FIGURES
 from msnas_optuna.overview import NothingToShowError, Overview
 from msnas_optuna.report import report_page, write_report
@@ -140,15 +140,21 @@ def test_free_text_stays_text(finished):
     save_note(study, EVIL)
     file = finished.with_name("evil <b>&.toml")
     file.write_text(f"# {EVIL}\n{finished.read_text()}")
-    put_pictures(study, artifact_folder(setting), {"detections-<b>'.png": b"PNG"})
+    refresh_detections(setting, study, lambda _: Drawn(EVIL, {"<b>'.png": b"PNG"}))
     page = report_page(Overview(Setting.load(file)))
     tags = Reader(page).tags
     assert not any("onerror" in attributes for _, attributes in tags)
     assert [tag for tag, _ in tags].count("script") == 2
     assert "<b>" not in page.split("<script>")[0]
     text = Reader(page).text
-    assert text.count(EVIL) == 3  # failure, note, study file
+    assert text.count(EVIL) == 4  # failure, note, study file, weights
     assert json.dumps(EVIL) in text  # configuration
+
+
+def test_without_detections_the_page_says_what_draws_them(overview):
+    file = overview.setting.study_file
+    text = Reader(report_page(overview)).text
+    assert f"None are stored yet; `msnas search {file}` draws them" in text
 
 
 def test_a_study_without_a_finished_trial_has_a_report(tiny):

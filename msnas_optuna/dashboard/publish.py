@@ -8,8 +8,7 @@ them whole, and the next refresh goes on.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from optuna.study import Study
@@ -17,24 +16,16 @@ from optuna_dashboard._custom_plot_data import SYSTEM_ATTR_PLOT_DATA
 from optuna_dashboard._note import get_note_from_system_attrs, note_str_key_prefix, note_ver_key
 from optuna_dashboard.artifact import get_artifact_path
 
-from msnas_optuna.artifacts import DETECTIONS, artifact_folder, put_pictures
+from msnas_optuna.artifacts import artifact_folder, put_pictures
 from msnas_optuna.dashboard.note import study_note
+from msnas_optuna.detections import Draw, refresh_detections, stored_detections
 from msnas_optuna.figures.catalogue import study_figures
 from msnas_optuna.figures.svg import draw_architecture
 from msnas_optuna.notes import merged
 from msnas_optuna.overview import NothingToShowError, Overview
-from msnas_optuna.results import Result
 from msnas_optuna.samplers.history import Schedule
 from msnas_optuna.setting import Setting
 from msnas_optuna.storage import PUBLISHED, finished_slots
-
-Detections = Callable[[Result], Mapping[str, bytes]]
-"""Image files, by file name, of what an architecture detects on sample images. It is the first of
-the best that is retrained; before the retraining it is the best, and `standalone_ap` is None."""
-
-
-def _no_detections(result: Result) -> Mapping[str, bytes]:
-    return {}
 
 
 class Publisher:
@@ -42,17 +33,11 @@ class Publisher:
 
     Args:
         setting: the study.
-        detections: pictures of what an architecture detects.
+        draw: draws detections; without it, those that are stored stay.
     """
 
-    def __init__(
-        self,
-        setting: Setting,
-        *,
-        detections: Detections = _no_detections,
-    ) -> None:
-        self.setting, self.detections = setting, detections
-        self._drawn: tuple[Result, Mapping[str, bytes]] | None = None
+    def __init__(self, setting: Setting, *, draw: Draw | None = None) -> None:
+        self.setting, self.draw = setting, draw
 
     def after_trial(self, study: Study) -> None:
         """Refreshes where the trial was the last of a generation that is not shown yet."""
@@ -64,19 +49,13 @@ class Publisher:
         if not self.setting.config.runtime.dashboard:
             return
         try:
-            publish(self.setting, detections=self._detections)
+            publish(self.setting, draw=self.draw)
         except NothingToShowError:
             return
         except Exception as error:
             warnings.warn(
                 f"the dashboard is not refreshed: {type(error).__name__}: {error}", stacklevel=2
             )
-
-    def _detections(self, result: Result) -> Mapping[str, bytes]:
-        """Draws anew only for another architecture, or after its retraining."""
-        if self._drawn is None or self._drawn[0] != result:
-            self._drawn = result, self.detections(result)
-        return self._drawn[1]
 
     def _is_due(self, study: Study) -> bool:
         """Whether a generation has ended since the last refresh, whichever process made it."""
@@ -89,16 +68,12 @@ class Publisher:
         return schedule.generation(finished_slots(study)) > schedule.generation(shown)
 
 
-def publish(
-    setting: Setting,
-    *,
-    detections: Detections = _no_detections,
-) -> None:
+def publish(setting: Setting, *, draw: Draw | None = None) -> None:
     """Writes figures, pictures and note of a study for optuna-dashboard.
 
     Args:
         setting: the study.
-        detections: pictures of what an architecture detects.
+        draw: draws detections; without it, those that are stored stay.
 
     Raises:
         NothingToShowError: the search has not begun.
@@ -110,13 +85,16 @@ def publish(
     stored = study._storage.get_study_system_attrs(study._study_id)
     for name, figure in study_figures(overview.observed).items():
         _write(study, stored, f"{SYSTEM_ATTR_PLOT_DATA}{name}:", figure.to_json())
-    urls = _put_all(study, overview, detections)
-    _write_note(study, stored, study_note(overview, urls))
+    pictures = _put_architectures(study, overview)
+    if draw is not None:
+        refresh_detections(setting, study, draw)
+    detections = stored_detections(setting, study)
+    _write_note(study, stored, study_note(overview, pictures, detections))
     _set(study, stored, PUBLISHED, settled)  # last: until then, a refresh is due
 
 
-def _put_all(study: Study, overview: Overview, detections: Detections) -> dict[str, str]:
-    """Stores the pictures; their URLs by caption."""
+def _put_architectures(study: Study, overview: Overview) -> dict[str, str]:
+    """Stores the pictures of the best; their URLs by caption."""
     setting = overview.setting
     captions, pictures = {}, {}
     for rank, result in enumerate(overview.best, start=1):
@@ -127,12 +105,6 @@ def _put_all(study: Study, overview: Overview, detections: Detections) -> dict[s
         captions[file] = name
         picture = draw_architecture(result.architecture, name=name, cost=setting.cost)
         pictures[file] = picture.encode()
-    retrained = [r for r in overview.best if r.standalone_ap is not None]
-    for shown in (retrained or overview.best)[:1]:
-        for name, content in detections(shown).items():
-            file = f"{DETECTIONS}{name}"
-            captions[file] = f"what trial {shown.trial} detects on {Path(name).stem}"
-            pictures[file] = content
     ids = put_pictures(study, artifact_folder(setting), pictures)
     return {captions[file]: get_artifact_path(study, ids[file]) for file in pictures}
 

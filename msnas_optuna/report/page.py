@@ -25,7 +25,7 @@ from optuna.trial import TrialState
 from optuna_dashboard import get_note
 from plotly.offline import get_plotlyjs
 
-from msnas_optuna.artifacts import DETECTIONS, artifact_folder, stored_pictures
+from msnas_optuna.detections import Detections, absence, image_name, stored_detections
 from msnas_optuna.figures.catalogue import study_figures
 from msnas_optuna.figures.svg import draw_architecture
 from msnas_optuna.notes import by_people
@@ -59,6 +59,7 @@ def write_report(overview: Overview, path: Path) -> None:
 def report_page(overview: Overview) -> str:
     """The whole page as HTML; it loads nothing."""
     figures = study_figures(overview.observed)
+    detections = stored_detections(overview.setting, overview.search)
     return _template().render(
         name=overview.setting.study_name(),
         sentences=sentences(overview),
@@ -69,7 +70,9 @@ def report_page(overview: Overview) -> str:
         winner=overview.best[0] if overview.best else None,
         parts=_parts(overview),
         pictures=[_picture(overview, r) for r in (*overview.best, overview.by_hand)],
-        detections=_detections(overview),
+        source=None if detections is None else detections.source,
+        detections=[] if detections is None else _images(detections),
+        absence=absence(overview.setting, overview.search),
         figures={name: _script_safe(figure) for name, figure in figures.items()},
         plotly=Markup(get_plotlyjs()),
         configuration=_configuration(overview),
@@ -196,15 +199,14 @@ def _picture(overview: Overview, result: Result) -> Markup:
     return Markup(drawn)  # it escapes what it is given
 
 
-def _detections(overview: Overview) -> list[tuple[str, str]]:
+def _images(detections: Detections) -> list[tuple[str, str]]:
     """Captions and data URLs."""
-    stored = stored_pictures(overview.search, artifact_folder(overview.setting), DETECTIONS)
     return [
         (
-            Path(name.removeprefix(DETECTIONS)).stem,
-            f"data:{guess_type(name)[0]};base64,{base64.b64encode(content).decode()}",
+            f"trial {detections.source.trial} on {image_name(name)}",
+            f"data:{guess_type(name)[0]};base64,{base64.b64encode(picture.content).decode()}",
         )
-        for name, content in stored.items()
+        for name, picture in detections.pictures.items()
     ]
 
 

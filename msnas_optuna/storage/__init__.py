@@ -5,6 +5,7 @@ from msnas_optuna.storage.curves import Curve, read_curves, write_curve
 from msnas_optuna.storage.opening import StorageError, open_storage, serve_storage
 from msnas_optuna.storage.records import (
     CONFIG,
+    DETECTIONS,
     ERROR,
     EXTERNAL,
     GENERATION,
@@ -52,6 +53,7 @@ from msnas_optuna.storage.recovery import (
 from msnas_optuna.storage.studies import (
     StudyMismatchError,
     flatten,
+    is_external,
     open_study,
     refuse_mixed,
     refuse_unfinished,
@@ -71,6 +73,7 @@ from msnas_optuna.storage.urls import (
 
 __all__ = [
     "CONFIG",
+    "DETECTIONS",
     "ERROR",
     "EXTERNAL",
     "GENERATION",
@@ -101,6 +104,7 @@ __all__ = [
     "finished_slots",
     "flatten",
     "has_secret",
+    "is_external",
     "is_retry",
     "is_storage_url",
     "is_told",

@@ -53,6 +53,9 @@ LAYOUT_VERSION: Final = 2
 PUBLISHED: Final = "msnas:published"
 """Study system attribute: how many proposals were settled when the dashboard was refreshed."""
 
+DETECTIONS: Final = "msnas:detections"
+"""Study system attribute: which trial and weights the stored pictures with detections show."""
+
 LOSSES: Final = "msnas:losses:"
 """Study system attributes of the search, each with the name of a training run behind it."""
 

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from msnas_optuna.dashboard import dashboard_server, publish
+from msnas_optuna.detections import Drawn
 from msnas_optuna.figures.catalogue import FIGURES
 from msnas_optuna.overview import TOP, Overview
 from msnas_optuna.report import write_report
@@ -62,7 +63,7 @@ def setting(tmp_path_factory, run_cheaply) -> Setting:
     run_cheaply(setting, RETRAIN, setting.valid, architectures=[*best, by_hand])
     publish(
         setting,
-        detections=lambda result: {"image-1.png": detection()},
+        draw=lambda _: Drawn("supernet.pt", {"image-1.png": detection()}),
     )
     return setting
 

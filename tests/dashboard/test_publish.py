@@ -18,6 +18,7 @@ from sqlalchemy import event
 
 from msnas_optuna.artifacts import artifact_folder, stored_pictures
 from msnas_optuna.dashboard import Publisher, publish
+from msnas_optuna.detections import Drawn, refresh_detections, stored_detections
 from msnas_optuna.figures.catalogue import FIGURES
 from msnas_optuna.notes import BEGIN, END, by_people, merged
 from msnas_optuna.overview import TOP, NothingToShowError
@@ -72,7 +73,7 @@ def test_a_refresh_writes_figures_note_and_pictures(finished):
     for artifact in ids.values():
         assert f"(/artifacts/{study._study_id}/{artifact})" in note
     pictures = stored_pictures(study, artifact_folder(setting), "best-")
-    assert all(b"<svg " in content for content in pictures.values())
+    assert all(b"<svg " in picture.content for picture in pictures.values())
 
 
 def test_a_refresh_takes_few_commits_and_none_where_nothing_is_new(finished):
@@ -146,25 +147,61 @@ def test_marks_are_replaced_as_text_and_not_as_patterns():
     assert re.search(r"mine\s*$", once)
 
 
-def test_detections_are_of_the_best_retrained_architecture_and_drawn_once(finished):
-    setting, asked = Setting.load(finished), []
+def test_detections_are_drawn_once_for_the_best_retrained_architecture(finished):
+    asked = []
 
-    def detections(result):
-        asked.append(result)
-        return {"image-1.png": b"a PNG file"}
+    def draw(selected):
+        asked.append(selected)
+        return Drawn("retrained/of-it.pt", {"image-1.png": b"a PNG file", "image-2.png": b"two"})
 
-    publisher = Publisher(setting, detections=detections)
-    publisher.refresh()
-    publisher.refresh()
+    Publisher(Setting.load(finished), draw=draw).refresh()
+    setting = Setting.load(finished)
+    Publisher(setting, draw=draw).refresh()
     study = setting.stored_study()
-    (result,) = asked  # drawn once, as long as the same has won
-    assert result.trial == study.best_trial.number
-    assert result.standalone_ap is not None
-    assert stored_pictures(study, artifact_folder(setting), "detections-") == {
-        "detections-image-1.png": b"a PNG file"
+    (selected,) = asked  # the second process finds them
+    assert selected.trial == study.best_trial.number
+    assert not selected.one_shot
+    stored = stored_detections(setting, study)
+    assert stored.source.trial == selected.trial
+    assert stored.source.weights == "retrained/of-it.pt"
+    assert {name: p.content for name, p in stored.pictures.items()} == {
+        "image-1.png": b"a PNG file",
+        "image-2.png": b"two",
     }
-    assert f"![what trial {study.best_trial.number} detects on image-1](/artifacts/" in get_note(
-        study
+    note = get_note(study)
+    assert f"## What trial {selected.trial} detects" in note
+    assert "(retrained/of-it.pt)" in note
+    assert f"![trial {selected.trial} on image-1](/artifacts/" in note
+    publish(setting)  # a process without a detector
+    assert get_note(study) == note
+
+
+def test_a_kill_never_leaves_pictures_under_another_trial_s_name(finished):
+    setting = Setting.load(finished)
+    study = setting.stored_study()
+    refresh_detections(setting, study, lambda _: Drawn("first.pt", {"a.png": b"1"}))
+    retrained = setting.stored_study("retrain")
+    best = max(retrained.trials[:2], key=lambda t: t.value)
+    retrained.add_trial(  # measured again: it has another mean, and is drawn again
+        optuna.create_trial(params=best.params, distributions=best.distributions, value=0.9)
+    )
+    for step in (1, 2):
+        with writes(setting, stop_at=step), pytest.raises(Killed):
+            refresh_detections(setting, study, lambda _: Drawn("second.pt", {"b.png": b"2"}))
+        stored = stored_detections(setting, study)
+        assert stored is None or (stored.source.weights, list(stored.pictures)) == (
+            "first.pt",
+            ["a.png"],
+        )
+    refresh_detections(setting, study, lambda _: Drawn("second.pt", {"b.png": b"2"}))
+    assert list(stored_detections(setting, study).pictures) == ["b.png"]
+
+
+def test_without_detections_the_note_says_what_draws_them(finished):
+    setting = Setting.load(finished)
+    publish(setting)
+    assert f"None are stored yet; `msnas search {finished}` draws them" in get_note(
+        setting.stored_study()
     )
 
 
