@@ -113,7 +113,8 @@ def refresh_detections(setting: Setting, study: Study, draw: Draw) -> None:
 def absence(setting: Setting, study: Study) -> str:
     """Why there are no pictures, and what makes some."""
     if is_external(study):
-        return "None are stored: the external trainer has the weights."
+        alone = setting.command("retrain", "--top", "1")
+        return f"None are stored, the external trainer has the weights; `{alone}` makes others."
     own = setting.command("predict", "--trial", "best", "--one-shot", "IMAGE")
     if not setting.config.runtime.dashboard:
         return f"None are stored, because runtime.dashboard is false; `{own}` draws some."

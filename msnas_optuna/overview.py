@@ -18,6 +18,7 @@ from msnas_optuna.figures.transfer import TransferInfo, get_transfer_info
 from msnas_optuna.results import Result, Summary, best_results, summarise
 from msnas_optuna.setting import Setting
 from msnas_optuna.spaces.msnas import Architecture
+from msnas_optuna.storage import is_external, wanted_trials
 
 TOP: Final = 5
 """How many of the best are shown, as in Table 1."""
@@ -59,6 +60,27 @@ class Overview:
     def comparison(self) -> ComparisonInfo | None:
         """The best beside chance and hand, None before the first trial."""
         return get_comparison_info(self.observed)
+
+    @property
+    def wanted(self) -> int:
+        """How many trials the search was last told to have."""
+        return wanted_trials(self.search) or self.setting.config.study.trials
+
+    def commands(self, top: int) -> list[str]:
+        """The lines that make the study, or go on with it.
+
+        Args:
+            top: how many architectures to retrain.
+        """
+        command = self.setting.command
+        if is_external(self.search):
+            values = ",".join(self.setting.config.study.objectives).upper()
+            search = [command("ask"), command("tell", "--trial", "NUMBER", "--values", values)]
+        else:
+            told = self.wanted != self.setting.config.study.trials
+            trials = ["--trials", str(self.wanted)] if told else []
+            search = [command("train"), command("search", *trials)]
+        return [*search, command("retrain", "--top", str(top))]
 
     @cached_property
     def transfer(self) -> TransferInfo:
@@ -124,7 +146,7 @@ def _window(overview: Overview) -> str:
 
 
 def _progress(overview: Overview) -> str:
-    summary, wanted = overview.summary, overview.setting.config.study.trials
+    summary, wanted = overview.summary, overview.wanted
     failed = f", {summary.failed} failed" if summary.failed else ""
     return (
         f"So far: {summary.completed} of {wanted} trials finished{failed}, "

@@ -44,6 +44,8 @@ from msnas_optuna.storage import (
     refuse_mixed,
     require_config,
     write_curve,
+    write_versions,
+    write_wanted,
 )
 from msnas_optuna.training import Checkpointing, NonFiniteLossError, train
 from msnas_optuna.workers import Objective, evaluate_trials
@@ -327,6 +329,8 @@ class Experiment:
         feasible = self.setting.feasible
         study = self._open(None, feasible, self._search_identity, objectives=objectives)
         wanted = self.setting.n_trials(trials)
+        write_versions(study)
+        write_wanted(study, trials)
         keep_losses(self.setting)
         recover_lost_trials(study)
         queue_architectures(study, self.setting.space, seeds)

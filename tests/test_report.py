@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from html.parser import HTMLParser
 from importlib.metadata import version
 from pathlib import Path
@@ -19,10 +20,18 @@ from msnas_optuna.detections import Drawn, refresh_detections
 from msnas_optuna.figures.catalogue import FIGURES
 from msnas_optuna.overview import NothingToShowError, Overview
 from msnas_optuna.report import report_page, write_report
-from msnas_optuna.report.page import one_shot_table, standalone_table
+from msnas_optuna.report.page import _versions, one_shot_table, standalone_table
 from msnas_optuna.results import summarise
 from msnas_optuna.setting import Setting
-from msnas_optuna.storage import CONFIG, ERROR, open_study, write_curve
+from msnas_optuna.storage import (
+    CONFIG,
+    ERROR,
+    open_study,
+    read_versions,
+    write_curve,
+    write_versions,
+)
+from msnas_optuna.storage.records import VERSIONS
 
 EVIL = (
     "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>\"'&{{7*7}}"
@@ -72,7 +81,28 @@ def test_the_page_says_what_won_and_why(overview):
     for key, value in study.user_attrs[CONFIG].items():
         assert key in text
         assert json.dumps(value) in text
-    assert re.search(rf"torch\s*{re.escape(version('torch'))}", text)
+
+
+def test_versions_are_those_of_the_search_and_others_of_this_process_stand_beside(overview):
+    study = overview.search
+    assert "unknown" in {row[1] for row in _versions(overview)}  # a study of an older version
+    write_versions(study)
+    here = version("torch")
+    assert ["torch", here, ""] in _versions(overview)
+    attributes = study._storage.get_study_system_attrs(study._study_id)[VERSIONS]
+    old = {**attributes, "torch": ["1.0", "1.1"]}
+    study._storage.set_study_system_attr(study._study_id, VERSIONS, old)
+    assert ["torch", "1.0, 1.1", here] in _versions(overview)
+    assert re.search(rf"torch\s*1.0, 1.1\s*{re.escape(here)}", Reader(report_page(overview)).text)
+    write_versions(study)
+    assert ["torch", f"1.0, 1.1, {here}", here] in _versions(overview)
+
+
+def test_the_trials_that_a_search_was_told_are_repeated(searched):
+    text = Reader(report_page(Overview(Setting.load(searched)))).text
+    assert f"msnas search {searched} --trials 5" in text
+    assert "So far: 5 of 5 trials finished" in text
+    assert read_versions(Setting.load(searched).stored_study())["torch"] == [version("torch")]
 
 
 def test_the_page_has_every_figure_and_plotly_once(overview):
@@ -197,6 +227,13 @@ def test_the_command(finished):
     )
     assert done.stdout == "wrote new/report.html\n"
     assert (folder / "new" / "report.html").read_text().rstrip().endswith("</html>")
+    run = partial(subprocess.run, cwd=folder, capture_output=True, text=True)
+    for options, said in ((["-q"], ""), (["--json"], {"study": "tiny", "report": "two.html"})):
+        (folder / "two.html").unlink(missing_ok=True)
+        done = run([*command, "two.html", *options], check=True)
+        assert (json.loads(done.stdout) if done.stdout else "") == said
+        assert done.stderr == ""
+        assert (folder / "two.html").is_file()
     wrong = subprocess.run([*command, "report.pdf"], cwd=folder, capture_output=True, text=True)
     assert wrong.returncode == 1
     assert "--output must end in .html, got report.pdf" in wrong.stderr

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from optuna_dashboard.artifact import get_artifact_path
 
 from msnas_optuna.detections import Detections, absence, image_name
-from msnas_optuna.overview import Overview, budget_parts, giga, sentences, table_rows
+from msnas_optuna.overview import TOP, Overview, budget_parts, giga, sentences, table_rows
 
 
 def study_note(
@@ -69,8 +69,7 @@ def _table(rows: list[list[str]]) -> str:
 
 def _commands(overview: Overview) -> str:
     lines = (
-        overview.setting.command("search"),
-        overview.setting.command("retrain", "--top", "5"),
+        *overview.commands(TOP),
         overview.setting.command("results"),
         overview.setting.command("report", "-o", "report.html"),
     )

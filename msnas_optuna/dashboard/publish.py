@@ -23,7 +23,6 @@ from msnas_optuna.figures.catalogue import study_figures
 from msnas_optuna.figures.svg import draw_architecture
 from msnas_optuna.notes import merged
 from msnas_optuna.overview import NothingToShowError, Overview
-from msnas_optuna.samplers.history import Schedule
 from msnas_optuna.setting import Setting
 from msnas_optuna.storage import PUBLISHED, finished_slots
 
@@ -41,7 +40,7 @@ class Publisher:
 
     def after_trial(self, study: Study) -> None:
         """Refreshes where the trial was the last of a generation that is not shown yet."""
-        if self.setting.config.runtime.dashboard and self._is_due(study):
+        if self.setting.is_refresh_due(study):
             self.refresh()
 
     def refresh(self) -> None:
@@ -56,16 +55,6 @@ class Publisher:
             warnings.warn(
                 f"the dashboard is not refreshed: {type(error).__name__}: {error}", stacklevel=2
             )
-
-    def _is_due(self, study: Study) -> bool:
-        """Whether a generation has ended since the last refresh, whichever process made it."""
-        sampler = self.setting.config.sampler
-        schedule = Schedule(
-            sampler.population_size, sampler.n_children, sampler.n_random, sampler.n_reevaluated
-        )
-        attributes = study._storage.get_study_system_attrs(study._study_id)
-        shown = attributes.get(PUBLISHED, 0)
-        return schedule.generation(finished_slots(study)) > schedule.generation(shown)
 
 
 def publish(setting: Setting, *, draw: Draw | None = None) -> None:

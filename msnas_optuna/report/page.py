@@ -9,10 +9,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from mimetypes import guess_type
 from pathlib import Path
 from typing import Any, Final
@@ -31,12 +29,7 @@ from msnas_optuna.figures.svg import draw_architecture
 from msnas_optuna.notes import by_people
 from msnas_optuna.overview import Overview, budget_parts, giga, sentences, table_rows
 from msnas_optuna.results import Result
-from msnas_optuna.storage import CONFIG, ERROR
-
-PACKAGES: Final = (
-    "msnas-optuna", "torch", "torchvision", "optuna", "optuna-dashboard", "plotly", "numpy",
-)  # fmt: skip
-"""Whose versions results depend on."""
+from msnas_optuna.storage import CONFIG, ERROR, read_versions, versions
 
 _MOST_FAILURES: Final = 20
 
@@ -76,7 +69,7 @@ def report_page(overview: Overview) -> str:
         figures={name: _script_safe(figure) for name, figure in figures.items()},
         plotly=Markup(get_plotlyjs()),
         configuration=_configuration(overview),
-        versions=_versions(),
+        versions=_versions(overview),
         seed=overview.setting.config.study.seed,
         file=_study_file(overview),
         commands=_commands(overview),
@@ -156,14 +149,14 @@ def _configuration(overview: Overview) -> list[tuple[str, str]]:
     return [(key, json.dumps(value)) for key, value in sorted(stored.items())]
 
 
-def _versions() -> list[tuple[str, str]]:
-    found = [("Python", platform.python_version())]
-    for package in PACKAGES:
-        try:
-            found.append((package, version(package)))
-        except PackageNotFoundError:  # run from a checkout
-            found.append((package, "not installed"))
-    return found
+def _versions(overview: Overview) -> list[list[str]]:
+    """What searched, and beside it what made this page where that is something else."""
+    searched, here = read_versions(overview.search), versions()
+    rows = [["package", "the search", "this page"]]
+    for package in {**here, **searched}:
+        now, then = here.get(package, "-"), ", ".join(searched.get(package, ["unknown"]))
+        rows.append([package, then, "" if now == then else now])
+    return rows
 
 
 def _study_file(overview: Overview) -> str:
@@ -172,13 +165,9 @@ def _study_file(overview: Overview) -> str:
 
 
 def _commands(overview: Overview) -> list[str]:
-    top = str(max(len(overview.transfer.pairs), 1))
-    return [
-        overview.setting.command("train"),
-        overview.setting.command("search"),
-        overview.setting.command("retrain", "--top", top),
-        overview.setting.command("report", "-o", "report.html"),
-    ]
+    retrained = len(overview.transfer.pairs)
+    report = overview.setting.command("report", "-o", "report.html")
+    return [*overview.commands(max(retrained, 1)), report]
 
 
 def _failures(overview: Overview) -> list[tuple[int, str]]:

@@ -70,6 +70,13 @@ from msnas_optuna.storage.urls import (
     storage_exists,
     storage_file,
 )
+from msnas_optuna.storage.versions import (
+    read_versions,
+    versions,
+    wanted_trials,
+    write_versions,
+    write_wanted,
+)
 
 __all__ = [
     "CONFIG",
@@ -118,6 +125,7 @@ __all__ = [
     "read_curves",
     "read_plan",
     "read_record",
+    "read_versions",
     "recover_lost_trials",
     "redacted",
     "refuse_mixed",
@@ -135,10 +143,14 @@ __all__ = [
     "storage_exists",
     "storage_file",
     "unfinished_trials",
+    "versions",
+    "wanted_trials",
     "withdraw",
     "withdraw_claimed",
     "would_notice_death",
     "write_curve",
     "write_plan",
     "write_record",
+    "write_versions",
+    "write_wanted",
 ]
