@@ -12,7 +12,7 @@ from typing import Final
 
 from msnas_optuna.cost import EncoderCost
 from msnas_optuna.feasibility import Feasibility, study_feasibility
-from msnas_optuna.figures.comparison import ComparisonInfo, get_comparison_info
+from msnas_optuna.figures.comparison import ComparisonInfo, get_comparison_info, margin
 from msnas_optuna.figures.observations import Observed
 from msnas_optuna.figures.transfer import TransferInfo, get_transfer_info
 from msnas_optuna.results import Result, Summary, best_results, summarise
@@ -174,8 +174,9 @@ def _against_chance(overview: Overview) -> str:
     return (
         f"Against chance: {len(found.random)} random architectures of the window have "
         f"{mean:.1f} mAP on average and {found.random[-1]:.1f} at best; the best of the search "
-        f"is {found.best[0] - mean:+.1f} against their mean and ahead of {found.beaten:.0%} of "
-        f"them."
+        f"is {found.over_random} against their mean and ahead of {found.beaten} of them. It is "
+        f"the best of {found.measured} for its measured value, so a part of the margins is luck; "
+        f"training from scratch shows what is left."
     )
 
 
@@ -185,7 +186,7 @@ def _against_hand(overview: Overview) -> str:
         return ""
     return (
         f"Against the hand-made FPN-like path: {found.best[0]:.1f} and {found.by_hand:.1f} "
-        f"one-shot mAP, {found.best[0] - found.by_hand:+.1f}."
+        f"one-shot mAP, {found.over_hand}."
     )
 
 
@@ -200,8 +201,8 @@ def _alone(overview: Overview) -> str:
         f"with {best.alone:.1f} mAP"
     )
     if found.by_hand is not None:
-        ahead = best.alone - found.by_hand.alone
-        text += f" ({ahead:+.1f} against the FPN-like path's {found.by_hand.alone:.1f})"
+        ahead = margin(best.alone, found.by_hand.alone)
+        text += f" ({ahead} against the FPN-like path's {found.by_hand.alone:.1f})"
     return text + (f"; Kendall's tau {found.tau:.2f}." if found.tau is not None else ".")
 
 

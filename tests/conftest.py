@@ -153,9 +153,9 @@ def retrained(_retrained_once: Path, tmp_path: Path) -> Path:
 REDUCED = {
     "trials = 60": "trials = 16",
     "train = 3000, val = 150": "train = 200, val = 32",
-    "steps = 2200": "steps = 120",
-    "steps = 20\n": "steps = 3\n",
-    "steps = 700": "steps = 80",
+    "steps = 2200\nbatch_size = 8": "steps = 100\nbatch_size = 4",
+    "steps = 20\nbatch_size = 8": "steps = 2\nbatch_size = 4",
+    "steps = 700\nbatch_size = 8": "steps = 50\nbatch_size = 4",
     "population_size = 15": "population_size = 5",
     "n_children = 10": "n_children = 4",
 }

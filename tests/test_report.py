@@ -71,6 +71,7 @@ def test_the_page_says_what_won_and_why(overview):
     assert f"Best: trial {best.trial} with {100 * study.best_value:.1f} one-shot mAP" in text
     assert "GFLOPs are inside the window" in text
     assert "random architectures of the window have" in text
+    assert "for its measured value, so a part of the margins is luck" in text
     assert "Against the hand-made FPN-like path:" in text
     assert "Kendall's tau between one-shot and stand-alone mAP: 1.0000" in text
     file = overview.setting.study_file

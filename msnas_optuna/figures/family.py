@@ -109,7 +109,9 @@ def _get_family_plot(info: FamilyInfo) -> go.Figure:
     if info.left_out:
         note += f", {info.left_out} more are left out"
     styled(figure, f"Family tree of trial {first.number}", note=note)
-    figure.update_xaxes(title={"text": "generation"}, dtick=max(1, (x + 1) // 10))
+    figure.update_xaxes(
+        title={"text": "generation"}, dtick=max(1, (x + 1) // 10), range=[-0.5, x + 0.5]
+    )
     figure.update_yaxes(title={"text": "one-shot mAP"})
     return legend_below(figure)
 

@@ -36,6 +36,7 @@ def path_traces(info: ArchitectureInfo, *, legend: bool) -> list[go.Scatter]:
     ]
     traces.append(_segments(_arcs(info), "lateral connection", PURPLE, "dash", common))
     traces.append(_segments(_readings(info), "head reads", GREEN, "dot", common))
+    traces.append(_stem_trace(info, legend=legend))
     traces += [_block_trace(info, stride, legend=legend) for stride in MOVES]
     traces.append(
         go.Scatter(
@@ -79,6 +80,20 @@ def _segments(
         y += [*rounded([point[1] for point in line]), None]
     pen = {"color": colour, "dash": dash, "width": 2}
     return go.Scatter(x=x or [None], y=y or [None], mode="lines", name=name, line=pen, **common)
+
+
+def _stem_trace(info: ArchitectureInfo, *, legend: bool) -> go.Scatter:
+    flops = f", {info.blocks[0]:.4g} GFLOPs" if info.blocks else ""
+    return go.Scatter(
+        x=[0],
+        y=[-log2(info.absolute[0])],
+        mode="markers",
+        name="stem",
+        marker={"symbol": "circle", "size": 10, "color": INK},
+        hovertext=[f"stem: absolute stride {info.absolute[0]:g}{flops}"],
+        hoverinfo="text",
+        showlegend=legend,
+    )
 
 
 def _block_trace(info: ArchitectureInfo, stride: float, *, legend: bool) -> go.Scatter:

@@ -92,7 +92,14 @@ def message(title: str, text: str) -> go.Figure:
 def legend_below(figure: go.Figure, *, y: float = -0.23) -> go.Figure:
     """Puts the legend under the figure, where it hides nothing."""
     return figure.update_layout(
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": y, "yanchor": "top"}
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": y,
+            "yanchor": "top",
+            "traceorder": "normal",  # plotly reverses those of stacked bars
+        }
     )
 
 

@@ -148,9 +148,10 @@ def _tradeoff_traces(info: TradeoffInfo, *, legend: bool) -> list[go.Scatter]:
         go.Scatter(
             x=rounded([p.x for p in front], 6),
             y=rounded([p.ap for p in front]),
-            mode="lines",
+            mode="lines+markers",
             name="Pareto front",
             line={"color": GREEN, "width": 2, "shape": "hv"},
+            marker={"symbol": "circle-open", "size": 13, "color": GREEN, "line": {"width": 2}},
             hoverinfo="skip",
             showlegend=legend,
         )

@@ -15,17 +15,23 @@ from msnas_optuna import PRESETS, EncoderCost, Lattice, MSNASSampler, MSNASSpace
 from msnas_optuna.figures import (
     catalogue,
     plot_architecture,
+    plot_best_architectures,
+    plot_comparison,
     plot_family_tree,
+    plot_survivors,
+    plot_tradeoff,
     plot_training_curves,
+    plot_transfer,
 )
 from msnas_optuna.figures.catalogue import FIGURES, study_figures
-from msnas_optuna.figures.comparison import get_comparison_info
+from msnas_optuna.figures.comparison import ComparisonInfo, get_comparison_info
 from msnas_optuna.figures.evolution import _get_evolution_info, _get_survivors_info
 from msnas_optuna.figures.family import _get_family_info
 from msnas_optuna.figures.layout import get_architecture_info
 from msnas_optuna.figures.observations import Observed
 from msnas_optuna.figures.sizes import _get_sizes_info
 from msnas_optuna.figures.strides import _get_block_strides_info, _get_feature_strides_info
+from msnas_optuna.figures.style import KIND_COLOURS
 from msnas_optuna.figures.tradeoff import _get_tradeoff_infos
 from msnas_optuna.figures.training import _get_curves_info
 from msnas_optuna.figures.transfer import get_transfer_info
@@ -160,8 +166,81 @@ def test_comparison_counts_what_the_best_exceeds(complete):
     assert list(info.random) == sorted(random)
     assert len(info.random) + len(info.bred) == 30
     assert info.best == (100 * searched.best_value, searched.best_trial.number)
-    assert info.beaten == sum(ap < info.best[0] for ap in random) / len(random)
+    beaten = sum(ap < info.best[0] for ap in random)
+    assert info.beaten == ("all" if beaten == len(random) else f"{100 * beaten // len(random)}%")
     assert info.by_hand == pytest.approx(30)
+
+
+def comparison(**changes):
+    values = {"random": (10.0, 20.0), "children": {}, "best": (30.0, 7), "best_kind": "mutation"}
+    return ComparisonInfo(**values | {"by_hand": None} | changes)
+
+
+def test_all_is_said_only_where_it_is_all():
+    many = tuple(float(i) for i in range(200))
+    assert comparison().beaten == "all"
+    assert comparison(random=many, best=(198.5, 0)).beaten == "99%"  # 199 of 200
+    assert comparison(random=(10.0, 30.0), best_kind="random").beaten == "all others"
+    assert comparison(random=(10.0, 30.0)).beaten == "50%"  # a child with the same AP
+    assert comparison(random=()).beaten is None
+
+
+def test_differences_agree_with_the_values_that_are_shown():
+    info = comparison(random=(27.14,), best=(30.36, 7), by_hand=30.36)
+    assert f"{30.36:.1f} - {27.14:.1f}" == "30.4 - 27.1"
+    assert info.over_random == "+3.3"  # and not +3.2
+    assert info.over_hand == "+0.0"
+
+
+def test_margins_of_the_best_have_their_caveat(complete):
+    n = len(Observed(complete).distinct)
+    assert f"the best of {n} measured values, so a part of it is luck" in str(
+        plot_comparison(complete).layout.title.text
+    )
+
+
+def test_each_kind_has_one_colour_in_every_figure(complete):
+    seen = {}
+    for name in ("comparison", "survivors", "family-tree", "tradeoff"):
+        for trace in FIGURES[name](complete).data:
+            kind = str(trace.name).split(" (")[0]
+            if kind in KIND_COLOURS:
+                seen.setdefault(kind, set()).add(trace.marker.color)
+    assert {"random", "recombination"} <= seen.keys()
+    assert all(colours == {KIND_COLOURS[kind]} for kind, colours in seen.items())
+    assert len(set(KIND_COLOURS.values())) == len(KIND_COLOURS)
+
+
+def test_what_lies_over_what_and_in_which_order(complete):
+    names = [trace.name for trace in plot_tradeoff(complete).data]
+    kinds = [names.index(kind) for kind in KIND_COLOURS if kind in names]
+    assert names.index("Pareto front") > max(kinds)
+    (front,) = [t for t in plot_tradeoff(complete).data if t.name == "Pareto front"]
+    assert front.mode == "lines+markers"
+    assert plot_survivors(complete).layout.legend.traceorder == "normal"
+
+
+def test_the_stem_is_marked(searched):
+    for figure in (plot_architecture(searched), plot_best_architectures(searched)):
+        stems = [trace for trace in figure.data if trace.name == "stem"]
+        assert stems
+        assert all((trace.x, trace.y) == ((0,), (-2,)) for trace in stems)
+
+
+def test_the_family_tree_begins_at_the_first_generation(searched):
+    for trial in searched.trials[0], searched.trials[-1]:
+        axis = plot_family_tree(searched, trial=trial.number).layout.xaxis
+        assert axis.range == (-0.5, trial.user_attrs["generation"] + 0.5)
+
+
+def test_one_retrained_architecture_is_one(table):
+    study = optuna.create_study(direction="maximize", study_name="one")
+    for at in (study, beside(study, "retrain")):
+        params = table.space.encode(table.feasible.at(0))
+        at.add_trial(
+            optuna.create_trial(params=params, distributions=table.space.distributions, value=0.1)
+        )
+    assert plot_transfer(study).layout.title.text.endswith(">1 retrained architecture</sup>")
 
 
 def test_tau_of_a_reversed_order_is_minus_one(complete):
