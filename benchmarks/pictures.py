@@ -44,7 +44,7 @@ def main() -> None:
 
 def page(overview: Overview) -> str:
     """Some of the figures side by side, on no background."""
-    figures = study_figures(overview.stages)
+    figures = study_figures(overview.observed)
     parts = []
     for name in FIGURES:
         figure = figures[name].update_layout(width=WIDTH, height=HEIGHT)

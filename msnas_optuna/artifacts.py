@@ -7,7 +7,7 @@ import mimetypes
 import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -18,9 +18,6 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.study import Study
 
 from msnas_optuna.setting import Setting
-
-DETECTIONS: Final = "detections-"
-"""File names of pictures with detections start with this."""
 
 _NAMESPACE: Final = uuid.UUID("6f1c1f0e-3c0a-5d7b-9a53-0d9a7c3b2e41")
 """Of the ids of pictures."""
@@ -73,13 +70,26 @@ def put_pictures(
     return ids
 
 
-def stored_pictures(study: Study, folder: ArtifactFolder, prefix: str) -> dict[str, bytes]:
+@dataclass(frozen=True)
+class Picture:
+    """A stored picture.
+
+    Attributes:
+        artifact_id: of Optuna's artifact.
+        content: of the file.
+    """
+
+    artifact_id: str
+    content: bytes
+
+
+def stored_pictures(study: Study, folder: ArtifactFolder, prefix: str) -> dict[str, Picture]:
     """The stored pictures whose file name starts with `prefix`, by file name."""
     found = {}
     for name, identifier in sorted(_ids(study).items()):
         content = _stored(folder, identifier) if name.startswith(prefix) else None
         if content is not None:
-            found[name] = content
+            found[name] = Picture(identifier, content)
     return found
 
 

@@ -37,6 +37,7 @@ from msnas_optuna.storage import (
     recover_lost_trials,
     refuse_mixed,
     write_plan,
+    write_versions,
 )
 
 
@@ -86,6 +87,7 @@ def ask(setting: Setting, n: int = 1) -> list[Asked]:
         metric_names=[metric.label for metric in setting.metrics],
         added=ADDED_KEYS,
     )
+    write_versions(study)
     recover_lost_trials(study)
     queue_architectures(study, setting.space, seeds)
     asked: list[Asked] = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import lru_cache
 from math import sqrt
 from typing import Final
 
@@ -157,8 +158,13 @@ def feasibility(
         tolerance=tolerance,
         window=window_around(target, tolerance),
         paths=count_paths(space.n_blocks),
-        distribution=FlopsDistribution.of(space, cost),
+        distribution=_distribution(space, cost),
     )
+
+
+@lru_cache(maxsize=4)
+def _distribution(space: MSNASSpace, cost: EncoderCost) -> FlopsDistribution:
+    return FlopsDistribution.of(space, cost)  # seconds for a large space
 
 
 def count_paths(n_blocks: int) -> int:

@@ -6,20 +6,19 @@ Tables 1, 2 and 4. FLOPs are 1e9 multiply-adds, AP is in percent where it is cal
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Final
 
 from msnas_optuna.cost import EncoderCost
-from msnas_optuna.feasibility import Feasibility, feasibility
-from msnas_optuna.figures.catalogue import Stages
+from msnas_optuna.feasibility import Feasibility, study_feasibility
+from msnas_optuna.figures.comparison import ComparisonInfo, get_comparison_info, margin
 from msnas_optuna.figures.observations import Observed
-from msnas_optuna.figures.tradeoff import ComparisonInfo, get_comparison_info
 from msnas_optuna.figures.transfer import TransferInfo, get_transfer_info
 from msnas_optuna.results import Result, Summary, best_results, summarise
-from msnas_optuna.setting import FPN_LIKE, RETRAIN, Setting
-from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
+from msnas_optuna.setting import Setting
+from msnas_optuna.spaces.msnas import Architecture
+from msnas_optuna.storage import is_external, wanted_trials
 
 TOP: Final = 5
 """How many of the best are shown, as in Table 1."""
@@ -34,63 +33,59 @@ class Overview:
 
     Args:
         setting: the study.
-        losses: of each step of its training runs, by the name of the run.
 
     Raises:
         NothingToShowError: the search has not begun.
         StudyMismatchError: the stored study was made with other settings.
     """
 
-    def __init__(
-        self, setting: Setting, losses: Mapping[str, Sequence[float]] | None = None
-    ) -> None:
+    def __init__(self, setting: Setting) -> None:
         search = setting.stored_study()
         if search is None:
             raise NothingToShowError(
                 f"study {setting.study_name()} has not begun; run `msnas train` and "
                 f"`msnas search` first"
             )
-        by_hand, standalone = setting.stored_study(FPN_LIKE), setting.stored_study(RETRAIN)
         self.setting, self.search = setting, search
         self.observed = Observed(search)
-        self.by_hand_observed = None if by_hand is None else Observed(by_hand)
-        self.standalone = None if standalone is None else Observed(standalone)
-        self.losses = losses or {}
         self.best, self.by_hand = best_results(setting, TOP)
         self.summary: Summary = summarise(setting)
-
-    @property
-    def stages(self) -> Stages:
-        """All that the figures show."""
-        return Stages(
-            self.observed, self.by_hand_observed, self.standalone, self.losses, self.feasibility
-        )
 
     @cached_property
     def feasibility(self) -> Feasibility:
         """The space and the window."""
-        setting = self.setting
-        tolerance = setting.config.budget.tolerance
-        return _feasibility(setting.space, setting.cost, setting.target, tolerance)
+        return study_feasibility(self.setting)
 
     @cached_property
     def comparison(self) -> ComparisonInfo | None:
         """The best beside chance and hand, None before the first trial."""
-        return get_comparison_info(self.observed, self.by_hand_observed)
+        return get_comparison_info(self.observed)
+
+    @property
+    def wanted(self) -> int:
+        """How many trials the search was last told to have."""
+        return wanted_trials(self.search) or self.setting.config.study.trials
+
+    def commands(self, top: int) -> list[str]:
+        """The lines that make the study, or go on with it.
+
+        Args:
+            top: how many architectures to retrain.
+        """
+        command = self.setting.command
+        if is_external(self.search):
+            values = ",".join(self.setting.config.study.objectives).upper()
+            search = [command("ask"), command("tell", "--trial", "NUMBER", "--values", values)]
+        else:
+            told = self.wanted != self.setting.config.study.trials
+            trials = ["--trials", str(self.wanted)] if told else []
+            search = [command("train"), command("search", *trials)]
+        return [*search, command("retrain", "--top", str(top))]
 
     @cached_property
-    def transfer(self) -> TransferInfo | None:
-        """One-shot beside stand-alone AP, None before the retraining."""
-        if self.standalone is None:
-            return None
-        return get_transfer_info(self.observed, self.standalone, self.by_hand_observed)
-
-
-@lru_cache(maxsize=4)
-def _feasibility(
-    space: MSNASSpace, cost: EncoderCost, target: float, tolerance: float
-) -> Feasibility:
-    return feasibility(space, cost, target=target, tolerance=tolerance)
+    def transfer(self) -> TransferInfo:
+        """One-shot beside stand-alone AP; without pairs before the retraining."""
+        return get_transfer_info(self.observed)
 
 
 @dataclass(frozen=True)
@@ -151,7 +146,7 @@ def _window(overview: Overview) -> str:
 
 
 def _progress(overview: Overview) -> str:
-    summary, wanted = overview.summary, overview.setting.config.study.trials
+    summary, wanted = overview.summary, overview.wanted
     failed = f", {summary.failed} failed" if summary.failed else ""
     return (
         f"So far: {summary.completed} of {wanted} trials finished{failed}, "
@@ -179,8 +174,9 @@ def _against_chance(overview: Overview) -> str:
     return (
         f"Against chance: {len(found.random)} random architectures of the window have "
         f"{mean:.1f} mAP on average and {found.random[-1]:.1f} at best; the best of the search "
-        f"is {found.best[0] - mean:+.1f} against their mean and ahead of {found.beaten:.0%} of "
-        f"them."
+        f"is {found.over_random} against their mean and ahead of {found.beaten} of them. It is "
+        f"the best of {found.measured} for its measured value, so a part of the margins is luck; "
+        f"training from scratch shows what is left."
     )
 
 
@@ -190,13 +186,13 @@ def _against_hand(overview: Overview) -> str:
         return ""
     return (
         f"Against the hand-made FPN-like path: {found.best[0]:.1f} and {found.by_hand:.1f} "
-        f"one-shot mAP, {found.best[0] - found.by_hand:+.1f}."
+        f"one-shot mAP, {found.over_hand}."
     )
 
 
 def _alone(overview: Overview) -> str:
     found = overview.transfer
-    if found is None or not found.pairs:
+    if not found.pairs:
         return ""
     best = max(found.pairs, key=lambda pair: pair.alone)
     n = len(found.pairs)
@@ -205,8 +201,8 @@ def _alone(overview: Overview) -> str:
         f"with {best.alone:.1f} mAP"
     )
     if found.by_hand is not None:
-        ahead = best.alone - found.by_hand.alone
-        text += f" ({ahead:+.1f} against the FPN-like path's {found.by_hand.alone:.1f})"
+        ahead = margin(best.alone, found.by_hand.alone)
+        text += f" ({ahead} against the FPN-like path's {found.by_hand.alone:.1f})"
     return text + (f"; Kendall's tau {found.tau:.2f}." if found.tau is not None else ".")
 
 

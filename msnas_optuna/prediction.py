@@ -133,7 +133,7 @@ def predict(
             drawn = folder / names[found.index]
             _draw(images, found.index, boxes, drawn)
             pictures.append(Picture(records[found.index], results, boxes, drawn))
-            experiment.report("images", len(pictures), len(records))
+            experiment.report("detections", len(pictures), len(records))
     _write_json(folder / RESULTS, [r for picture in pictures for r in picture.results])
     _write_json(folder / IMAGES, _images_json(images, pictures))
     return Prediction(pictures, unreadable, folder / RESULTS)

@@ -71,6 +71,22 @@ def select(setting: Setting, trial: str, *, one_shot: bool = False) -> Selected:
     return Selected(name, architecture, gflops, number, one_shot, ap)
 
 
+def select_trained(setting: Setting) -> Selected | None:
+    """The best of the retrained architectures, or before the retraining of all, by one-shot AP.
+
+    Returns:
+        None before the first finished trial.
+
+    Raises:
+        StudyMismatchError: the stored study was made with other settings.
+    """
+    found, alone = evaluated(setting), _values(evaluated(setting, RETRAIN))
+    if not found:
+        return None
+    one_shot = not any(e.architecture in alone for e in found)
+    return select(setting, BEST, one_shot=one_shot)
+
+
 def _values(found: list[Evaluated]) -> dict[Architecture, float]:
     return {e.architecture: e.values[0] for e in found}
 

@@ -25,11 +25,14 @@ from msnas_optuna.cost import EncoderCost
 from msnas_optuna.data.shapes import Split, generate_shapes
 from msnas_optuna.metrics import METRICS, Metric
 from msnas_optuna.samplers import MSNASSampler
+from msnas_optuna.samplers.history import Schedule
 from msnas_optuna.samplers.queue import resolve_architectures
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
 from msnas_optuna.storage import (
+    PUBLISHED,
+    finished_slots,
     has_secret,
     open_storage,
     refuse_unfinished,
@@ -48,6 +51,11 @@ STAGES: Final = (None, FPN_LIKE, RETRAIN)
 
 CANONICAL_SIZE: Final = 224 / 800
 """Side of a RoI of level 4 as a fraction of the shorter side of the image (Lin et al., 2017)."""
+
+
+def stage_name(search: str, stage: str) -> str:
+    """Name of the study of a stage beside a search."""
+    return f"{search}-{stage}"
 
 
 def window_around(target: float, tolerance: float) -> tuple[int, int]:
@@ -159,7 +167,7 @@ class Setting:
     def study_name(self, stage: str | None = None) -> str:
         """Name of the Optuna study of the search, or of a stage beside it."""
         name = self.config.study.name
-        return name if stage is None else f"{name}-{stage}"
+        return name if stage is None else stage_name(name, stage)
 
     @cached_property
     def space(self) -> MSNASSpace:
@@ -254,6 +262,20 @@ class Setting:
         if sampler.n_reevaluated and available >= sampler.population_size:
             return wanted
         return min(wanted, available)
+
+    def is_refresh_due(self, study: optuna.Study) -> bool:
+        """Whether a generation has ended since the dashboard was refreshed, by any process.
+
+        False where the study file wants no dashboard.
+        """
+        sampler = self.config.sampler
+        schedule = Schedule(
+            sampler.population_size, sampler.n_children, sampler.n_random, sampler.n_reevaluated
+        )
+        attributes = study._storage.get_study_system_attrs(study._study_id)
+        shown = attributes.get(PUBLISHED, 0)
+        due = schedule.generation(finished_slots(study)) > schedule.generation(shown)
+        return self.config.runtime.dashboard and due
 
     @property
     def metrics(self) -> list[Metric]:

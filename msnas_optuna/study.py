@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,6 +43,9 @@ from msnas_optuna.storage import (
     recover_lost_trials,
     refuse_mixed,
     require_config,
+    write_curve,
+    write_versions,
+    write_wanted,
 )
 from msnas_optuna.training import Checkpointing, NonFiniteLossError, train
 from msnas_optuna.workers import Objective, evaluate_trials
@@ -72,6 +76,14 @@ class Report(Protocol):
 
     def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
         """`done` of `total` units of `step` are finished."""
+
+
+AfterTrial = Callable[[optuna.Study], None]
+"""Called with the study whenever one of its trials has ended."""
+
+
+def ignored(study: optuna.Study) -> None:
+    """Does nothing after a trial."""
 
 
 def silent(step: str, done: int, total: int, note: str = "") -> None:
@@ -317,6 +329,9 @@ class Experiment:
         feasible = self.setting.feasible
         study = self._open(None, feasible, self._search_identity, objectives=objectives)
         wanted = self.setting.n_trials(trials)
+        write_versions(study)
+        write_wanted(study, trials)
+        keep_losses(self.setting)
         recover_lost_trials(study)
         queue_architectures(study, self.setting.space, seeds)
         if finished_slots(study) < wanted:
@@ -378,7 +393,13 @@ class Experiment:
         study = self._open(RETRAIN, self.setting.valid, self._stage_identity("retrain"))
         study.set_user_attr("parent_study", self.config.study.name)
         architectures.append(self.setting.space.fpn_like())
-        self._evaluate(study, architectures, self.standalone_objective, step="retrained")
+        self._evaluate(
+            study,
+            architectures,
+            self.standalone_objective,
+            step="retrained",
+            after=lambda _: keep_losses(self.setting),
+        )
         self.standalone_objective(self.setting.valid).dismiss()
         self.publisher.refresh()
         return study
@@ -392,6 +413,10 @@ class Experiment:
         """
         self.ranks.require_shares(self.config.retrain.batch_size, "retrain.batch_size")
         self.standalone_objective(self.setting.valid).assist()
+
+    def retrained_path(self, architecture: Architecture) -> Path:
+        """The checkpoint of an architecture's retraining."""
+        return self.standalone_objective(self.setting.valid).checkpoint(architecture)
 
     def retrained(self, architecture: Architecture) -> Detector:
         """The detector of an architecture with the weights of its retraining.
@@ -425,7 +450,7 @@ class Experiment:
     @cached_property
     def publisher(self) -> Publisher:
         """Keeps the dashboard of the study up to date."""
-        return Publisher(self.setting, losses=partial(training_losses, self.setting))
+        return Publisher(self.setting)
 
     # ------------------------------------------------------------------ running trials
 
@@ -474,6 +499,7 @@ class Experiment:
         *,
         step: str,
         wait: bool = True,
+        after: AfterTrial = ignored,
     ) -> None:
         """Evaluates the architectures that the study does not hold yet, and nothing else."""
         recover_lost_trials(study)
@@ -486,6 +512,7 @@ class Experiment:
                 step=step,
                 propose=False,
                 wait=wait,
+                after=after,
             )
 
     def _optimize(
@@ -498,7 +525,7 @@ class Experiment:
         propose: bool = True,
         wait: bool = True,
         patience: float = PATIENCE,
-        after: Callable[[optuna.Study], None] = lambda study: None,
+        after: AfterTrial = ignored,
     ) -> None:
         """Evaluates until `wanted` proposals are settled; tells `after` of each trial."""
 
@@ -524,13 +551,19 @@ class Experiment:
         )
 
 
-def training_losses(setting: Setting) -> dict[str, list[float]]:
-    """Losses of the supernet and of the retrained architectures, by name, as far as they got.
+def keep_losses(setting: Setting) -> None:
+    """Stores the losses of the training runs with the study of the search, as far as they got."""
+    study = setting.stored_study()
+    if study is None:
+        return
+    for run, checkpoint in _training_runs(setting).items():
+        with suppress(CheckpointError):  # what is stored stays; who needs the weights complains
+            write_curve(study, run, read_losses(checkpoint))
 
-    Raises:
-        CheckpointError: a checkpoint is damaged.
-    """
-    losses = {"supernet": read_losses(setting.run_dir / "supernet.pt")}
+
+def _training_runs(setting: Setting) -> dict[str, Path]:
+    """The checkpoints of the supernet and of the retrained architectures, by name."""
+    runs = {"supernet": setting.run_dir / "supernet.pt"}
     study = setting.stored_study(RETRAIN)
     numbers = {e.architecture: e.trials[0].number for e in evaluated(setting)}
     for trial in [] if study is None else study.get_trials(deepcopy=False):
@@ -539,8 +572,8 @@ def training_losses(setting: Setting) -> dict[str, list[float]]:
             architecture = setting.space.decode(trial.params)
             by_hand = architecture == setting.space.fpn_like()
             name = "FPN-like path" if by_hand else f"trial {numbers.get(architecture, '?')}"
-            losses[name] = read_losses(setting.run_dir / "retrained" / file)
-    return losses
+            runs[name] = setting.run_dir / "retrained" / file
+    return runs
 
 
 def _digest(path: Path) -> str:

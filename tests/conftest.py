@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -146,6 +148,32 @@ def retrained(_retrained_once: Path, tmp_path: Path) -> Path:
     """The study file of a study whose two best architectures are retrained."""
     shutil.copytree(_retrained_once, tmp_path / "study")
     return tmp_path / "study" / "tiny.toml"
+
+
+REDUCED = {
+    "trials = 60": "trials = 16",
+    "train = 3000, val = 150": "train = 200, val = 32",
+    "steps = 2200\nbatch_size = 8": "steps = 100\nbatch_size = 4",
+    "steps = 20\nbatch_size = 8": "steps = 2\nbatch_size = 4",
+    "steps = 700\nbatch_size = 8": "steps = 50\nbatch_size = 4",
+    "population_size = 15": "population_size = 5",
+    "n_children = 10": "n_children = 4",
+}
+"""What makes the quickstart take a minute or two: every step of it is still there."""
+
+
+@pytest.fixture(scope="session")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study file of a `msnas quickstart` that has really run, reduced; to be read alone."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    text = (Path(__file__).parents[1] / "studies" / "quickstart.toml").read_text()
+    for whole, part in REDUCED.items():
+        assert text.count(whole) == 1, whole
+        text = text.replace(whole, part)
+    (folder / "quickstart.toml").write_text(text)
+    command = [sys.executable, "-m", "msnas_optuna", "quickstart", "--dir", folder, "--json"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder / "quickstart.toml"
 
 
 @pytest.fixture

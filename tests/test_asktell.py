@@ -14,6 +14,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
+from optuna_dashboard import get_note
 from typer.testing import CliRunner
 
 from msnas_optuna.asktell import ask, tell, tell_failure
@@ -22,6 +23,7 @@ from msnas_optuna.setting import Setting
 from msnas_optuna.spaces.msnas import Architecture
 from msnas_optuna.storage import (
     ERROR,
+    PUBLISHED,
     StudyMismatchError,
     open_study,
     read_plan,
@@ -322,3 +324,32 @@ def test_a_shell_loop_drives_a_whole_search(tiny: Path) -> None:
     )
     trials = stored(Setting.load(tiny.with_name("study.toml"))).trials
     assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", *["COMPLETE"] * 5]
+
+
+def test_the_dashboard_is_refreshed_once_a_generation_and_at_the_end(tiny: Path) -> None:
+    setting = Setting.load(tiny)  # population 3, then 3 trials a generation, 7 in all
+    shown = []
+    for _ in range(7):
+        asked = json.loads(msnas("ask", tiny).stdout)
+        msnas("tell", tiny, "--trial", asked["trial"], "--values", 0.1)
+        study = stored(setting)
+        attributes = study._storage.get_study_system_attrs(study._study_id)
+        shown.append(attributes.get(PUBLISHED))
+    assert shown == [None, None, 3, 3, 3, 6, 7]
+    note = get_note(stored(setting))
+    assert f"msnas ask {tiny}" in note
+    assert "msnas search" not in note
+
+
+def test_telling_imports_no_plots_where_no_generation_ends(tiny: Path) -> None:
+    (asked,) = ask(Setting.load(tiny))
+    program = """
+import sys
+from msnas_optuna.cli import app
+try:
+    app(sys.argv[1:])
+finally:
+    assert "plotly" not in sys.modules
+"""
+    arguments = ["tell", str(tiny), "--trial", str(asked.trial), "--values", "0.1"]
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True)

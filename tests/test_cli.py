@@ -210,6 +210,7 @@ def test_results_name_repeated_measurements(trained):
 def test_results_of_a_study_that_has_not_begun(tiny):
     assert as_json("results", tiny)["completed"] == 0
     assert "0 trials finished" in msnas("results", tiny).stdout
+    assert "0 trials finished" in msnas("results", tiny, "-q").stdout
 
 
 def test_quickstart_runs_the_shipped_study(tmp_path, monkeypatch, tiny):

@@ -146,27 +146,25 @@ def test_signals_end_a_command_that_can_be_continued(tiny, number):
     assert json.loads(run("search", tiny, "--json"))["completed"] == 8
 
 
-def test_optuna_s_own_commands_read_the_study(tiny):
-    run("train", tiny)
-    best = json.loads(run("search", tiny, "--json"))["best"][0]
-    arguments = ["--storage", f"sqlite:///{tiny.parent / 'study.db'}", "--study-name", "tiny"]
+def test_optuna_s_own_commands_read_the_study(quickstart):
+    best = json.loads(run("results", quickstart, "--json"))["best"][0]
+    storage = f"sqlite:///{quickstart.parent / 'study.db'}"
+    arguments = ["--storage", storage, "--study-name", "quickstart"]
 
     def ask(command: str):
         call = [OPTUNA, command, *arguments, "-f", "json"]
         return json.loads(subprocess.run(call, check=True, capture_output=True).stdout)
 
     trials, winner = ask("trials"), ask("best-trial")
-    assert len(trials) == 7
+    assert len(trials) == 16
     assert winner["number"] == best["trial"]
     assert winner["value"] == {"AP": best["one_shot_ap"]}
     assert {t["state"] for t in trials} == {"COMPLETE"}
     assert winner["params"]["stride_01"] == best["strides"][0]
 
 
-def test_the_dashboard_serves_the_study(tiny, unused_port):
-    run("train", tiny)
-    run("search", tiny)
-    url = f"sqlite:///{tiny.parent / 'study.db'}"
+def test_the_dashboard_serves_the_study(quickstart, unused_port):
+    url = f"sqlite:///{quickstart.parent / 'study.db'}"
     command = [DASHBOARD, url, "--host", "127.0.0.1", "--port", str(unused_port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -181,11 +179,11 @@ def test_the_dashboard_serves_the_study(tiny, unused_port):
         until(answers, server, 60)
         summaries = json.load(urllib.request.urlopen(f"{base}/api/studies"))["study_summaries"]
         names = {s["study_name"]: s["study_id"] for s in summaries}
-        assert set(names) == {"tiny", "tiny-fpn-like"}
-        detail = json.load(urllib.request.urlopen(f"{base}/api/studies/{names['tiny']}"))
-        assert len(detail["trials"]) == 7
-        assert len(detail["union_search_space"]) == 5 + 5  # every parameter of every trial
-        assert len(detail["intersection_search_space"]) == 5 + 5
+        assert set(names) == {"quickstart", "quickstart-fpn-like", "quickstart-retrain"}
+        detail = json.load(urllib.request.urlopen(f"{base}/api/studies/{names['quickstart']}"))
+        assert len(detail["trials"]) == 16
+        assert len(detail["union_search_space"]) == 7 + 5  # every parameter of every trial
+        assert len(detail["intersection_search_space"]) == 7 + 5
     finally:
         server.terminate()
         server.wait()

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from html.parser import HTMLParser
 from importlib.metadata import version
 from pathlib import Path
@@ -14,15 +15,23 @@ import optuna
 import pytest
 from optuna_dashboard import save_note
 
-from msnas_optuna.artifacts import artifact_folder, put_pictures
 from msnas_optuna.dashboard import publish
+from msnas_optuna.detections import Drawn, refresh_detections
 from msnas_optuna.figures.catalogue import FIGURES
 from msnas_optuna.overview import NothingToShowError, Overview
 from msnas_optuna.report import report_page, write_report
-from msnas_optuna.report.page import one_shot_table, standalone_table
+from msnas_optuna.report.page import _versions, one_shot_table, standalone_table
 from msnas_optuna.results import summarise
 from msnas_optuna.setting import Setting
-from msnas_optuna.storage import CONFIG, ERROR, open_study
+from msnas_optuna.storage import (
+    CONFIG,
+    ERROR,
+    open_study,
+    read_versions,
+    write_curve,
+    write_versions,
+)
+from msnas_optuna.storage.records import VERSIONS
 
 EVIL = (
     "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>\"'&{{7*7}}"
@@ -50,7 +59,7 @@ class Reader(HTMLParser):
 
 @pytest.fixture
 def overview(finished: Path) -> Overview:
-    return Overview(Setting.load(finished), {"supernet": [3.0, 2.0, 1.0]})
+    return Overview(Setting.load(finished))
 
 
 def test_the_page_says_what_won_and_why(overview):
@@ -62,6 +71,7 @@ def test_the_page_says_what_won_and_why(overview):
     assert f"Best: trial {best.trial} with {100 * study.best_value:.1f} one-shot mAP" in text
     assert "GFLOPs are inside the window" in text
     assert "random architectures of the window have" in text
+    assert "for its measured value, so a part of the margins is luck" in text
     assert "Against the hand-made FPN-like path:" in text
     assert "Kendall's tau between one-shot and stand-alone mAP: 1.0000" in text
     file = overview.setting.study_file
@@ -72,7 +82,28 @@ def test_the_page_says_what_won_and_why(overview):
     for key, value in study.user_attrs[CONFIG].items():
         assert key in text
         assert json.dumps(value) in text
-    assert re.search(rf"torch\s*{re.escape(version('torch'))}", text)
+
+
+def test_versions_are_those_of_the_search_and_others_of_this_process_stand_beside(overview):
+    study = overview.search
+    assert "unknown" in {row[1] for row in _versions(overview)}  # a study of an older version
+    write_versions(study)
+    here = version("torch")
+    assert ["torch", here, ""] in _versions(overview)
+    attributes = study._storage.get_study_system_attrs(study._study_id)[VERSIONS]
+    old = {**attributes, "torch": ["1.0", "1.1"]}
+    study._storage.set_study_system_attr(study._study_id, VERSIONS, old)
+    assert ["torch", "1.0, 1.1", here] in _versions(overview)
+    assert re.search(rf"torch\s*1.0, 1.1\s*{re.escape(here)}", Reader(report_page(overview)).text)
+    write_versions(study)
+    assert ["torch", f"1.0, 1.1, {here}", here] in _versions(overview)
+
+
+def test_the_trials_that_a_search_was_told_are_repeated(searched):
+    text = Reader(report_page(Overview(Setting.load(searched)))).text
+    assert f"msnas search {searched} --trials 5" in text
+    assert "So far: 5 of 5 trials finished" in text
+    assert read_versions(Setting.load(searched).stored_study())["torch"] == [version("torch")]
 
 
 def test_the_page_has_every_figure_and_plotly_once(overview):
@@ -136,18 +167,25 @@ def test_free_text_stays_text(finished):
     trial.set_user_attr(ERROR, EVIL)
     study.tell(trial, state=optuna.trial.TrialState.FAIL)
     publish(setting)
+    write_curve(study, EVIL, [2.0, 1.0])
     save_note(study, EVIL)
     file = finished.with_name("evil <b>&.toml")
     file.write_text(f"# {EVIL}\n{finished.read_text()}")
-    put_pictures(study, artifact_folder(setting), {"detections-<b>'.png": b"PNG"})
-    page = report_page(Overview(Setting.load(file), {EVIL: [1.0, 2.0]}))
+    refresh_detections(setting, study, lambda _: Drawn(EVIL, {"<b>'.png": b"PNG"}))
+    page = report_page(Overview(Setting.load(file)))
     tags = Reader(page).tags
     assert not any("onerror" in attributes for _, attributes in tags)
     assert [tag for tag, _ in tags].count("script") == 2
     assert "<b>" not in page.split("<script>")[0]
     text = Reader(page).text
-    assert text.count(EVIL) == 3  # failure, note, study file
+    assert text.count(EVIL) == 4  # failure, note, study file, weights
     assert json.dumps(EVIL) in text  # configuration
+
+
+def test_without_detections_the_page_says_what_draws_them(overview):
+    file = overview.setting.study_file
+    text = Reader(report_page(overview)).text
+    assert f"None are stored yet; `msnas search {file}` draws them" in text
 
 
 def test_a_study_without_a_finished_trial_has_a_report(tiny):
@@ -190,6 +228,13 @@ def test_the_command(finished):
     )
     assert done.stdout == "wrote new/report.html\n"
     assert (folder / "new" / "report.html").read_text().rstrip().endswith("</html>")
+    run = partial(subprocess.run, cwd=folder, capture_output=True, text=True)
+    for options, said in ((["-q"], ""), (["--json"], {"study": "tiny", "report": "two.html"})):
+        (folder / "two.html").unlink(missing_ok=True)
+        done = run([*command, "two.html", *options], check=True)
+        assert (json.loads(done.stdout) if done.stdout else "") == said
+        assert done.stderr == ""
+        assert (folder / "two.html").is_file()
     wrong = subprocess.run([*command, "report.pdf"], cwd=folder, capture_output=True, text=True)
     assert wrong.returncode == 1
     assert "--output must end in .html, got report.pdf" in wrong.stderr

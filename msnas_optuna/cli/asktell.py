@@ -14,7 +14,7 @@ from msnas_optuna.asktell import Asked
 from msnas_optuna.cli.app import app
 from msnas_optuna.cli.terminal import StorageUrl, StudyFile, err, print_json, session
 from msnas_optuna.setting import Setting
-from msnas_optuna.storage import has_secret
+from msnas_optuna.storage import finished_slots, has_secret
 
 NOTHING_LEFT: Final = 3
 """Exit status of `ask` where the study has its trials: the end of a shell loop."""
@@ -99,7 +99,19 @@ def tell(
             told = asktell.tell_failure(setting, trial, repeat=repeat)
         else:
             told = asktell.tell(setting, trial, _numbers(values))
+        _refresh(setting)
         print_json({"trial": trial, "state": told.state.name.lower(), "values": told.values})
+
+
+def _refresh(setting: Setting) -> None:
+    """Refreshes the dashboard as the search does: at the end of each generation, and of all."""
+    study = setting.stored_study()
+    if study is None:
+        return
+    if setting.is_refresh_due(study) or finished_slots(study) >= setting.config.study.trials:
+        from msnas_optuna.dashboard import Publisher  # plotly is slow
+
+        Publisher(setting).refresh()
 
 
 def _given(values: str | None, state: State, repeat: bool) -> str:

@@ -80,7 +80,7 @@ class Bars:
     def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
         """Shows that `done` of `total` units of `step` are finished."""
         before = self._done.get(step)
-        if before is None or done < before or before >= total:
+        if before is None or done < before:
             self._begin(step, done, total, note)
         self._done[step] = done
         if self._bars:
@@ -88,7 +88,7 @@ class Bars:
             if step in self._tables:
                 self._table = self._tables[step]()
         elif not self._quiet:
-            self._line(step, done, total, note)
+            self._line(step, done, total, note, ended=before == done >= total)
 
     def beside(self, table: Callable[[], RenderableType], *, step: str) -> None:
         """Shows a table above the bars, if there are any; `step` makes it anew when it goes on."""
@@ -116,10 +116,11 @@ class Bars:
                 step, total=total, completed=done, note=note
             )
 
-    def _line(self, step: str, done: int, total: int, note: str) -> None:
+    def _line(self, step: str, done: int, total: int, note: str, *, ended: bool) -> None:
+        """Prints what is due; `ended` says that the step was at its end before."""
         now = time.monotonic()
         due = now - self._printed > LINE_SECONDS
-        if due or (done >= total and step not in self._repeated):
+        if due or (done >= total and not ended and step not in self._repeated):
             seconds = now - self._started[step]
             line = f"{step}: {done}/{total} in {seconds:.0f} s {note}".rstrip()
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -156,10 +156,14 @@ def retrain(
 
 @app.command()
 def results(
-    study_file: StudyFile, top: Top = 5, storage: StorageUrl = None, as_json: AsJson = False
+    study_file: StudyFile,
+    top: Top = 5,
+    storage: StorageUrl = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Print the best architectures found so far."""
-    with session():
+    with session(quiet=quiet, plain=as_json):
         print_results(Setting.load(study_file, storage=storage), top=top, as_json=as_json)
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from msnas_optuna.cli.app import app
-from msnas_optuna.cli.terminal import StorageUrl, StudyFile, out, session
+from msnas_optuna.cli.terminal import (
+    AsJson,
+    Quiet,
+    StorageUrl,
+    StudyFile,
+    out,
+    print_json,
+    session,
+)
 from msnas_optuna.setting import Setting
 
 
@@ -19,22 +28,31 @@ def dashboard(
         int, typer.Option(min=0, max=65535, help="TCP port on 127.0.0.1; 0 takes a free one.")
     ] = 8080,
     storage: StorageUrl = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show the study in optuna-dashboard, on this machine alone, until Ctrl-C."""
-    with session():
+    with session(quiet=quiet, plain=as_json):
         from msnas_optuna.dashboard import HOST, dashboard_server  # slow to import
 
         setting = Setting.load(study_file, storage=storage)
         with dashboard_server(setting, port) as server:
             study = setting.stored_study()
             assert study is not None
-            url = f"http://{HOST}:{server.server_port}/dashboard"
-            out.print(f"{url}/studies/{study._study_id}", soft_wrap=True, highlight=False)
-            out.print("Ctrl-C ends it.")
+            url = f"http://{HOST}:{server.server_port}/dashboard/studies/{study._study_id}"
+            if as_json:
+                print_json({"study": study.study_name, "url": url})
+            else:
+                out.print(url, soft_wrap=True, highlight=False)
+            sys.stdout.flush()  # whoever waits for the address reads from a pipe
+            chatty = not (as_json or quiet)
+            if chatty:
+                out.print("Ctrl-C ends it.")
             try:
                 server.serve_forever(poll_interval=0.2)
             except KeyboardInterrupt:
-                out.print("ended")
+                if chatty:
+                    out.print("ended")
 
 
 @app.command()
@@ -44,15 +62,19 @@ def report(
         Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")
     ] = Path("report.html"),
     storage: StorageUrl = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write the study as one page that opens offline: figures, tables, how to reproduce it."""
-    with session():
+    with session(quiet=quiet, plain=as_json):
         if output.suffix not in (".html", ".htm"):
             raise ValueError(f"--output must end in .html, got {output}; give another name")
         from msnas_optuna.overview import Overview
-        from msnas_optuna.report import write_report
-        from msnas_optuna.study import training_losses  # slow to import
+        from msnas_optuna.report import write_report  # slow to import
 
         setting = Setting.load(study_file, storage=storage)
-        write_report(Overview(setting, training_losses(setting)), output)
-        out.print(f"wrote {output}", soft_wrap=True, highlight=False)
+        write_report(Overview(setting), output)
+        if as_json:
+            print_json({"study": setting.study_name(), "report": str(output)})
+        elif not quiet:
+            out.print(f"wrote {output}", soft_wrap=True, markup=False, highlight=False)

@@ -190,9 +190,10 @@ def _anchors(setting: Setting, progress: Bars) -> AnchorReport | None:
 
 
 def _write_flops_figure(found: Feasibility, path: Path) -> None:
-    from msnas_optuna.figures import plot_flops_distribution, write_figure  # plotly is slow
+    from msnas_optuna.figures import write_figure  # plotly is slow
+    from msnas_optuna.figures.space import plot_counted_space
 
-    write_figure(plot_flops_distribution(found), path)
+    write_figure(plot_counted_space(found), path)
 
 
 def _space_json(

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from msnas_optuna.overview import Overview, budget_parts, giga, sentences, table_rows
+from optuna_dashboard.artifact import get_artifact_path
+
+from msnas_optuna.detections import Detections, absence, image_name
+from msnas_optuna.overview import TOP, Overview, budget_parts, giga, sentences, table_rows
 
 
-def study_note(overview: Overview, pictures: Mapping[str, str]) -> str:
+def study_note(
+    overview: Overview, pictures: Mapping[str, str], detections: Detections | None
+) -> str:
     """Our part of the note.
 
     Args:
         overview: the study.
-        pictures: URL of a picture by its caption, in order.
+        pictures: URL of an architecture's picture by its caption, in order.
+        detections: those that are stored.
     """
     heading, *rows = table_rows(overview)
     parts = [
@@ -23,6 +29,7 @@ def study_note(overview: Overview, pictures: Mapping[str, str]) -> str:
         "Strides and feature strides are written as in the paper's Tables 7-9.",
         *_budget(overview),
         *(f"![{caption}]({url})" for caption, url in pictures.items()),
+        *_detections(overview, detections),
         "## Go on",
         _commands(overview),
         "Write below, or above, what you want to keep: the search writes this part anew.",
@@ -40,6 +47,21 @@ def _budget(overview: Overview) -> list[str]:
     return [f"## What trial {best.trial} spends its budget on", _table(rows)]
 
 
+def _detections(overview: Overview, detections: Detections | None) -> list[str]:
+    if detections is None:
+        return ["## Detections", absence(overview.setting, overview.search)]
+    shown = detections.source
+    return [
+        f"## What trial {shown.trial} detects",
+        f"By {shown}:",
+        *(
+            f"![trial {shown.trial} on {image_name(name)}]"
+            f"({get_artifact_path(overview.search, picture.artifact_id)})"
+            for name, picture in detections.pictures.items()
+        ),
+    ]
+
+
 def _table(rows: list[list[str]]) -> str:
     lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
@@ -47,8 +69,7 @@ def _table(rows: list[list[str]]) -> str:
 
 def _commands(overview: Overview) -> str:
     lines = (
-        overview.setting.command("search"),
-        overview.setting.command("retrain", "--top", "5"),
+        *overview.commands(TOP),
         overview.setting.command("results"),
         overview.setting.command("report", "-o", "report.html"),
     )

@@ -10,8 +10,7 @@ them whole, and the next refresh goes on.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Final
 
 from filelock import FileLock, Timeout
@@ -20,23 +19,15 @@ from optuna_dashboard._custom_plot_data import SYSTEM_ATTR_PLOT_DATA
 from optuna_dashboard._note import get_note_from_system_attrs, note_str_key_prefix, note_ver_key
 from optuna_dashboard.artifact import get_artifact_path
 
-from msnas_optuna.artifacts import DETECTIONS, artifact_folder, put_pictures
+from msnas_optuna.artifacts import artifact_folder, put_pictures
 from msnas_optuna.dashboard.note import study_note
+from msnas_optuna.detections import Draw, refresh_detections, stored_detections
 from msnas_optuna.figures.catalogue import study_figures
 from msnas_optuna.figures.svg import draw_architecture
 from msnas_optuna.notes import merged
 from msnas_optuna.overview import NothingToShowError, Overview
-from msnas_optuna.results import Result
-from msnas_optuna.samplers.history import Schedule
 from msnas_optuna.setting import Setting
 from msnas_optuna.storage import PUBLISHED, finished_slots
-
-Losses = Callable[[], Mapping[str, Sequence[float]]]
-"""Losses of each step by the name of the training run."""
-
-Detections = Callable[[Result], Mapping[str, bytes]]
-"""Image files, by file name, of what an architecture detects on sample images. It is the first of
-the best that is retrained; before the retraining it is the best, and `standalone_ap` is None."""
 
 WAIT_SECONDS: Final = 600.0
 """How long a last refresh waits for those of other workers."""
@@ -46,39 +37,23 @@ class PublishingError(RuntimeError):
     """Another process publishes."""
 
 
-def _no_losses() -> Mapping[str, Sequence[float]]:
-    return {}
-
-
-def _no_detections(result: Result) -> Mapping[str, bytes]:
-    return {}
-
-
 class Publisher:
     """Refreshes the dashboard of a study; a failure to do so is a warning, never an error.
 
     Args:
         setting: the study.
-        losses: of its training runs.
-        detections: pictures of what an architecture detects.
+        draw: draws detections; without it, those that are stored stay.
     """
 
-    def __init__(
-        self,
-        setting: Setting,
-        *,
-        losses: Losses = _no_losses,
-        detections: Detections = _no_detections,
-    ) -> None:
-        self.setting, self.losses, self.detections = setting, losses, detections
-        self._drawn: tuple[Result, Mapping[str, bytes]] | None = None
+    def __init__(self, setting: Setting, *, draw: Draw | None = None) -> None:
+        self.setting, self.draw = setting, draw
 
     def after_trial(self, study: Study) -> None:
         """Refreshes where the trial was the last of a generation that is not shown yet.
 
         While another worker refreshes, this one goes on; a later trial shows what is missing.
         """
-        if self.setting.config.runtime.dashboard and self._is_due(study):
+        if self.setting.is_refresh_due(study):
             self.refresh(wait=0)
 
     def refresh(self, *, wait: float = WAIT_SECONDS) -> None:
@@ -90,7 +65,7 @@ class Publisher:
         if not self.setting.config.runtime.dashboard:
             return
         try:
-            publish(self.setting, losses=self.losses, detections=self._detections, wait=wait)
+            publish(self.setting, draw=self.draw, wait=wait)
         except NothingToShowError:
             return
         except Exception as error:
@@ -100,36 +75,13 @@ class Publisher:
                 f"the dashboard is not refreshed: {type(error).__name__}: {error}", stacklevel=2
             )
 
-    def _detections(self, result: Result) -> Mapping[str, bytes]:
-        """Draws anew only for another architecture, or after its retraining."""
-        if self._drawn is None or self._drawn[0] != result:
-            self._drawn = result, self.detections(result)
-        return self._drawn[1]
 
-    def _is_due(self, study: Study) -> bool:
-        """Whether a generation has ended since the last refresh, whichever process made it."""
-        sampler = self.setting.config.sampler
-        schedule = Schedule(
-            sampler.population_size, sampler.n_children, sampler.n_random, sampler.n_reevaluated
-        )
-        attributes = study._storage.get_study_system_attrs(study._study_id)
-        shown = attributes.get(PUBLISHED, 0)
-        return schedule.generation(finished_slots(study)) > schedule.generation(shown)
-
-
-def publish(
-    setting: Setting,
-    *,
-    losses: Losses = _no_losses,
-    detections: Detections = _no_detections,
-    wait: float = WAIT_SECONDS,
-) -> None:
+def publish(setting: Setting, *, draw: Draw | None = None, wait: float = WAIT_SECONDS) -> None:
     """Writes figures, pictures and note of a study for optuna-dashboard.
 
     Args:
         setting: the study.
-        losses: of its training runs.
-        detections: pictures of what an architecture detects.
+        draw: draws detections; without it, those that are stored stay.
         wait: how many seconds to wait while another process publishes.
 
     Raises:
@@ -141,7 +93,7 @@ def publish(
     lock = FileLock(setting.inside(".dashboard.lock"), timeout=wait)  # free once a process is dead
     try:
         with lock:
-            _publish(Overview(setting, losses()), detections)
+            _publish(setting, draw)
     except Timeout:
         raise PublishingError(
             f"another process has been publishing for {wait:g} seconds; the next trial, or the "
@@ -149,18 +101,22 @@ def publish(
         ) from None
 
 
-def _publish(overview: Overview, detections: Detections) -> None:
+def _publish(setting: Setting, draw: Draw | None) -> None:
+    overview = Overview(setting)
     study, settled = overview.search, finished_slots(overview.search)
     stored = study._storage.get_study_system_attrs(study._study_id)
-    for name, figure in study_figures(overview.stages).items():
+    for name, figure in study_figures(overview.observed).items():
         _write(study, stored, f"{SYSTEM_ATTR_PLOT_DATA}{name}:", figure.to_json())
-    urls = _put_all(study, overview, detections)
-    _write_note(study, stored, study_note(overview, urls))
+    pictures = _put_architectures(study, overview)
+    if draw is not None:
+        refresh_detections(setting, study, draw)
+    detections = stored_detections(setting, study)
+    _write_note(study, stored, study_note(overview, pictures, detections))
     _set(study, stored, PUBLISHED, settled)  # last: until then, a refresh is due
 
 
-def _put_all(study: Study, overview: Overview, detections: Detections) -> dict[str, str]:
-    """Stores the pictures; their URLs by caption."""
+def _put_architectures(study: Study, overview: Overview) -> dict[str, str]:
+    """Stores the pictures of the best; their URLs by caption."""
     setting = overview.setting
     captions, pictures = {}, {}
     for rank, result in enumerate(overview.best, start=1):
@@ -171,12 +127,6 @@ def _put_all(study: Study, overview: Overview, detections: Detections) -> dict[s
         captions[file] = name
         picture = draw_architecture(result.architecture, name=name, cost=setting.cost)
         pictures[file] = picture.encode()
-    retrained = [r for r in overview.best if r.standalone_ap is not None]
-    for shown in (retrained or overview.best)[:1]:
-        for name, content in detections(shown).items():
-            file = f"{DETECTIONS}{name}"
-            captions[file] = f"what trial {shown.trial} detects on {Path(name).stem}"
-            pictures[file] = content
     ids = put_pictures(study, artifact_folder(setting), pictures)
     return {captions[file]: get_artifact_path(study, ids[file]) for file in pictures}
 

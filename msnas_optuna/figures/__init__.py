@@ -1,21 +1,17 @@
 """Figures of a space and of what a search found: plotly figures, made from plain data."""
 
 from msnas_optuna.figures.architecture import plot_architecture, plot_best_architectures
+from msnas_optuna.figures.comparison import plot_comparison
 from msnas_optuna.figures.evolution import plot_evolution, plot_survivors
+from msnas_optuna.figures.family import plot_family_tree
 from msnas_optuna.figures.files import write_figure
-from msnas_optuna.figures.population import (
-    plot_block_strides,
-    plot_family_tree,
-    plot_feature_strides,
-)
+from msnas_optuna.figures.sizes import plot_object_sizes
 from msnas_optuna.figures.space import plot_flops_distribution
+from msnas_optuna.figures.strides import plot_block_strides, plot_feature_strides
 from msnas_optuna.figures.svg import draw_architecture
-from msnas_optuna.figures.tradeoff import plot_comparison, plot_tradeoff
-from msnas_optuna.figures.transfer import (
-    plot_object_sizes,
-    plot_training_curves,
-    plot_transfer,
-)
+from msnas_optuna.figures.tradeoff import plot_tradeoff
+from msnas_optuna.figures.training import plot_training_curves
+from msnas_optuna.figures.transfer import plot_transfer
 
 __all__ = [
     "draw_architecture",

@@ -8,7 +8,6 @@ Symbols: a absolute stride in pixels, s feature strides. FLOPs are 1e9 multiply-
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import log2
 from typing import Any, Final
 
@@ -16,64 +15,23 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from msnas_optuna.cost import EncoderCost
-from msnas_optuna.figures.observations import Observation, Observed, Source
+from msnas_optuna.figures.layout import ArchitectureInfo, get_architecture_info, head_depth
+from msnas_optuna.figures.observation import Observation
+from msnas_optuna.figures.observations import Observed, Source
+from msnas_optuna.figures.path import path_traces
 from msnas_optuna.figures.style import (
     AXIS,
-    BLUE,
     GREEN,
     HEIGHT,
     INK,
-    ORANGE,
     PURPLE,
-    SKY,
     VERMILION,
     legend_below,
     message,
     rounded,
     styled,
 )
-from msnas_optuna.spaces.msnas import FEATURE_STRIDES, STEM_STRIDE, Architecture
-
-MOVES: Final = {2.0: ("stride 2", BLUE), 1.0: ("stride 1", SKY), 0.5: ("stride 0.5", ORANGE)}
-"""Name and colour of what a block does to the resolution."""
-
-_SYMBOLS: Final = {2.0: "triangle-down", 1.0: "square", 0.5: "triangle-up"}
-
-_ARC: Final = 8
-"""Straight pieces that draw a lateral connection."""
-
-_ARC_HEIGHT: Final = 0.32
-"""Of an arc over neighbouring blocks, in octaves of the resolution."""
-
-HEAD_GAP: Final = 0.8
-"""From the last block to the first head, and then from head to head, in blocks."""
-
-
-@dataclass(frozen=True)
-class ArchitectureInfo:
-    """What the picture of an architecture shows; depth 0 is the stem, 1..N are the blocks.
-
-    Attributes:
-        name: above the picture.
-        strides: of the N blocks.
-        absolute: absolute stride after the stem and after each block, N + 1 values.
-        laterals: pairs of depths (from, to) that a lateral connection joins.
-        heads: for each object group the depth of the block that it reads, and its stride.
-        total: GFLOPs, None where the cost is unknown.
-        blocks: GFLOPs of the stem and of each block, N + 1 values; empty where unknown.
-        lateral: GFLOPs of the lateral connection into each of these.
-        head: GFLOPs of each group's RPN head, with its share of the output convolutions.
-    """
-
-    name: str
-    strides: tuple[float, ...]
-    absolute: tuple[float, ...]
-    laterals: tuple[tuple[int, int], ...]
-    heads: tuple[tuple[int, int], ...]
-    total: float | None
-    blocks: tuple[float, ...]
-    lateral: tuple[float, ...]
-    head: tuple[float, ...]
+from msnas_optuna.spaces.msnas import FEATURE_STRIDES
 
 
 def plot_architecture(
@@ -128,38 +86,6 @@ def _name(observation: Observation) -> str:
     return f"trial {observation.number}: {100 * observation.ap:.1f} mAP"
 
 
-def get_architecture_info(
-    architecture: Architecture, *, name: str, cost: EncoderCost | None = None
-) -> ArchitectureInfo:
-    """What a picture of a valid architecture shows, see `ArchitectureInfo`."""
-    laterals = tuple((r + 1, i + 1) for i, r in sorted(architecture.laterals.items()))
-    blocks: tuple[float, ...] = ()
-    lateral: tuple[float, ...] = ()
-    head: tuple[float, ...] = ()
-    total = None
-    if cost is not None:
-        parts = cost.breakdown(architecture)
-        readers = {s: architecture.feature_strides.count(s) for s in parts.outputs}
-        total = parts.total / 1e9
-        blocks = tuple(flops / 1e9 for flops in (parts.stem, *parts.blocks))
-        lateral = (0.0, *(flops / 1e9 for flops in parts.laterals))
-        head = tuple(
-            (rpn + parts.outputs[s] / readers[s]) / 1e9
-            for s, rpn in zip(architecture.feature_strides, parts.rpn, strict=True)
-        )
-    return ArchitectureInfo(
-        name=name,
-        strides=architecture.strides,
-        absolute=(STEM_STRIDE, *architecture.absolute_strides),
-        laterals=laterals,
-        heads=tuple((architecture.outputs[s] + 1, s) for s in architecture.feature_strides),
-        total=total,
-        blocks=blocks,
-        lateral=lateral,
-        head=head,
-    )
-
-
 # ---------------------------------------------------------------------- one architecture
 
 
@@ -172,7 +98,7 @@ def _get_architecture_plot(info: ArchitectureInfo, title: str) -> go.Figure:
         vertical_spacing=0.06,
         row_heights=[0.62, 0.38] if costs else None,
     )
-    for trace in _path_traces(info, legend=True):
+    for trace in path_traces(info, legend=True):
         figure.add_trace(trace, row=1, col=1)
     if costs:
         for bars in _cost_traces(info):
@@ -211,101 +137,6 @@ def _depth_axis(info: ArchitectureInfo) -> dict[str, Any]:
     }
 
 
-def head_depth(info: ArchitectureInfo, group: int) -> float:
-    """Where the head of an object group stands, in blocks."""
-    return len(info.strides) + HEAD_GAP * (group + 1.5)
-
-
-def arc(start: int, end: int, level: float) -> list[tuple[float, float]]:
-    """Points (depth, level) of a lateral connection over the blocks that it passes."""
-    height = _ARC_HEIGHT * min(1 + 0.15 * (end - start - 1), 2.4)
-    points = []
-    for i in range(_ARC + 1):
-        t = i / _ARC
-        points.append((start + t * (end - start), level + 4 * t * (1 - t) * height))
-    return points
-
-
-def _path_traces(info: ArchitectureInfo, *, legend: bool) -> list[go.Scatter]:
-    levels = [-log2(a) for a in info.absolute]
-    common = {"showlegend": legend, "hoverinfo": "skip"}
-    traces = [
-        go.Scatter(
-            x=list(range(len(levels))),
-            y=rounded(levels),
-            mode="lines",
-            line={"color": INK, "width": 1.5},
-            showlegend=False,
-            hoverinfo="skip",
-        )
-    ]
-    traces.append(_segments(_arcs(info), "lateral connection", PURPLE, "dash", common))
-    traces.append(_segments(_readings(info), "head reads", GREEN, "dot", common))
-    traces += [_block_trace(info, stride, legend=legend) for stride in MOVES]
-    traces.append(
-        go.Scatter(
-            x=rounded([head_depth(info, g) for g in range(len(info.heads))]),
-            y=[-log2(s) for _, s in info.heads],
-            mode="markers",
-            name="detection head",
-            marker={"symbol": "diamond", "size": 10, "color": GREEN},
-            hovertext=[
-                f"head {g + 1} reads stride {s} from block {depth}"
-                for g, (depth, s) in enumerate(info.heads)
-            ],
-            hoverinfo="text",
-            showlegend=legend,
-        )
-    )
-    return traces
-
-
-def _arcs(info: ArchitectureInfo) -> list[list[tuple[float, float]]]:
-    return [arc(start, end, -log2(info.absolute[end])) for start, end in info.laterals]
-
-
-def _readings(info: ArchitectureInfo) -> list[list[tuple[float, float]]]:
-    """From each output to the last head that reads it."""
-    last = {s: (depth, head_depth(info, g)) for g, (depth, s) in enumerate(info.heads)}
-    return [[(depth, -log2(s)), (x, -log2(s))] for s, (depth, x) in last.items()]
-
-
-def _segments(
-    lines: Sequence[Sequence[tuple[float, float]]],
-    name: str,
-    colour: str,
-    dash: str,
-    common: dict[str, Any],
-) -> go.Scatter:
-    x: list[float | None] = []
-    y: list[float | None] = []
-    for line in lines:
-        x += [*rounded([point[0] for point in line]), None]
-        y += [*rounded([point[1] for point in line]), None]
-    pen = {"color": colour, "dash": dash, "width": 2}
-    return go.Scatter(x=x or [None], y=y or [None], mode="lines", name=name, line=pen, **common)
-
-
-def _block_trace(info: ArchitectureInfo, stride: float, *, legend: bool) -> go.Scatter:
-    name, colour = MOVES[stride]
-    at = [i + 1 for i, own in enumerate(info.strides) if own == stride]
-    nothing: list[float | None] = [None]  # keeps the entry of the legend
-    return go.Scatter(
-        x=at or nothing,
-        y=[-log2(info.absolute[i]) for i in at] or nothing,
-        mode="markers",
-        name=name,
-        marker={"symbol": _SYMBOLS[stride], "size": 12, "color": colour},
-        hovertext=[
-            f"block {i}: stride {stride:g}, absolute stride {info.absolute[i]:g}"
-            + (f", {info.blocks[i]:.4g} GFLOPs" if info.blocks else "")
-            for i in at
-        ],
-        hoverinfo="text",
-        showlegend=legend,
-    )
-
-
 def _cost_traces(info: ArchitectureInfo) -> list[go.Bar]:
     heads = [head_depth(info, g) for g in range(len(info.head))]
     bars = (
@@ -342,7 +173,7 @@ def _get_grid_plot(infos: Sequence[ArchitectureInfo], title: str) -> go.Figure:
     )
     for i, info in enumerate(infos):
         row, col = divmod(i, _COLUMNS)
-        for trace in _path_traces(info, legend=i == 0):
+        for trace in path_traces(info, legend=i == 0):
             figure.add_trace(trace, row=row + 1, col=col + 1)
     styled(figure, title, note="absolute stride against depth", height=HEIGHT)
     figure.update_layout(margin={"t": 95, "l": 35, "r": 10})

@@ -17,13 +17,12 @@ from typing import Final
 import numpy as np
 import plotly.graph_objects as go
 
-from msnas_optuna.figures.observations import KINDS, Observed, Source
+from msnas_optuna.figures.observation import KINDS
+from msnas_optuna.figures.observations import Observed, Source
 from msnas_optuna.figures.style import (
     BLUE,
-    INK,
+    KIND_COLOURS,
     ORANGE,
-    PURPLE,
-    SKY,
     VERMILION,
     legend_below,
     message,
@@ -31,15 +30,6 @@ from msnas_optuna.figures.style import (
     styled,
     thinned,
 )
-
-KIND_COLOURS: Final = {
-    "random": ORANGE,
-    "recombination": PURPLE,
-    "crossover": SKY,
-    "mutation": BLUE,
-    "other": INK,
-}
-"""Of the origins in all figures."""
 
 QUANTILES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 

@@ -7,58 +7,37 @@ Symbols: P population size, g generation. AP in [0, 1], FLOPs in 1e9 multiply-ad
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Final, TypeVar
 
+import optuna
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from msnas_optuna.config import BudgetSection, SpaceSection
 from msnas_optuna.cost import EncoderCost
+from msnas_optuna.feasibility import Feasibility, feasibility
+from msnas_optuna.figures.observation import Observation, number_in, observe
 from msnas_optuna.metrics import METRICS
 from msnas_optuna.samplers.history import History, Ledger, Schedule
-from msnas_optuna.setting import budget_target, encoder_cost, window_around
+from msnas_optuna.setting import (
+    FPN_LIKE,
+    RETRAIN,
+    budget_target,
+    encoder_cost,
+    stage_name,
+    window_around,
+)
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
-from msnas_optuna.storage import CONFIG, read_plan
+from msnas_optuna.storage import CONFIG
 
 _S = TypeVar("_S")
 
 _DEFAULT_POPULATION: Final = 50
 """P of the paper (§4.1), where a study does not say."""
-
-KINDS: Final = ("random", "recombination", "crossover", "mutation", "other")
-"""How an architecture can have come about, coarsely."""
-
-
-@dataclass(frozen=True)
-class Observation:
-    """A finished trial.
-
-    Attributes:
-        number: of the trial.
-        architecture: what it measured.
-        ap: one-shot AP (or stand-alone AP in the study of a retraining).
-        generation: 0 for the first population and for trials without a plan.
-        kind: one of `KINDS`.
-        parents: numbers of the trials that the architecture was made from.
-        gflops: of encoder + RPN head, None where unknown.
-        latency_ms: of a forward pass, None where it is not measured.
-        ap_by_size: AP of small, medium and large objects, None where it is not known.
-    """
-
-    number: int
-    architecture: Architecture
-    ap: float
-    generation: int
-    kind: str
-    parents: tuple[int, ...]
-    gflops: float | None
-    latency_ms: float | None
-    ap_by_size: tuple[float | None, float | None, float | None]
 
 
 class Observed:
@@ -80,6 +59,28 @@ class Observed:
         return source if isinstance(source, Observed) else cls(source)
 
     @cached_property
+    def by_hand(self) -> Observation | None:
+        """The FPN-like path under the supernet's weights, None before it is measured.
+
+        It is in the study beside the search, in the same storage.
+        """
+        beside = self._beside(FPN_LIKE)
+        return None if beside is None or not beside.distinct else beside.distinct[0]
+
+    @cached_property
+    def standalone(self) -> tuple[Observation, ...]:
+        """The architectures that are trained from scratch, best first, from their own study."""
+        beside = self._beside(RETRAIN)
+        return () if beside is None else tuple(beside.distinct)
+
+    def _beside(self, stage: str) -> Observed | None:
+        name = stage_name(self.study.study_name, stage)
+        try:
+            return Observed(optuna.load_study(study_name=name, storage=self.study._storage))
+        except KeyError:
+            return None
+
+    @cached_property
     def space(self) -> MSNASSpace | None:
         """The space that the parameters belong to, None if they belong to none."""
         n_blocks = self.config.get("space.n_blocks") or max(
@@ -90,10 +91,6 @@ class Observed:
             return MSNASSpace(int(n_blocks))
         except (TypeError, ValueError):
             return None
-
-    @cached_property
-    def _budget(self) -> BudgetSection | None:
-        return None if self.cost is None else _section(BudgetSection, "budget", self.config)
 
     @cached_property
     def cost(self) -> EncoderCost | None:
@@ -111,11 +108,26 @@ class Observed:
     @cached_property
     def window(self) -> tuple[float, float] | None:
         """Least and largest cost of a proposal in 1e9 multiply-adds, None without a budget."""
+        if self._budget is None:
+            return None
+        low, high = window_around(*self._budget)
+        return low / 1e9, high / 1e9
+
+    @cached_property
+    def feasibility(self) -> Feasibility | None:
+        """The counted space and the window of the stored configuration, None without one."""
         if self._budget is None or self.cost is None or self.space is None:
             return None
-        target = budget_target(self._budget, self.space, self.cost)
-        low, high = window_around(target, self._budget.tolerance)
-        return low / 1e9, high / 1e9
+        target, tolerance = self._budget
+        return feasibility(self.space, self.cost, target=target, tolerance=tolerance)
+
+    @cached_property
+    def _budget(self) -> tuple[float, float] | None:
+        """Centre of the window in multiply-adds, and half its width as a fraction of it."""
+        if self.cost is None or self.space is None:
+            return None
+        section = _section(BudgetSection, "budget", self.config)
+        return budget_target(section, self.space, self.cost), section.tolerance
 
     @cached_property
     def population_size(self) -> int:
@@ -177,8 +189,7 @@ class Observed:
         return {architecture: sum(aps) / len(aps) for architecture, aps in measured.items()}
 
     def _mean(self, observation: Observation) -> Observation:
-        values = vars(observation) | {"ap": self._ap_of[observation.architecture]}
-        return Observation(**values)
+        return replace(observation, ap=self._ap_of[observation.architecture])
 
     @cached_property
     def distinct(self) -> list[Observation]:
@@ -189,38 +200,17 @@ class Observed:
         return sorted(map(self._mean, first.values()), key=lambda o: (-o.ap, o.number))
 
     def _observe(self, trial: FrozenTrial) -> Observation | None:
-        if trial.state != TrialState.COMPLETE or self.space is None:
+        seen = None if self.space is None else observe(trial, self.space)
+        if seen is None:
             return None
-        try:
-            architecture = self.space.decode(trial.params)
-            plan = read_plan(trial)
-        except ValueError:  # of another space, or with a plan of another version
-            return None
-        ap = trial.values[0]
-        if self.space.violation(architecture) is not None or not math.isfinite(ap):
-            return None
-        attrs = trial.user_attrs
-        return Observation(
-            number=trial.number,
-            architecture=architecture,
-            ap=ap,
-            generation=0 if plan is None else plan.generation,
-            kind="other" if plan is None else _kind(plan.origin),
-            parents=() if plan is None else plan.parents,
-            gflops=self._gflops(architecture, attrs),
-            latency_ms=_number(attrs.get("latency_ms")) or self._latency(trial),
-            ap_by_size=(
-                _number(attrs.get("ap_small")),
-                _number(attrs.get("ap_medium")),
-                _number(attrs.get("ap_large")),
-            ),
+        return replace(
+            seen,
+            gflops=seen.gflops or self._gflops(seen.architecture),
+            latency_ms=seen.latency_ms or self._latency(trial),
         )
 
-    def _gflops(self, architecture: Architecture, attrs: Mapping[str, Any]) -> float | None:
-        stored = _number(attrs.get("gflops"))
-        if stored is not None or self.cost is None:
-            return stored
-        return self.cost.total(architecture) / 1e9
+    def _gflops(self, architecture: Architecture) -> float | None:
+        return None if self.cost is None else self.cost.total(architecture) / 1e9
 
     @cached_property
     def _latency_at(self) -> int | None:
@@ -230,26 +220,7 @@ class Observed:
         return names.index(label) if label in names else None
 
     def _latency(self, trial: FrozenTrial) -> float | None:
-        return None if self._latency_at is None else _number(trial.values[self._latency_at])
-
-
-def _kind(origin: str) -> str:
-    if origin == "random":
-        return "random"
-    for kind, prefix in (
-        ("crossover", "crossover"),
-        ("recombination", "recombination"),
-        ("mutation", "mutate"),
-    ):
-        if origin.startswith(prefix):
-            return kind
-    return "other"
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
+        return None if self._latency_at is None else number_in(trial.values[self._latency_at])
 
 
 def _section(section: type[_S], name: str, config: Mapping[str, Any]) -> _S:

@@ -10,16 +10,10 @@ from typing import Final, NamedTuple
 import plotly.graph_objects as go
 
 from msnas_optuna.feasibility import Feasibility, histogram
+from msnas_optuna.figures.observations import Observed, Source
+from msnas_optuna.figures.style import GREEN, PURPLE, SKY, VERMILION, message, styled
 
 _BINS: Final = 120
-
-# Okabe and Ito's colours, which colour-blind readers can tell apart; lines differ in dash too.
-_BARS, _WINDOW, _FPN_LIKE, _BASELINE = "#56B4E9", "#D55E00", "#009E73", "#CC79A7"
-
-_INK: Final = "#808080"
-"""Text and axes: legible on white and on black."""
-
-_GRID: Final = "rgba(128, 128, 128, 0.25)"
 
 
 class _Mark(NamedTuple):
@@ -36,17 +30,31 @@ class _FlopsDistributionInfo(NamedTuple):
     """What the figure shows; costs in 1e9 multiply-adds."""
 
     title: str
+    note: str
     edges: list[float]  # one more than counts
     counts: list[int]
     window: tuple[float, float]
     marks: list[_Mark]
 
 
-def plot_flops_distribution(found: Feasibility) -> go.Figure:
+def plot_flops_distribution(study: Source) -> go.Figure:
     """Plots how many valid architectures have which FLOPs, and where the window lies.
 
     Args:
-        found: the counted space.
+        study: of the search; space and window are those that it was created with.
+    """
+    found = Observed.of(study).feasibility
+    if found is None:
+        text = "no space is stored with the study yet: `msnas search` stores it"
+        return message("FLOPs of the space", text)
+    return plot_counted_space(found)
+
+
+def plot_counted_space(found: Feasibility) -> go.Figure:
+    """Plots the same of a space that is counted, whether or not it is searched.
+
+    Args:
+        found: the space and the window.
     """
     return _get_flops_distribution_plot(_get_flops_distribution_info(found))
 
@@ -54,17 +62,17 @@ def plot_flops_distribution(found: Feasibility) -> go.Figure:
 def _get_flops_distribution_info(found: Feasibility) -> _FlopsDistributionInfo:
     bars = histogram(found.distribution, _BINS)
     marks = [
-        _Mark("target", found.target / 1e9, _WINDOW, "solid", 1),
-        _Mark("FPN-like path", found.fpn_like / 1e9, _FPN_LIKE, "dash", 2),
+        _Mark("target", found.target / 1e9, VERMILION, "solid", 1),
+        _Mark("FPN-like path", found.fpn_like / 1e9, GREEN, "dash", 2),
     ]
     if found.fpn_baseline is not None:
-        marks.append(_Mark("ResNet-FPN", found.fpn_baseline / 1e9, _BASELINE, "dot", 2))
+        marks.append(_Mark("ResNet-FPN", found.fpn_baseline / 1e9, PURPLE, "dot", 2))
     return _FlopsDistributionInfo(
         title=(
             f"FLOPs of {found.valid:,} architectures: {found.space.n_blocks} blocks, "
-            f"{found.cost.channels} channels<br><sup>{found.in_window:,} "
-            f"({found.share:.2%}) in the window</sup>"
+            f"{found.cost.channels} channels"
         ),
+        note=f"{found.in_window:,} ({found.share:.2%}) in the window",
         edges=[edge / 1e9 for edge in bars.edges],
         counts=list(bars.counts),
         window=(found.window[0] / 1e9, found.window[1] / 1e9),
@@ -78,7 +86,7 @@ def _get_flops_distribution_plot(info: _FlopsDistributionInfo) -> go.Figure:
     figure.add_vrect(
         x0=low,
         x1=high,
-        fillcolor=_WINDOW,
+        fillcolor=VERMILION,
         opacity=0.4,
         line_width=0,
         name=f"window: {low:,.4g} to {high:,.4g}",
@@ -94,20 +102,10 @@ def _get_flops_distribution_plot(info: _FlopsDistributionInfo) -> go.Figure:
             line={"color": mark.colour, "dash": mark.dash, "width": mark.width},
             hoverinfo="name",
         )
-    axis = {"gridcolor": _GRID, "linecolor": _INK, "zerolinecolor": _GRID}
-    figure.update_layout(
-        template=None,
-        title={"text": info.title, "x": 0.02, "xanchor": "left"},
-        xaxis={"title": {"text": "GFLOPs (1e9 multiply-adds, encoder + RPN head)"}, **axis},
-        yaxis={"title": {"text": "architectures"}, "range": [0, top], **axis},
-        legend={"x": 0.99, "xanchor": "right", "y": 0.98},
-        font={"color": _INK},
-        paper_bgcolor="rgba(0, 0, 0, 0)",
-        plot_bgcolor="rgba(0, 0, 0, 0)",
-        bargap=0,
-        height=450,
-    )
-    return figure
+    styled(figure, info.title, note=info.note, height=450)
+    figure.update_xaxes(title={"text": "GFLOPs (1e9 multiply-adds, encoder + RPN head)"})
+    figure.update_yaxes(title={"text": "architectures"}, range=[0, top])
+    return figure.update_layout(legend={"x": 0.99, "xanchor": "right", "y": 0.98}, bargap=0)
 
 
 def _bars(info: _FlopsDistributionInfo) -> go.Bar:
@@ -116,7 +114,7 @@ def _bars(info: _FlopsDistributionInfo) -> go.Bar:
         y=info.counts,
         offset=0,
         width=info.edges[1] - info.edges[0],
-        marker={"color": _BARS, "line": {"width": 0}},
+        marker={"color": SKY, "line": {"width": 0}},
         name="architectures",
         showlegend=False,
         hovertemplate="from %{x:,.4g} GFLOPs: %{y:,} architectures<extra></extra>",

@@ -22,6 +22,15 @@ PURPLE: Final = "#CC79A7"
 INK: Final = "#808080"
 """Text and axes: legible on white and on black."""
 
+KIND_COLOURS: Final = {
+    "random": ORANGE,
+    "recombination": PURPLE,
+    "crossover": SKY,
+    "mutation": BLUE,
+    "other": INK,
+}
+"""Of the origins in all figures."""
+
 GRID: Final = "rgba(128, 128, 128, 0.25)"
 
 CLEAR: Final = "rgba(0, 0, 0, 0)"
@@ -83,7 +92,14 @@ def message(title: str, text: str) -> go.Figure:
 def legend_below(figure: go.Figure, *, y: float = -0.23) -> go.Figure:
     """Puts the legend under the figure, where it hides nothing."""
     return figure.update_layout(
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": y, "yanchor": "top"}
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": y,
+            "yanchor": "top",
+            "traceorder": "normal",  # plotly reverses those of stacked bars
+        }
     )
 
 

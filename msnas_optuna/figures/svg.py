@@ -13,13 +13,8 @@ from math import log2
 from typing import Final
 
 from msnas_optuna.cost import EncoderCost
-from msnas_optuna.figures.architecture import (
-    MOVES,
-    ArchitectureInfo,
-    arc,
-    get_architecture_info,
-    head_depth,
-)
+from msnas_optuna.figures.layout import ArchitectureInfo, arc, get_architecture_info, head_depth
+from msnas_optuna.figures.path import MOVES
 from msnas_optuna.figures.style import GREEN, INK, PURPLE, VERMILION
 from msnas_optuna.spaces.msnas import FEATURE_STRIDES, Architecture
 

@@ -1,7 +1,7 @@
-"""AP against what it costs, and against what chance and hand would have found.
+"""AP against what it costs: GFLOPs, and latency where it is measured.
 
 "Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §4.1
-(constraint C), Table 1 (FPN baselines) and Table 5 (random architectures).
+(constraint C).
 """
 
 from __future__ import annotations
@@ -10,17 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from msnas_optuna.figures.evolution import KIND_COLOURS
-from msnas_optuna.figures.observations import KINDS, Observation, Observed, Source
+from msnas_optuna.figures.observation import KINDS, Observation
+from msnas_optuna.figures.observations import Observed, Source
 from msnas_optuna.figures.style import (
-    BLUE,
     GREEN,
     INK,
-    ORANGE,
+    KIND_COLOURS,
     VERMILION,
     legend_below,
     message,
@@ -28,9 +26,6 @@ from msnas_optuna.figures.style import (
     styled,
     thinned,
 )
-
-BRED: Final = ("recombination", "crossover", "mutation")
-"""Kinds of children that have parents."""
 
 _SYMBOLS: Final = {
     "random": "x-thin",
@@ -70,67 +65,20 @@ class TradeoffInfo:
     by_hand: Point | None
 
 
-@dataclass(frozen=True)
-class ComparisonInfo:
-    """AP in percent of what was drawn by chance, bred, and made by hand.
-
-    Attributes:
-        random: of the random architectures, ascending; they are a uniform sample of the window.
-        bred: of the children of recombination, crossover and mutation, ascending.
-        best: the best architecture's, and the number of its trial.
-        by_hand: the FPN-like path's, None if it is not measured.
-    """
-
-    random: tuple[float, ...]
-    bred: tuple[float, ...]
-    best: tuple[float, int]
-    by_hand: float | None
-
-    @property
-    def beaten(self) -> float | None:
-        """Share of the random architectures that the best exceeds, 0..1."""
-        if not self.random:
-            return None
-        return sum(ap < self.best[0] for ap in self.random) / len(self.random)
-
-
-def plot_tradeoff(study: Source, *, by_hand: Source | None = None) -> go.Figure:
+def plot_tradeoff(study: Source) -> go.Figure:
     """Plots AP against GFLOPs, and latency where it is measured, with window and Pareto front.
 
     Args:
         study: of the search.
-        by_hand: the study that holds the FPN-like path, if it is to be marked.
     """
-    title = "AP against cost"
-    infos = _get_tradeoff_infos(
-        Observed.of(study), None if by_hand is None else Observed.of(by_hand)
-    )
+    title, infos = "AP against cost", _get_tradeoff_infos(Observed.of(study))
     return (
         _get_tradeoff_plot(infos, title) if infos else message(title, "no trial is finished yet")
     )
 
 
-def plot_comparison(study: Source, *, by_hand: Source | None = None) -> go.Figure:
-    """Plots the best AP beside that of random architectures and of the FPN-like path.
-
-    Args:
-        study: of the search.
-        by_hand: the study that holds the FPN-like path, if it is to be marked.
-    """
-    title = "The best against chance and hand"
-    info = get_comparison_info(
-        Observed.of(study), None if by_hand is None else Observed.of(by_hand)
-    )
-    return (
-        _get_comparison_plot(info, title) if info else message(title, "no trial is finished yet")
-    )
-
-
-# ---------------------------------------------------------------------- trade-off
-
-
-def _get_tradeoff_infos(observed: Observed, by_hand: Observed | None) -> list[TradeoffInfo]:
-    hand = by_hand.distinct[0] if by_hand is not None and by_hand.distinct else None
+def _get_tradeoff_infos(observed: Observed) -> list[TradeoffInfo]:
+    hand = [] if observed.by_hand is None else [observed.by_hand]
     infos = []
     for name, attribute, window in (
         ("GFLOPs", "gflops", observed.window),
@@ -138,7 +86,7 @@ def _get_tradeoff_infos(observed: Observed, by_hand: Observed | None) -> list[Tr
     ):
         points = _points(observed.distinct, attribute)
         if points:
-            marked = [] if hand is None else _points([hand], attribute)
+            marked = _points(hand, attribute)
             mark = Point(marked[0].x, marked[0].ap, "other", None) if marked else None
             infos.append(TradeoffInfo(name, tuple(points), _front(points), window, mark))
     return infos
@@ -200,9 +148,10 @@ def _tradeoff_traces(info: TradeoffInfo, *, legend: bool) -> list[go.Scatter]:
         go.Scatter(
             x=rounded([p.x for p in front], 6),
             y=rounded([p.ap for p in front]),
-            mode="lines",
+            mode="lines+markers",
             name="Pareto front",
             line={"color": GREEN, "width": 2, "shape": "hv"},
+            marker={"symbol": "circle-open", "size": 13, "color": GREEN, "line": {"width": 2}},
             hoverinfo="skip",
             showlegend=legend,
         )
@@ -247,75 +196,3 @@ def _star(point: Point, name: str, symbol: str, colour: str, legend: bool) -> go
         },
         showlegend=legend,
     )
-
-
-# ---------------------------------------------------------------------- against chance and hand
-
-
-def get_comparison_info(observed: Observed, by_hand: Observed | None) -> ComparisonInfo | None:
-    """The best AP beside those of chance and hand, None before the first trial."""
-    if not observed.distinct:
-        return None
-    best = observed.distinct[0]
-    aps = {
-        kinds: tuple(sorted(100 * o.ap for o in observed.distinct if o.kind in kinds))
-        for kinds in (("random",), BRED)
-    }
-    hand = by_hand.distinct[0].ap if by_hand is not None and by_hand.distinct else None
-    return ComparisonInfo(
-        random=aps["random",],
-        bred=aps[BRED],
-        best=(100 * best.ap, best.number),
-        by_hand=None if hand is None else 100 * hand,
-    )
-
-
-def _get_comparison_plot(info: ComparisonInfo, title: str) -> go.Figure:
-    figure = go.Figure()
-    for name, aps, colour in (
-        ("random architectures", info.random, ORANGE),
-        ("children", info.bred, BLUE),
-    ):
-        if aps:
-            figure.add_trace(_box(f"{name} ({len(aps)})", aps, colour))
-    marks = [(f"best: trial {info.best[1]}", info.best[0], VERMILION, "solid")]
-    if info.by_hand is not None:
-        marks.append(("FPN-like path", info.by_hand, GREEN, "dash"))
-    for name, ap, colour, dash in marks:
-        figure.add_vline(x=ap, line={"color": colour, "dash": dash, "width": 2})
-        figure.add_scatter(
-            x=[None], y=[None], mode="lines", name=f"{name}, {ap:.1f}",
-            line={"color": colour, "dash": dash, "width": 2},
-        )  # fmt: skip
-    styled(figure, title, note=_comparison_note(info), height=360)
-    figure.update_xaxes(title={"text": "one-shot mAP"})
-    figure.update_yaxes(showgrid=False)
-    return legend_below(figure, y=-0.25)
-
-
-def _box(name: str, aps: Sequence[float], colour: str) -> go.Box:
-    shown = np.quantile(aps, np.linspace(0, 1, 200)) if len(aps) > 200 else np.array(aps)
-    return go.Box(
-        x=rounded(shown.tolist()),
-        name=name,
-        boxpoints="all",
-        jitter=0.5,
-        pointpos=0,
-        fillcolor="rgba(128, 128, 128, 0.15)",
-        line={"color": colour, "width": 1.5},
-        marker={"color": colour, "size": 5, "opacity": 0.7},
-        showlegend=False,
-    )
-
-
-def _comparison_note(info: ComparisonInfo) -> str:
-    parts = []
-    if info.beaten is not None:
-        mean = sum(info.random) / len(info.random)
-        parts.append(
-            f"{info.best[0] - mean:+.1f} mAP over the mean of {len(info.random)} random "
-            f"architectures, ahead of {info.beaten:.0%} of them"
-        )
-    if info.by_hand is not None:
-        parts.append(f"{info.best[0] - info.by_hand:+.1f} over the FPN-like path")
-    return "; ".join(parts)

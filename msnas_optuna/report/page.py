@@ -9,10 +9,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from mimetypes import guess_type
 from pathlib import Path
 from typing import Any, Final
@@ -25,18 +23,13 @@ from optuna.trial import TrialState
 from optuna_dashboard import get_note
 from plotly.offline import get_plotlyjs
 
-from msnas_optuna.artifacts import DETECTIONS, artifact_folder, stored_pictures
+from msnas_optuna.detections import Detections, absence, image_name, stored_detections
 from msnas_optuna.figures.catalogue import study_figures
 from msnas_optuna.figures.svg import draw_architecture
 from msnas_optuna.notes import by_people
 from msnas_optuna.overview import Overview, budget_parts, giga, sentences, table_rows
 from msnas_optuna.results import Result
-from msnas_optuna.storage import CONFIG, ERROR
-
-PACKAGES: Final = (
-    "msnas-optuna", "torch", "torchvision", "optuna", "optuna-dashboard", "plotly", "numpy",
-)  # fmt: skip
-"""Whose versions results depend on."""
+from msnas_optuna.storage import CONFIG, ERROR, read_versions, versions
 
 _MOST_FAILURES: Final = 20
 
@@ -58,22 +51,25 @@ def write_report(overview: Overview, path: Path) -> None:
 
 def report_page(overview: Overview) -> str:
     """The whole page as HTML; it loads nothing."""
-    figures = study_figures(overview.stages)
+    figures = study_figures(overview.observed)
+    detections = stored_detections(overview.setting, overview.search)
     return _template().render(
         name=overview.setting.study_name(),
         sentences=sentences(overview),
         architectures=table_rows(overview),
         one_shot=one_shot_table(overview),
         standalone=standalone_table(overview),
-        tau=None if overview.transfer is None else overview.transfer.tau,
+        tau=overview.transfer.tau,
         winner=overview.best[0] if overview.best else None,
         parts=_parts(overview),
         pictures=[_picture(overview, r) for r in (*overview.best, overview.by_hand)],
-        detections=_detections(overview),
+        source=None if detections is None else detections.source,
+        detections=[] if detections is None else _images(detections),
+        absence=absence(overview.setting, overview.search),
         figures={name: _script_safe(figure) for name, figure in figures.items()},
         plotly=Markup(get_plotlyjs()),
         configuration=_configuration(overview),
-        versions=_versions(),
+        versions=_versions(overview),
         seed=overview.setting.config.study.seed,
         file=_study_file(overview),
         commands=_commands(overview),
@@ -120,8 +116,6 @@ def standalone_table(overview: Overview) -> list[list[str]]:
     """MAP after training from scratch, as in Table 1; the heading alone before the retraining."""
     found = overview.transfer
     rows = [["mAP after training from scratch", "architectures", "mean", "variance", "max"]]
-    if found is None:
-        return rows
     if found.pairs:
         rows.append(_moments("best of the search", [pair.alone for pair in found.pairs]))
     if found.by_hand is not None:
@@ -155,14 +149,14 @@ def _configuration(overview: Overview) -> list[tuple[str, str]]:
     return [(key, json.dumps(value)) for key, value in sorted(stored.items())]
 
 
-def _versions() -> list[tuple[str, str]]:
-    found = [("Python", platform.python_version())]
-    for package in PACKAGES:
-        try:
-            found.append((package, version(package)))
-        except PackageNotFoundError:  # run from a checkout
-            found.append((package, "not installed"))
-    return found
+def _versions(overview: Overview) -> list[list[str]]:
+    """What searched, and beside it what made this page where that is something else."""
+    searched, here = read_versions(overview.search), versions()
+    rows = [["package", "the search", "this page"]]
+    for package in {**here, **searched}:
+        now, then = here.get(package, "-"), ", ".join(searched.get(package, ["unknown"]))
+        rows.append([package, then, "" if now == then else now])
+    return rows
 
 
 def _study_file(overview: Overview) -> str:
@@ -171,14 +165,9 @@ def _study_file(overview: Overview) -> str:
 
 
 def _commands(overview: Overview) -> list[str]:
-    retrained = [] if overview.transfer is None else overview.transfer.pairs
-    top = str(max(len(retrained), 1))
-    return [
-        overview.setting.command("train"),
-        overview.setting.command("search"),
-        overview.setting.command("retrain", "--top", top),
-        overview.setting.command("report", "-o", "report.html"),
-    ]
+    retrained = len(overview.transfer.pairs)
+    report = overview.setting.command("report", "-o", "report.html")
+    return [*overview.commands(max(retrained, 1)), report]
 
 
 def _failures(overview: Overview) -> list[tuple[int, str]]:
@@ -199,15 +188,14 @@ def _picture(overview: Overview, result: Result) -> Markup:
     return Markup(drawn)  # it escapes what it is given
 
 
-def _detections(overview: Overview) -> list[tuple[str, str]]:
+def _images(detections: Detections) -> list[tuple[str, str]]:
     """Captions and data URLs."""
-    stored = stored_pictures(overview.search, artifact_folder(overview.setting), DETECTIONS)
     return [
         (
-            Path(name.removeprefix(DETECTIONS)).stem,
-            f"data:{guess_type(name)[0]};base64,{base64.b64encode(content).decode()}",
+            f"trial {detections.source.trial} on {image_name(name)}",
+            f"data:{guess_type(name)[0]};base64,{base64.b64encode(picture.content).decode()}",
         )
-        for name, content in stored.items()
+        for name, picture in detections.pictures.items()
     ]
 
 

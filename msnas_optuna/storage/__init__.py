@@ -1,11 +1,13 @@
 """Opens storages and studies, and holds the name of every key that the package stores."""
 
 from msnas_optuna.storage.claims import claim_trial, slots_of
+from msnas_optuna.storage.curves import Curve, read_curves, write_curve
 from msnas_optuna.storage.failures import StorageFailures, is_of_storage
 from msnas_optuna.storage.opening import StorageError, open_storage
 from msnas_optuna.storage.proxy import serve_storage
 from msnas_optuna.storage.records import (
     CONFIG,
+    DETECTIONS,
     ERROR,
     EXTERNAL,
     GENERATION,
@@ -52,6 +54,7 @@ from msnas_optuna.storage.recovery import (
 from msnas_optuna.storage.studies import (
     StudyMismatchError,
     flatten,
+    is_external,
     open_study,
     refuse_mixed,
     refuse_unfinished,
@@ -68,9 +71,17 @@ from msnas_optuna.storage.urls import (
     storage_exists,
     storage_file,
 )
+from msnas_optuna.storage.versions import (
+    read_versions,
+    versions,
+    wanted_trials,
+    write_versions,
+    write_wanted,
+)
 
 __all__ = [
     "CONFIG",
+    "DETECTIONS",
     "ERROR",
     "EXTERNAL",
     "GENERATION",
@@ -88,6 +99,7 @@ __all__ = [
     "PUBLISHED",
     "QUEUED",
     "WITHDRAWN",
+    "Curve",
     "Plan",
     "Sightings",
     "StorageError",
@@ -101,6 +113,7 @@ __all__ = [
     "finished_slots",
     "flatten",
     "has_secret",
+    "is_external",
     "is_of_storage",
     "is_retry",
     "is_storage_url",
@@ -112,8 +125,10 @@ __all__ = [
     "open_storage",
     "open_study",
     "owner_of",
+    "read_curves",
     "read_plan",
     "read_record",
+    "read_versions",
     "recover_lost_trials",
     "redacted",
     "refuse_mixed",
@@ -130,9 +145,14 @@ __all__ = [
     "storage_exists",
     "storage_file",
     "unfinished_trials",
+    "versions",
+    "wanted_trials",
     "withdraw",
     "withdraw_claimed",
     "would_notice_death",
+    "write_curve",
     "write_plan",
     "write_record",
+    "write_versions",
+    "write_wanted",
 ]

@@ -53,6 +53,18 @@ LAYOUT_VERSION: Final = 2
 PUBLISHED: Final = "msnas:published"
 """Study system attribute: how many proposals were settled when the dashboard was refreshed."""
 
+VERSIONS: Final = "msnas:versions"
+"""Study system attribute: of each package the versions that have searched, first to last."""
+
+WANTED: Final = "msnas:trials"
+"""Study system attribute: how many trials the search was last told to have by its command."""
+
+DETECTIONS: Final = "msnas:detections"
+"""Study system attribute: which trial and weights the stored pictures with detections show."""
+
+LOSSES: Final = "msnas:losses:"
+"""Study system attributes of the search, each with the name of a training run behind it."""
+
 GENERATION: Final = "generation"
 """Trial user attribute, for tables and figures: the generation as an integer."""
 

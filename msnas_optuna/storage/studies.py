@@ -234,6 +234,11 @@ def refuse_unfinished(study: Study) -> None:
         )
 
 
+def is_external(study: Study) -> bool:
+    """Whether an external trainer tells the values of a study."""
+    return _is_external(_read_config(study) or {})
+
+
 def _is_external(config: Mapping[str, Any]) -> bool:
     return config.get(OBJECTIVE) == EXTERNAL
 

@@ -1,26 +1,26 @@
 """A real browser opens the dashboard and the report of a finished quickstart study.
 
-MSNAS_BROWSER_STUDY names the study file of a search that has really been run; by default the
-quickstart's values come from a formula. MSNAS_SCREENSHOTS names a folder to keep pictures in.
+The study is a reduced quickstart that is run first; MSNAS_BROWSER_STUDY names the study file of
+another finished one. MSNAS_SCREENSHOTS names a folder to keep pictures in.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageDraw
 
-from msnas_optuna.dashboard import dashboard_server, publish
+from msnas_optuna.dashboard import dashboard_server
+from msnas_optuna.detections import stored_detections
 from msnas_optuna.figures.catalogue import FIGURES
 from msnas_optuna.overview import TOP, Overview
 from msnas_optuna.report import write_report
 from msnas_optuna.results import best_results
-from msnas_optuna.setting import FPN_LIKE, RETRAIN, Setting
+from msnas_optuna.samples import SAMPLES
+from msnas_optuna.setting import Setting
 
 from . import chromium
 
@@ -47,35 +47,15 @@ SHOWN = """[...document.querySelectorAll('img')]
 """Pictures that have come."""
 
 
+EMPTY = """[...document.querySelectorAll('.js-plotly-plot')]
+    .filter(figure => figure.data.length === 0).length"""
+"""Figures that only say why they are empty."""
+
+
 @pytest.fixture(scope="module")
-def setting(tmp_path_factory, run_cheaply) -> Setting:
+def setting(request) -> Setting:
     given = os.environ.get("MSNAS_BROWSER_STUDY")
-    if given is not None:
-        return Setting.load(given)
-    file = tmp_path_factory.mktemp("browser") / "quickstart.toml"
-    shutil.copyfile(Path(__file__).parents[2] / "studies" / "quickstart.toml", file)
-    setting = Setting.load(file)
-    by_hand = setting.space.fpn_like()
-    run_cheaply(setting, None, setting.feasible, trials=setting.config.study.trials)
-    run_cheaply(setting, FPN_LIKE, setting.valid, architectures=[by_hand])
-    best = [result.architecture for result in best_results(setting, TOP)[0]]
-    run_cheaply(setting, RETRAIN, setting.valid, architectures=[*best, by_hand])
-    publish(
-        setting,
-        losses=lambda: {"supernet": [3 / (step + 1) + 1 for step in range(500)]},
-        detections=lambda result: {"image-1.png": detection()},
-    )
-    return setting
-
-
-def detection() -> bytes:
-    from io import BytesIO
-
-    picture = Image.new("RGB", (256, 192), "#334455")
-    ImageDraw.Draw(picture).rectangle((60, 40, 180, 150), outline="#E69F00", width=3)
-    file = BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
+    return Setting.load(given or request.getfixturevalue("quickstart"))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +71,7 @@ def server(setting) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def report(setting, tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(Overview(setting, {"supernet": [3.0, 2.0, 1.5]}), file)
+    write_report(Overview(setting), file)
     return file
 
 
@@ -116,6 +96,7 @@ def test_the_dashboard_draws_all_figures_and_shows_the_pictures(browser, server,
     for number in range(1, len(FIGURES) + 1):
         assert sum(title.startswith(f"{number}. ") for title in titles) == 1, titles
     page.wait_for(f"{SHOWN}.length >= {TOP}")
+    assert page.value(EMPTY) == 0
     look(page, f"dashboard-{width}")
     assert page.complaints == []
     assert all(url.startswith(("http://127.0.0.1:", "data:", "blob:")) for url in page.requests)
@@ -127,10 +108,13 @@ def test_the_note_shows_the_winner_and_its_picture(browser, server, setting, loo
     page.open(f"{server}/note")
     best = best_results(setting, 1)[0][0]
     page.wait_for(f"document.body.innerText.includes('Best: trial {best.trial} with')")
-    page.wait_for(f"{SHOWN}.length >= {TOP}")
+    page.wait_for(f"{SHOWN}.length >= {TOP + SAMPLES}")
     text = page.value("document.body.innerText")
     assert "inside the window" in text
     assert "Against the hand-made FPN-like path" in text
+    source = stored_detections(setting, setting.stored_study()).source
+    assert f"What trial {source.trial} detects" in text
+    assert source.weights in text
     assert "[//]" not in text
     assert page.value("document.querySelectorAll('table').length") == 2
     look(page, f"note-{width}")
@@ -157,6 +141,9 @@ def test_the_report_draws_all_figures_and_asks_for_nothing(browser, report, look
     titles = page.wait_for(f"{DRAWN}.length === {len(FIGURES)} && {DRAWN}")
     assert [int(title.split(".")[0]) for title in titles] == list(range(1, len(FIGURES) + 1))
     assert page.value("document.querySelectorAll('.pictures svg').length") == TOP + 1
+    seen = "[...document.querySelectorAll('.pictures img')].filter(i => i.naturalWidth > 0)"
+    assert page.value(f"{seen}.length") == SAMPLES
+    assert page.value(EMPTY) == 0
     assert page.value("document.documentElement.scrollWidth") <= width
     overlapping = """(() => {
         const boxes = [...document.querySelectorAll('.figure')].map(f => [

@@ -66,6 +66,17 @@ def test_a_long_step_has_a_line_a_minute(monkeypatch):
     assert len(text(console).splitlines()) == 2
 
 
+def test_a_step_that_has_ended_does_not_begin_anew(monkeypatch):
+    """Several workers end one after the other; what they did is told again and again."""
+    console, now = piped(), [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    bars = Bars(console)
+    for done, seconds in ((0, 0), (6, 10), (7, 30), (7, 31), (7, 200)):
+        now[0] = seconds
+        bars("search", done, 7)
+    assert text(console).splitlines() == ["search: 7/7 in 30 s", "search: 7/7 in 200 s"]
+
+
 @pytest.mark.parametrize("console", [terminal(), piped()], ids=["terminal", "pipe"])
 def test_quiet_shows_nothing(console):
     bars = Bars(console, quiet=True)

@@ -25,11 +25,13 @@ from msnas_optuna.artifacts import (
     stored_pictures,
 )
 from msnas_optuna.dashboard import Publisher, PublishingError, publish
+from msnas_optuna.detections import Drawn, refresh_detections, stored_detections
 from msnas_optuna.figures.catalogue import FIGURES
 from msnas_optuna.notes import BEGIN, END, by_people, merged
 from msnas_optuna.overview import TOP, NothingToShowError
+from msnas_optuna.results import best_results
 from msnas_optuna.setting import Setting
-from msnas_optuna.storage import PUBLISHED
+from msnas_optuna.storage import PUBLISHED, read_curves
 
 FULL_REFRESH = len(FIGURES) + TOP + len(["note version", "note", "what is shown"])
 """Writes, each a commit, when everything is new; 21 for a study of any length."""
@@ -78,7 +80,7 @@ def test_a_refresh_writes_figures_note_and_pictures(finished):
     for artifact in ids.values():
         assert f"(/artifacts/{study._study_id}/{artifact})" in note
     pictures = stored_pictures(study, artifact_folder(setting), "best-")
-    assert all(b"<svg " in content for content in pictures.values())
+    assert all(b"<svg " in picture.content for picture in pictures.values())
 
 
 def test_a_refresh_takes_few_commits_and_none_where_nothing_is_new(finished):
@@ -147,14 +149,15 @@ def test_a_picture_that_somebody_has_deleted_in_the_dashboard_comes_back(finishe
 PUBLISHING = """
 import sys
 from msnas_optuna.dashboard import publish
+from msnas_optuna.detections import Drawn
 from msnas_optuna.setting import Setting
 
-def detections(result):
+def draw(selected):
     print("at it", flush=True)
     sys.stdin.read()
-    return {}
+    return Drawn("supernet.pt", {})
 
-publish(Setting.load(sys.argv[1]), detections=detections)
+publish(Setting.load(sys.argv[1]), draw=draw)
 """
 
 
@@ -177,7 +180,7 @@ def test_of_several_publishers_one_works_at_a_time(finished):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             Publisher(setting).after_trial(study)  # leaves it to the other
-        assert not get_all_artifact_meta(study)
+        assert not get_note(study)
         other.stdin.close()
         publish(setting)  # waits
         assert other.wait(timeout=60) == 0
@@ -255,25 +258,61 @@ def test_marks_are_replaced_as_text_and_not_as_patterns():
     assert re.search(r"mine\s*$", once)
 
 
-def test_detections_are_of_the_best_retrained_architecture_and_drawn_once(finished):
-    setting, asked = Setting.load(finished), []
+def test_detections_are_drawn_once_for_the_best_retrained_architecture(finished):
+    asked = []
 
-    def detections(result):
-        asked.append(result)
-        return {"image-1.png": b"a PNG file"}
+    def draw(selected):
+        asked.append(selected)
+        return Drawn("retrained/of-it.pt", {"image-1.png": b"a PNG file", "image-2.png": b"two"})
 
-    publisher = Publisher(setting, detections=detections)
-    publisher.refresh()
-    publisher.refresh()
+    Publisher(Setting.load(finished), draw=draw).refresh()
+    setting = Setting.load(finished)
+    Publisher(setting, draw=draw).refresh()
     study = setting.stored_study()
-    (result,) = asked  # drawn once, as long as the same has won
-    assert result.trial == study.best_trial.number
-    assert result.standalone_ap is not None
-    assert stored_pictures(study, artifact_folder(setting), "detections-") == {
-        "detections-image-1.png": b"a PNG file"
+    (selected,) = asked  # the second process finds them
+    assert selected.trial == study.best_trial.number
+    assert not selected.one_shot
+    stored = stored_detections(setting, study)
+    assert stored.source.trial == selected.trial
+    assert stored.source.weights == "retrained/of-it.pt"
+    assert {name: p.content for name, p in stored.pictures.items()} == {
+        "image-1.png": b"a PNG file",
+        "image-2.png": b"two",
     }
-    assert f"![what trial {study.best_trial.number} detects on image-1](/artifacts/" in get_note(
-        study
+    note = get_note(study)
+    assert f"## What trial {selected.trial} detects" in note
+    assert "(retrained/of-it.pt)" in note
+    assert f"![trial {selected.trial} on image-1](/artifacts/" in note
+    publish(setting)  # a process without a detector
+    assert get_note(study) == note
+
+
+def test_a_kill_never_leaves_pictures_under_another_trial_s_name(finished):
+    setting = Setting.load(finished)
+    study = setting.stored_study()
+    refresh_detections(setting, study, lambda _: Drawn("first.pt", {"a.png": b"1"}))
+    retrained = setting.stored_study("retrain")
+    best = max(retrained.trials[:2], key=lambda t: t.value)
+    retrained.add_trial(  # measured again: it has another mean, and is drawn again
+        optuna.create_trial(params=best.params, distributions=best.distributions, value=0.9)
+    )
+    for step in (1, 2):
+        with writes(setting, stop_at=step), pytest.raises(Killed):
+            refresh_detections(setting, study, lambda _: Drawn("second.pt", {"b.png": b"2"}))
+        stored = stored_detections(setting, study)
+        assert stored is None or (stored.source.weights, list(stored.pictures)) == (
+            "first.pt",
+            ["a.png"],
+        )
+    refresh_detections(setting, study, lambda _: Drawn("second.pt", {"b.png": b"2"}))
+    assert list(stored_detections(setting, study).pictures) == ["b.png"]
+
+
+def test_without_detections_the_note_says_what_draws_them(finished):
+    setting = Setting.load(finished)
+    publish(setting)
+    assert f"None are stored yet; `msnas search {finished}` draws them" in get_note(
+        setting.stored_study()
     )
 
 
@@ -323,3 +362,14 @@ def test_the_dashboard_can_be_turned_off(trained: Path):
     assert shown(experiment.setting) == {}
     assert not (trained.parent / "artifacts").exists()
     assert isinstance(experiment.setting.stored_study(), optuna.Study)
+
+
+def test_a_study_keeps_the_losses_of_its_training_runs(retrained):
+    setting = Setting.load(retrained)
+    curves = read_curves(setting.stored_study())
+    trials = [f"trial {result.trial}" for result in best_results(setting, 2)[0]]
+    assert sorted(curves) == sorted(["supernet", *trials, "FPN-like path"])
+    assert curves.pop("supernet").steps == (1, 2, 3, 4)
+    for curve in curves.values():
+        assert curve.steps == (1, 2, 3)
+        assert len(set(curve.losses)) == 3

@@ -122,3 +122,20 @@ def test_the_command_says_where_it_is_and_ends_when_told(finished, number):
         assert b"<html" in ask(url)
         process.send_signal(number)
         assert process.wait(timeout=60) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["-q", "--json"])
+def test_scripts_get_the_address_and_no_more(finished, option):
+    command = [sys.executable, "-m", "msnas_optuna", "dashboard", str(finished), "--port", "0"]
+    with subprocess.Popen([*command, option], stdout=subprocess.PIPE, text=True) as process:
+        lines = [process.stdout.readline()]
+        while option == "--json" and lines[-1] != "}\n":
+            lines.append(process.stdout.readline())
+        said = "".join(lines)
+        url = json.loads(said)["url"] if option == "--json" else said.strip()
+        assert b"<html" in ask(url)
+        process.send_signal(signal.SIGTERM)
+        rest, _ = process.communicate(timeout=60)
+        assert rest == ""
+        assert process.returncode == 0

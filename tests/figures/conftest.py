@@ -8,7 +8,7 @@ from optuna.study import Study
 
 from msnas_optuna.benchmarks import TabularBenchmark, TabularObjective, load_table
 from msnas_optuna.samplers import MSNASSampler
-from msnas_optuna.storage import CONFIG
+from msnas_optuna.storage import CONFIG, write_curve
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -23,14 +23,16 @@ def table() -> TabularBenchmark:
 @pytest.fixture(scope="session")
 def searched(table: TabularBenchmark) -> Study:
     """A finished search of five generations, with the configuration that a study file stores."""
-    return search(table, 30)
+    return search(table, 30, optuna.storages.InMemoryStorage())
 
 
-def search(table: TabularBenchmark, trials: int) -> Study:
+def search(table: TabularBenchmark, trials: int, storage: optuna.storages.BaseStorage) -> Study:
     sampler = MSNASSampler(
         table.feasible, population_size=POPULATION, n_children=4, n_random=2, seed=1
     )
-    study = optuna.create_study(direction="maximize", sampler=sampler, study_name="searched")
+    study = optuna.create_study(
+        direction="maximize", sampler=sampler, study_name="searched", storage=storage
+    )
     cost, (low, high) = table.feasible.cost, table.feasible.window
     study.set_user_attr(
         CONFIG,
@@ -60,9 +62,9 @@ def search(table: TabularBenchmark, trials: int) -> Study:
 
 
 @pytest.fixture(scope="session")
-def by_hand(table: TabularBenchmark) -> Study:
+def by_hand(table: TabularBenchmark, searched: Study) -> Study:
     """The study beside a search that holds the FPN-like path."""
-    study = optuna.create_study(direction="maximize", study_name="searched-fpn-like")
+    study = beside(searched, "fpn-like")
     space = table.space
     study.add_trial(
         optuna.create_trial(
@@ -78,7 +80,7 @@ def by_hand(table: TabularBenchmark) -> Study:
 @pytest.fixture(scope="session")
 def standalone(table: TabularBenchmark, searched: Study) -> Study:
     """The best three, trained alone, in the opposite order, and the FPN-like path."""
-    study = optuna.create_study(direction="maximize", study_name="searched-retrain")
+    study = beside(searched, "retrain")
     best = sorted(searched.trials, key=lambda t: -t.value)[:3]
     paths = [t.params for t in best] + [table.space.encode(table.space.fpn_like())]
     for params, value in zip(paths, (0.4, 0.5, 0.6, 0.2), strict=True):
@@ -88,3 +90,19 @@ def standalone(table: TabularBenchmark, searched: Study) -> Study:
             )
         )
     return study
+
+
+def beside(searched: Study, stage: str) -> Study:
+    """The study of a stage, in the storage of the search."""
+    return optuna.create_study(
+        direction="maximize",
+        study_name=f"{searched.study_name}-{stage}",
+        storage=searched._storage,
+    )
+
+
+@pytest.fixture(scope="session")
+def complete(searched: Study, by_hand: Study, standalone: Study) -> Study:
+    """The search with all that stands beside it, and with the losses of its training."""
+    write_curve(searched, "supernet", [3.0, 2.0, 1.0])
+    return searched

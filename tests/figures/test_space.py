@@ -8,7 +8,8 @@ import pytest
 from msnas_optuna.cost import EncoderCost
 from msnas_optuna.feasibility import feasibility, preset_feasibility
 from msnas_optuna.figures import plot_flops_distribution, write_figure
-from msnas_optuna.figures.space import _get_flops_distribution_info
+from msnas_optuna.figures.space import _get_flops_distribution_info, plot_counted_space
+from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.spaces.msnas import MSNASSpace
 
 
@@ -29,7 +30,7 @@ def test_data_of_a_published_setting(r18):
         "ResNet-FPN": r18.fpn_baseline / 1e9,
     }
     assert "13,003,499 architectures" in info.title
-    assert "209,524 (1.61%) in the window" in info.title
+    assert info.note == "209,524 (1.61%) in the window"
 
 
 def test_a_space_of_ones_own_has_no_baseline_and_may_have_an_empty_window():
@@ -37,12 +38,12 @@ def test_a_space_of_ones_own_has_no_baseline_and_may_have_an_empty_window():
     found = feasibility(MSNASSpace(5), cost, target=1e12, tolerance=0.01)
     info = _get_flops_distribution_info(found)
     assert [mark.name for mark in info.marks] == ["target", "FPN-like path"]
-    assert "0 (0.00%) in the window" in info.title
-    plot_flops_distribution(found)
+    assert info.note == "0 (0.00%) in the window"
+    plot_counted_space(found)
 
 
 def test_the_figure_shows_the_data(r18):
-    info, figure = _get_flops_distribution_info(r18), plot_flops_distribution(r18)
+    info, figure = _get_flops_distribution_info(r18), plot_counted_space(r18)
     bars, *lines = figure.data
     assert isinstance(bars, go.Bar)
     assert list(bars.y) == info.counts
@@ -53,8 +54,15 @@ def test_the_figure_shows_the_data(r18):
     assert len(figure.to_json()) < 30_000
 
 
+def test_a_study_s_space_is_that_of_its_stored_configuration(searched, table):
+    info, figure = table.feasible, plot_flops_distribution(searched)
+    (window,) = figure.layout.shapes
+    assert (window.x0, window.x1) == tuple(edge / 1e9 for edge in info.window)
+    assert sum(figure.data[0].y) == Lattice(table.space).count()
+
+
 def test_files(r18, tmp_path):
-    figure = plot_flops_distribution(r18)
+    figure = plot_counted_space(r18)
     write_figure(figure, tmp_path / "new" / "flops.json")
     stored = json.loads((tmp_path / "new" / "flops.json").read_text())
     assert stored == json.loads(figure.to_json())

@@ -11,29 +11,36 @@ import optuna
 import plotly.graph_objects as go
 import pytest
 
-from msnas_optuna import PRESETS, EncoderCost, Lattice, MSNASSampler, MSNASSpace
-from msnas_optuna.feasibility import feasibility
-from msnas_optuna.figures import catalogue, plot_architecture, plot_family_tree
-from msnas_optuna.figures.architecture import get_architecture_info
-from msnas_optuna.figures.catalogue import FIGURES, Stages, study_figures
-from msnas_optuna.figures.evolution import _get_evolution_info, _get_survivors_info
-from msnas_optuna.figures.observations import Observed
-from msnas_optuna.figures.population import (
-    _get_block_strides_info,
-    _get_family_info,
-    _get_feature_strides_info,
-)
-from msnas_optuna.figures.tradeoff import _get_tradeoff_infos, get_comparison_info
-from msnas_optuna.figures.transfer import (
-    _get_curves_info,
-    _get_sizes_info,
-    get_transfer_info,
+from msnas_optuna import PRESETS, EncoderCost, Lattice, MSNASSampler, MSNASSpace, figures
+from msnas_optuna.figures import (
+    catalogue,
+    plot_architecture,
+    plot_best_architectures,
+    plot_comparison,
+    plot_family_tree,
+    plot_survivors,
+    plot_tradeoff,
     plot_training_curves,
+    plot_transfer,
 )
+from msnas_optuna.figures.catalogue import FIGURES, study_figures
+from msnas_optuna.figures.comparison import ComparisonInfo, get_comparison_info
+from msnas_optuna.figures.evolution import _get_evolution_info, _get_survivors_info
+from msnas_optuna.figures.family import _get_family_info
+from msnas_optuna.figures.layout import get_architecture_info
+from msnas_optuna.figures.observations import Observed
+from msnas_optuna.figures.sizes import _get_sizes_info
+from msnas_optuna.figures.strides import _get_block_strides_info, _get_feature_strides_info
+from msnas_optuna.figures.style import KIND_COLOURS
+from msnas_optuna.figures.tradeoff import _get_tradeoff_infos
+from msnas_optuna.figures.training import _get_curves_info
+from msnas_optuna.figures.transfer import get_transfer_info
 from msnas_optuna.setting import window_around
 from msnas_optuna.spaces.msnas import FEATURE_STRIDES
 from msnas_optuna.spaces.published import PUBLISHED
-from msnas_optuna.storage import CONFIG, PLAN
+from msnas_optuna.storage import CONFIG, PLAN, write_curve
+
+from .conftest import beside
 
 LIMIT = 30_000
 """Bytes of JSON; a dashboard sends every figure to every reader every few seconds."""
@@ -41,12 +48,6 @@ LIMIT = 30_000
 
 def best_first(study):
     return sorted(study.trials, key=lambda t: (-t.value, t.number))
-
-
-def small_space():
-    return feasibility(
-        MSNASSpace(5), EncoderCost("basic", 8, (128, 128)), target=1e8, tolerance=0.01
-    )
 
 
 def texts(figure):
@@ -127,8 +128,9 @@ def test_family_holds_all_ancestors_and_nothing_else(searched):
     assert info.left_out == 0
 
 
-def test_tradeoff_points_lie_in_the_window_and_the_front_is_not_dominated(searched, by_hand):
-    (info,) = _get_tradeoff_infos(Observed(searched), Observed(by_hand))
+def test_tradeoff_points_lie_in_the_window_and_the_front_is_not_dominated(complete):
+    searched = complete
+    (info,) = _get_tradeoff_infos(Observed(searched))
     assert info.cost == "GFLOPs"
     low, high = info.window
     assert len(info.points) == 30
@@ -152,32 +154,105 @@ def test_latency_has_an_axis_of_its_own_where_it_is_measured(table):
                 params=params, distributions=table.space.distributions, values=[0.1 * i, 5.0 + i]
             )
         )
-    (info,) = _get_tradeoff_infos(Observed(study), None)
+    (info,) = _get_tradeoff_infos(Observed(study))
     assert info.cost == "latency, ms"
     assert sorted(p.x for p in info.points) == [5, 6, 7, 8]
-    assert all(len(f.to_json()) < LIMIT for f in study_figures(Stages(study)).values())
+    assert all(len(f.to_json()) < LIMIT for f in study_figures(study).values())
 
 
-def test_comparison_counts_what_the_best_exceeds(searched, by_hand):
-    info = get_comparison_info(Observed(searched), Observed(by_hand))
+def test_comparison_counts_what_the_best_exceeds(complete):
+    searched, info = complete, get_comparison_info(Observed(complete))
     random = [100 * t.value for t in searched.trials if t.user_attrs["origin"] == "random"]
     assert list(info.random) == sorted(random)
     assert len(info.random) + len(info.bred) == 30
     assert info.best == (100 * searched.best_value, searched.best_trial.number)
-    assert info.beaten == sum(ap < info.best[0] for ap in random) / len(random)
+    beaten = sum(ap < info.best[0] for ap in random)
+    assert info.beaten == ("all" if beaten == len(random) else f"{100 * beaten // len(random)}%")
     assert info.by_hand == pytest.approx(30)
 
 
-def test_tau_of_a_reversed_order_is_minus_one(searched, standalone, by_hand):
-    info = get_transfer_info(Observed(searched), Observed(standalone), Observed(by_hand))
+def comparison(**changes):
+    values = {"random": (10.0, 20.0), "children": {}, "best": (30.0, 7), "best_kind": "mutation"}
+    return ComparisonInfo(**values | {"by_hand": None} | changes)
+
+
+def test_all_is_said_only_where_it_is_all():
+    many = tuple(float(i) for i in range(200))
+    assert comparison().beaten == "all"
+    assert comparison(random=many, best=(198.5, 0)).beaten == "99%"  # 199 of 200
+    assert comparison(random=(10.0, 30.0), best_kind="random").beaten == "all others"
+    assert comparison(random=(10.0, 30.0)).beaten == "50%"  # a child with the same AP
+    assert comparison(random=()).beaten is None
+
+
+def test_differences_agree_with_the_values_that_are_shown():
+    info = comparison(random=(27.14,), best=(30.36, 7), by_hand=30.36)
+    assert f"{30.36:.1f} - {27.14:.1f}" == "30.4 - 27.1"
+    assert info.over_random == "+3.3"  # and not +3.2
+    assert info.over_hand == "+0.0"
+
+
+def test_margins_of_the_best_have_their_caveat(complete):
+    n = len(Observed(complete).distinct)
+    assert f"the best of {n} measured values, so a part of it is luck" in str(
+        plot_comparison(complete).layout.title.text
+    )
+
+
+def test_each_kind_has_one_colour_in_every_figure(complete):
+    seen = {}
+    for name in ("comparison", "survivors", "family-tree", "tradeoff"):
+        for trace in FIGURES[name](complete).data:
+            kind = str(trace.name).split(" (")[0]
+            if kind in KIND_COLOURS:
+                seen.setdefault(kind, set()).add(trace.marker.color)
+    assert {"random", "recombination"} <= seen.keys()
+    assert all(colours == {KIND_COLOURS[kind]} for kind, colours in seen.items())
+    assert len(set(KIND_COLOURS.values())) == len(KIND_COLOURS)
+
+
+def test_what_lies_over_what_and_in_which_order(complete):
+    names = [trace.name for trace in plot_tradeoff(complete).data]
+    kinds = [names.index(kind) for kind in KIND_COLOURS if kind in names]
+    assert names.index("Pareto front") > max(kinds)
+    (front,) = [t for t in plot_tradeoff(complete).data if t.name == "Pareto front"]
+    assert front.mode == "lines+markers"
+    assert plot_survivors(complete).layout.legend.traceorder == "normal"
+
+
+def test_the_stem_is_marked(searched):
+    for figure in (plot_architecture(searched), plot_best_architectures(searched)):
+        stems = [trace for trace in figure.data if trace.name == "stem"]
+        assert stems
+        assert all((trace.x, trace.y) == ((0,), (-2,)) for trace in stems)
+
+
+def test_the_family_tree_begins_at_the_first_generation(searched):
+    for trial in searched.trials[0], searched.trials[-1]:
+        axis = plot_family_tree(searched, trial=trial.number).layout.xaxis
+        assert axis.range == (-0.5, trial.user_attrs["generation"] + 0.5)
+
+
+def test_one_retrained_architecture_is_one(table):
+    study = optuna.create_study(direction="maximize", study_name="one")
+    for at in (study, beside(study, "retrain")):
+        params = table.space.encode(table.feasible.at(0))
+        at.add_trial(
+            optuna.create_trial(params=params, distributions=table.space.distributions, value=0.1)
+        )
+    assert plot_transfer(study).layout.title.text.endswith(">1 retrained architecture</sup>")
+
+
+def test_tau_of_a_reversed_order_is_minus_one(complete):
+    info = get_transfer_info(Observed(complete))
     assert [p.alone for p in info.pairs] == pytest.approx([40, 50, 60])
     assert info.tau == pytest.approx(-1)
     assert (info.by_hand.one_shot, info.by_hand.alone) == pytest.approx((30, 20))
 
 
-def test_sizes_are_percent_and_unknown_ones_stay_unknown(searched, by_hand):
-    info = _get_sizes_info(Observed(searched), Observed(by_hand), top=2)
-    best = best_first(searched)[0]
+def test_sizes_are_percent_and_unknown_ones_stay_unknown(complete):
+    info = _get_sizes_info(Observed(complete), top=2)
+    best = best_first(complete)[0]
     assert len(info.rows) == 2  # the hand-made path has no AP by size here
     name, (small, medium, large) = info.rows[0]
     assert name == f"trial {best.number}"
@@ -189,12 +264,26 @@ def test_sizes_are_percent_and_unknown_ones_stay_unknown(searched, by_hand):
 
 
 def test_training_curves_are_means_over_steps():
-    info = _get_curves_info({"supernet": [4.0, 2.0] * 300, "empty": []})
-    steps, losses = info.curves["supernet"]
-    assert list(info.curves) == ["supernet"]
-    assert (len(steps), steps[-1]) == (150, 600)
-    assert losses == pytest.approx([3.0] * 150)
-    assert len(plot_training_curves({"a": [1.0] * 100_000}).to_json()) < LIMIT
+    study = optuna.create_study(direction="maximize")
+    write_curve(study, "trial 3", [1.0] * 100_001)
+    write_curve(study, "supernet", [4.0, 2.0] * 300)
+    write_curve(study, "empty", [])
+    curves = _get_curves_info(Observed(study))
+    assert list(curves) == ["supernet", "trial 3"]
+    supernet, retrained = curves.values()
+    assert (len(supernet.steps), supernet.steps[-1]) == (150, 600)
+    assert supernet.losses == (3.0,) * 150
+    assert retrained.steps[-1] == 100_001
+    for run in range(9):
+        write_curve(study, f"trial {run}", [1.0] * 100_000)
+    assert len(plot_training_curves(study).to_json()) < LIMIT
+
+
+@pytest.mark.parametrize("name", [name for name in figures.__all__ if name.startswith("plot_")])
+def test_every_public_figure_takes_a_study_and_nothing_else(complete, name):
+    figure = getattr(figures, name)(complete)
+    assert isinstance(figure, go.Figure)
+    assert figure.data, texts(figure)
 
 
 def test_repeated_measurements_count_once_with_their_mean(table):
@@ -214,11 +303,10 @@ def test_repeated_measurements_count_once_with_their_mean(table):
 # ---------------------------------------------------------------------- all figures
 
 
-def test_titles_are_numbered_and_text_is_legible_on_any_background(searched, by_hand, standalone):
-    stages = Stages(searched, by_hand, standalone, {"supernet": [3.0, 2.0, 1.0]}, small_space())
-    figures = study_figures(stages)
-    assert list(figures) == list(FIGURES)
-    for number, figure in enumerate(figures.values(), start=1):
+def test_titles_are_numbered_and_text_is_legible_on_any_background(complete):
+    drawn = study_figures(complete)
+    assert list(drawn) == list(FIGURES)
+    for number, figure in enumerate(drawn.values(), start=1):
         assert figure.layout.title.text.startswith(f"{number}. ")
         assert figure.layout.template.to_plotly_json() == {}
         assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0, 0, 0, 0)"
@@ -240,9 +328,10 @@ def test_a_study_that_has_hardly_begun_has_figures_that_say_so(state, table):
         study.add_trial(
             optuna.create_trial(params=params, distributions=table.space.distributions, value=0.1)
         )
-    empty = optuna.create_study(direction="maximize")
-    for stages in (Stages(study), Stages(study, empty, empty, {})):
-        for name, figure in study_figures(stages).items():
+    for stages in ((), ("fpn-like", "retrain")):
+        for stage in stages:
+            beside(study, stage)
+        for name, figure in study_figures(study).items():
             assert len(figure.to_json()) < LIMIT
             if state != "one trial":
                 assert "yet" in texts(figure), name
@@ -256,7 +345,7 @@ def test_trials_of_others_and_damaged_ones_are_passed_over(searched):
     study.tell(trial, state=optuna.trial.TrialState.FAIL)
     study.set_user_attr(CONFIG, {**study.user_attrs[CONFIG], "space.channels": "many"})
     assert len(Observed(study).observations) == 30
-    for figure in study_figures(Stages(study)).values():
+    for figure in study_figures(study).values():
         assert isinstance(figure, go.Figure)
 
 
@@ -285,9 +374,6 @@ def test_every_figure_of_a_long_study_is_small():
         for key in ("ap_small", "ap_medium", "ap_large"):
             trial.set_user_attr(key, 0.123456789)
         study.tell(trial, sum(architecture.absolute_strides) / 1000 + trial.number / 7777)
-    sizes = {
-        name: len(figure.to_json())
-        for name, figure in study_figures(Stages(study, study, study)).items()
-    }
+    sizes = {name: len(figure.to_json()) for name, figure in study_figures(study).items()}
     assert max(sizes.values()) < LIMIT, json.dumps(sizes, indent=2)
     assert len(catalogue.FIGURES) == len(sizes)

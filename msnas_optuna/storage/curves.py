@@ -1,0 +1,65 @@
+"""Losses of training runs, kept with the study in as many numbers as a curve can show.
+
+They are system attributes, because optuna-dashboard lists all numbers of the user attributes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from optuna.study import Study
+
+from msnas_optuna.storage.records import LOSSES
+
+POINTS: Final = 150
+"""Of a curve; each is the mean of the losses in between."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The course of a training run.
+
+    Attributes:
+        steps: last step of each part that the run is divided into, from 1.
+        losses: mean loss of the part.
+    """
+
+    steps: tuple[int, ...]
+    losses: tuple[float, ...]
+
+    @classmethod
+    def of(cls, losses: Sequence[float]) -> Curve:
+        """Averages the losses of every step over at most `POINTS` parts of equal length."""
+        length = math.ceil(len(losses) / POINTS)
+        parts = [losses[i : i + length] for i in range(0, len(losses), length or 1)]
+        ends = [min(length * (i + 1), len(losses)) for i in range(len(parts))]
+        means = (float(f"{math.fsum(part) / len(part):.4g}") for part in parts)
+        return cls(tuple(ends), tuple(means))
+
+
+def write_curve(study: Study, run: str, losses: Sequence[float]) -> None:
+    """Stores the losses of every step of a run, in place of what was stored; none changes nothing.
+
+    Args:
+        study: of the search.
+        run: "supernet", or which architecture was trained.
+        losses: of each step.
+    """
+    curve = Curve.of(losses)
+    if losses and read_curves(study).get(run) != curve:
+        stored: dict[str, Any] = {"steps": list(curve.steps), "losses": list(curve.losses)}
+        study._storage.set_study_system_attr(study._study_id, f"{LOSSES}{run}", stored)
+
+
+def read_curves(study: Study) -> dict[str, Curve]:
+    """The stored courses by the name of the run: the supernet first, the others as stored."""
+    stored = study._storage.get_study_system_attrs(study._study_id)
+    found = {
+        key.removeprefix(LOSSES): Curve(tuple(value["steps"]), tuple(value["losses"]))
+        for key, value in stored.items()
+        if key.startswith(LOSSES)
+    }
+    return dict(sorted(found.items(), key=lambda item: item[0] != "supernet"))
