@@ -287,6 +287,8 @@ def _quartiles(counts: Sequence[float]) -> list[float | None]:
 
 # ---------------------------------------------------------------------------------- tuning
 
+KINDS = {kind.__name__: kind for kind in (evolution, four_operators, rejection)}
+
 GRID: dict[str, Sequence[Any]] = {
     "schedule": [
         (50, 50, 10),
@@ -301,11 +303,11 @@ GRID: dict[str, Sequence[Any]] = {
         (5, 5, 1),
         (5, 5, 2),
     ],
+    "gene_probability": [0.02, 0.05, 0.1, 0.2],
     "recombination_probability": [0.0, 0.5, 0.75, 1.0],
     "mutation_probability": [0.25, 0.5, 0.75, 1.0],
     "encoder_probability": [0.3, 0.5, 0.7],
     "window": [2, 3, 4, 5],
-    "gene_probability": [0.02, 0.05, 0.1, 0.2],
 }
 """One setting after the other, from the paper's on; a schedule is (P, children, random)."""
 
@@ -392,7 +394,9 @@ def _interval(counts: dict[str, Any], runs: int, limit: int) -> str:
 def main() -> None:
     """Prints the comparison, or the tuning."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tune", action="store_true", help="tune on the other half of the seeds")
+    parser.add_argument(
+        "--tune", nargs="*", choices=KINDS, help="tune all kinds, or these, on other seeds"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--seeds", type=int, help="how many of the seeds; all by default")
     parser.add_argument("--trials", type=int, default=LIMIT, help="limit of a run")
@@ -400,9 +404,9 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=TABLE_FILE)
     options = parser.parse_args()
     where = {"path": options.table, "limit": options.trials, "processes": options.processes}
-    if options.tune:
-        for kind in (evolution, four_operators, rejection):
-            tune(kind, TUNING_SEEDS[: options.seeds], **where)
+    if options.tune is not None:
+        for kind in options.tune or KINDS:
+            tune(KINDS[kind], TUNING_SEEDS[: options.seeds], **where)
         return
     runs = run_all(CONTESTANTS, HELD_OUT_SEEDS[: options.seeds], **where)
     results = {name: summary(r, _table(options.table)) for name, r in runs.items()}
