@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -191,12 +192,17 @@ def searched(trained: Path) -> Path:
     return trained
 
 
-def test_an_older_study_lacks_keys_that_this_version_knows(searched: Path) -> None:
+@pytest.mark.parametrize("known", [(), tuple(ADDED_KEYS)], ids=["no keys", "former defaults"])
+def test_an_older_study_lacks_keys_or_holds_former_defaults(
+    searched: Path, known: tuple[str, ...]
+) -> None:
     study = stored(searched)
     older = {key: v for key, v in study.user_attrs[CONFIG].items() if key not in ADDED_KEYS}
     assert len(older) == len(study.user_attrs[CONFIG]) - len(ADDED_KEYS)
-    study.set_user_attr(CONFIG, older)
-    study.set_user_attr(LAYOUT, 1)
+    study.set_user_attr(CONFIG, older | {key: ADDED_KEYS[key] for key in known})
+    with sqlite3.connect(searched.parent / "study.db") as database:  # Optuna deletes no key
+        database.execute("DELETE FROM study_user_attributes WHERE key = ?", (LAYOUT,))
+    database.close()
     with pytest.raises(StudyMismatchError, match=r"recombination_probability: 0.0 stored, 1.0"):
         Experiment.load(searched).search(trials=3)
     edited(

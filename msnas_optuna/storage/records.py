@@ -41,6 +41,9 @@ OBJECTIVE: Final = "objective"
 EXTERNAL: Final = "external"
 """Values are told by an external trainer, see `asktell`."""
 
+_EXTERNAL_HOSTS: Final = (f"{EXTERNAL} (asked on ", f"{EXTERNAL}, asked on ")
+"""How the host of an external trainer begins, now and in studies of layout 1."""
+
 IMPORT: Final = "msnas:import"
 """Study system attribute: who imports the study, and whether all of it has come."""
 
@@ -113,17 +116,20 @@ class Worker:
     @classmethod
     def external(cls, trial: int) -> Worker:
         """A trainer outside the package, which `asktell.ask` has handed a trial to."""
-        return cls(f"{EXTERNAL} (asked on {Host.current().name})", 0, "", trial)
+        return cls(f"{_EXTERNAL_HOSTS[0]}{Host.current().name})", 0, "", trial)
 
     @property
     def host_name(self) -> str:
         """The host's name for people; of an external trainer, where it was asked for."""
-        return Host.parse(self.host.removeprefix(f"{EXTERNAL} (asked on ").rstrip(")")).name
+        host = self.host
+        for beginning in _EXTERNAL_HOSTS:
+            host = host.removeprefix(beginning)
+        return Host.parse(host.rstrip(")")).name
 
     @property
     def is_external(self) -> bool:
         """Whether it is no process of the package; nobody can see whether it lives."""
-        return self.host.startswith(f"{EXTERNAL} (")
+        return self.host.startswith(_EXTERNAL_HOSTS)
 
     def is_here(self) -> bool:
         """Whether it is, or was, a process of this host."""
