@@ -71,7 +71,8 @@ def _get_flops_distribution_info(found: Feasibility) -> _FlopsDistributionInfo:
     return _FlopsDistributionInfo(
         note=(
             f"{found.valid:,} architectures of {found.space.n_blocks} blocks with "
-            f"{found.cost.channels} channels, {found.in_window:,} ({found.share:.2%}) in the window"
+            f"{found.cost.channels} channels, {found.in_window:,} ({found.share:.2%}) "
+            "in the window"
         ),
         edges=[edge / 1e9 for edge in bars.edges],
         counts=list(bars.counts),
