@@ -14,6 +14,9 @@ from msnas_optuna.selection import Selected, select_trained
 from msnas_optuna.setting import Setting
 from msnas_optuna.storage import DETECTIONS, is_external
 
+SCORE: Final = 0.5
+"""Least score of a box that is drawn."""
+
 _PREFIX: Final = "detections-"
 """File names of the pictures start with this."""
 
@@ -59,7 +62,10 @@ class Source:
             else ("the weights of its training from scratch")
         )
         ap = "" if self.ap is None else f", {100 * self.ap:.1f} mAP"
-        return f"trial {self.trial} with {kind} ({self.weights}){ap}"
+        return (
+            f"Trial {self.trial} with {kind} ({self.weights}){ap}, on validation images; boxes "
+            f"with a score of {SCORE:g} or more are drawn."
+        )
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ def _against_chance(overview: Overview) -> str:
     return (
         f"Against chance: {len(found.random)} random architectures of the window have "
         f"{mean:.1f} mAP on average and {found.random[-1]:.1f} at best; the best of the search "
-        f"is {found.over_random} against their mean and ahead of {found.beaten} of them. It is "
+        f"is {found.over_random} against their mean and ahead of {found.beaten}. It is "
         f"the best of {found.measured} for its measured value, so a part of the margins is luck; "
         f"training from scratch shows what is left."
     )

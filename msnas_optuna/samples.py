@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from msnas_optuna.detections import Drawn
+from msnas_optuna.detections import SCORE, Drawn
 from msnas_optuna.prediction import predict
 from msnas_optuna.selection import Selected
 from msnas_optuna.study import Experiment
@@ -42,7 +42,8 @@ def sample_detections(experiment: Experiment, selected: Selected) -> Drawn:
     spread = range(0, len(records), max(len(records) // SAMPLES, 1))
     paths = [records[i].path for i in spread][:SAMPLES]
     with tempfile.TemporaryDirectory() as folder:
-        found = predict(experiment, load(selected.architecture), paths, folder=Path(folder))
+        model = load(selected.architecture)
+        found = predict(experiment, model, paths, folder=Path(folder), score=SCORE)
         return Drawn(
             weights.relative_to(experiment.setting.run_dir).as_posix(),
             {picture.drawn.name: picture.drawn.read_bytes() for picture in found.pictures},

@@ -146,6 +146,7 @@ def test_signals_end_a_command_that_can_be_continued(tiny, number):
     assert json.loads(run("search", tiny, "--json"))["completed"] == 8
 
 
+@pytest.mark.timeout(900)  # whichever comes first runs the quickstart
 def test_optuna_s_own_commands_read_the_study(quickstart):
     best = json.loads(run("results", quickstart, "--json"))["best"][0]
     storage = f"sqlite:///{quickstart.parent / 'study.db'}"
@@ -163,6 +164,7 @@ def test_optuna_s_own_commands_read_the_study(quickstart):
     assert winner["params"]["stride_01"] == best["strides"][0]
 
 
+@pytest.mark.timeout(900)
 def test_the_dashboard_serves_the_study(quickstart, unused_port):
     url = f"sqlite:///{quickstart.parent / 'study.db'}"
     command = [DASHBOARD, url, "--host", "127.0.0.1", "--port", str(unused_port)]

@@ -89,7 +89,7 @@ def test_versions_are_those_of_the_search_and_others_of_this_process_stand_besid
     assert "unknown" in {row[1] for row in _versions(overview)}  # a study of an older version
     write_versions(study)
     here = version("torch")
-    assert ["torch", here, ""] in _versions(overview)
+    assert ["torch", here] in _versions(overview)
     attributes = study._storage.get_study_system_attrs(study._study_id)[VERSIONS]
     old = {**attributes, "torch": ["1.0", "1.1"]}
     study._storage.set_study_system_attr(study._study_id, VERSIONS, old)

@@ -53,7 +53,7 @@ def _detections(overview: Overview, detections: Detections | None) -> list[str]:
     shown = detections.source
     return [
         f"## What trial {shown.trial} detects",
-        f"By {shown}:",
+        str(shown),
         *(
             f"![trial {shown.trial} on {image_name(name)}]"
             f"({get_artifact_path(overview.search, picture.artifact_id)})"

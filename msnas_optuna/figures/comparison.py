@@ -58,16 +58,13 @@ class ComparisonInfo:
 
     @property
     def beaten(self) -> str | None:
-        """What of the random architectures the best exceeds: "all", or a share rounded down.
-
-        "all others" where the best is one of them.
-        """
+        """What of the random architectures the best exceeds, in words; shares are rounded down."""
         if not self.random:
             return None
         beaten, n = sum(ap < self.best[0] for ap in self.random), len(self.random)
         if beaten == n - 1 and self.best_kind == "random":
             return "all others"
-        return "all" if beaten == n else f"{100 * beaten // n}%"
+        return "all of them" if beaten == n else f"{100 * beaten // n}% of them"
 
     @property
     def over_random(self) -> str | None:
@@ -129,11 +126,11 @@ def _get_comparison_plot(info: ComparisonInfo, title: str) -> go.Figure:
             x=[None], y=[None], mode="lines", name=f"{name}, {ap:.1f}",
             line={"color": colour, "dash": dash, "width": 2},
         )  # fmt: skip
-    styled(figure, title, note=_comparison_note(info), height=360)
+    styled(figure, title, note=_comparison_note(info))
     figure.update_layout(margin={"t": 90})
     figure.update_xaxes(title={"text": "one-shot mAP"})
     figure.update_yaxes(showgrid=False)
-    return legend_below(figure, y=-0.25)
+    return legend_below(figure)
 
 
 def _box(name: str, aps: Sequence[float], colour: str) -> go.Box:
@@ -156,9 +153,11 @@ def _comparison_note(info: ComparisonInfo) -> str:
     if info.beaten is not None:
         parts.append(
             f"{info.over_random} mAP over the mean of {len(info.random)} random "
-            f"architectures, ahead of {info.beaten} of them"
+            f"architectures, ahead of {info.beaten}"
         )
     if info.by_hand is not None:
         parts.append(f"{info.over_hand} over the FPN-like path")
-    caveat = f"chosen as the best of {info.measured} measured values, so a part of it is luck"
-    return "</sup><br><sup>".join(filter(None, ["; ".join(parts), caveat]))
+    last = parts.pop() if info.by_hand is not None else ""
+    caveat = f"the best of {info.measured} measured values: a part of it is luck"
+    parts.append("; ".join(filter(None, [last, caveat])))
+    return "</sup><br><sup>".join(parts)  # a narrow page cuts off what is long

@@ -19,6 +19,7 @@ from msnas_optuna.figures.style import (
     VERMILION,
     legend_below,
     message,
+    padded,
     rounded,
     styled,
 )
@@ -112,7 +113,9 @@ def _get_family_plot(info: FamilyInfo) -> go.Figure:
     figure.update_xaxes(
         title={"text": "generation"}, dtick=max(1, (x + 1) // 10), range=[-0.5, x + 0.5]
     )
-    figure.update_yaxes(title={"text": "one-shot mAP"})
+    figure.update_yaxes(
+        title={"text": "one-shot mAP"}, range=padded([ap for _, ap in at.values()])
+    )
     return legend_below(figure)
 
 

@@ -15,6 +15,8 @@ from msnas_optuna.figures.style import GREEN, PURPLE, SKY, VERMILION, message, s
 
 _BINS: Final = 120
 
+TITLE: Final = "FLOPs of the space"
+
 
 class _Mark(NamedTuple):
     """A cost to be marked, 1e9 multiply-adds."""
@@ -29,7 +31,6 @@ class _Mark(NamedTuple):
 class _FlopsDistributionInfo(NamedTuple):
     """What the figure shows; costs in 1e9 multiply-adds."""
 
-    title: str
     note: str
     edges: list[float]  # one more than counts
     counts: list[int]
@@ -46,7 +47,7 @@ def plot_flops_distribution(study: Source) -> go.Figure:
     found = Observed.of(study).feasibility
     if found is None:
         text = "no space is stored with the study yet: `msnas search` stores it"
-        return message("FLOPs of the space", text)
+        return message(TITLE, text)
     return plot_counted_space(found)
 
 
@@ -68,11 +69,11 @@ def _get_flops_distribution_info(found: Feasibility) -> _FlopsDistributionInfo:
     if found.fpn_baseline is not None:
         marks.append(_Mark("ResNet-FPN", found.fpn_baseline / 1e9, PURPLE, "dot", 2))
     return _FlopsDistributionInfo(
-        title=(
-            f"FLOPs of {found.valid:,} architectures: {found.space.n_blocks} blocks, "
-            f"{found.cost.channels} channels"
+        note=(
+            f"{found.valid:,} architectures of {found.space.n_blocks} blocks with "
+            f"{found.cost.channels} channels, {found.in_window:,} ({found.share:.2%}) "
+            "in the window"
         ),
-        note=f"{found.in_window:,} ({found.share:.2%}) in the window",
         edges=[edge / 1e9 for edge in bars.edges],
         counts=list(bars.counts),
         window=(found.window[0] / 1e9, found.window[1] / 1e9),
@@ -102,7 +103,7 @@ def _get_flops_distribution_plot(info: _FlopsDistributionInfo) -> go.Figure:
             line={"color": mark.colour, "dash": mark.dash, "width": mark.width},
             hoverinfo="name",
         )
-    styled(figure, info.title, note=info.note, height=450)
+    styled(figure, TITLE, note=info.note)
     figure.update_xaxes(title={"text": "GFLOPs (1e9 multiply-adds, encoder + RPN head)"})
     figure.update_yaxes(title={"text": "architectures"}, range=[0, top])
     return figure.update_layout(legend={"x": 0.99, "xanchor": "right", "y": 0.98}, bargap=0)

@@ -108,6 +108,12 @@ def rounded(values: Sequence[float], digits: int = 4) -> list[float]:
     return [float(f"{value:.{digits}g}") for value in values]
 
 
+def padded(values: Sequence[float]) -> list[float]:
+    """The range of an axis from the least to the largest value, with some room beside them."""
+    room = 0.08 * (max(values) - min(values)) or 0.05 * abs(max(values)) or 1.0
+    return [min(values) - room, max(values) + room]
+
+
 def thinned(n: int, keep: Sequence[int] = (), limit: int = POINTS) -> list[int]:
     """At most about `limit` of the numbers 0..n-1, evenly spread, with all that are in `keep`."""
     step = max(-(-n // limit), 1)

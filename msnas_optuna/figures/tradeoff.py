@@ -22,6 +22,7 @@ from msnas_optuna.figures.style import (
     VERMILION,
     legend_below,
     message,
+    padded,
     rounded,
     styled,
     thinned,
@@ -131,11 +132,9 @@ def _get_tradeoff_plot(infos: Sequence[TradeoffInfo], title: str) -> go.Figure:
 
 
 def _range(info: TradeoffInfo) -> list[float]:
-    """From the least to the largest cost or end of the window, with some room beside it."""
+    """Of the costs, with the window."""
     marked = [] if info.by_hand is None else [info.by_hand]
-    costs = [p.x for p in (*info.points, *marked)] + list(info.window or ())
-    room = 0.08 * (max(costs) - min(costs)) or 0.01 * max(costs)
-    return [min(costs) - room, max(costs) + room]
+    return padded([*(p.x for p in (*info.points, *marked)), *(info.window or ())])
 
 
 def _tradeoff_traces(info: TradeoffInfo, *, legend: bool) -> list[go.Scatter]:

@@ -19,6 +19,7 @@ from msnas_optuna.figures.style import (
     VERMILION,
     legend_below,
     message,
+    padded,
     rounded,
     styled,
     thinned,
@@ -97,7 +98,7 @@ def _get_transfer_plot(info: TransferInfo, title: str) -> go.Figure:
             y=rounded([p.alone for p in shown]),
             mode="markers+text" if len(shown) <= 12 else "markers",
             text=[p.name for p in shown],
-            textposition="top center",
+            textposition="bottom center",
             hoverinfo="x+y+text",
             name="best of the search",
             marker={"size": 10, "color": VERMILION},
@@ -115,6 +116,12 @@ def _get_transfer_plot(info: TransferInfo, title: str) -> go.Figure:
     if info.tau is not None:
         note += f", Kendall's tau {info.tau:.2f}"
     styled(figure, title, note=note)
-    figure.update_xaxes(title={"text": "one-shot mAP"})
-    figure.update_yaxes(title={"text": "mAP after training from scratch"})
+    all_pairs = [*info.pairs, *filter(None, [info.by_hand])]
+    figure.update_xaxes(
+        title={"text": "one-shot mAP"}, range=padded([p.one_shot for p in all_pairs])
+    )
+    figure.update_yaxes(
+        title={"text": "mAP after training from scratch"},
+        range=padded([p.alone for p in all_pairs]),
+    )
     return legend_below(figure)

@@ -152,11 +152,13 @@ def _configuration(overview: Overview) -> list[tuple[str, str]]:
 def _versions(overview: Overview) -> list[list[str]]:
     """What searched, and beside it what made this page where that is something else."""
     searched, here = read_versions(overview.search), versions()
-    rows = [["package", "the search", "this page"]]
-    for package in {**here, **searched}:
-        now, then = here.get(package, "-"), ", ".join(searched.get(package, ["unknown"]))
-        rows.append([package, then, "" if now == then else now])
-    return rows
+    rows = [
+        [package, ", ".join(searched.get(package, ["unknown"])), here.get(package, "-")]
+        for package in {**here, **searched}
+    ]
+    if all(then == now for _, then, now in rows):
+        return [["package", "version"], *(row[:2] for row in rows)]
+    return [["package", "of the search", "of this page"], *rows]
 
 
 def _study_file(overview: Overview) -> str:

@@ -55,11 +55,13 @@ def write_curve(study: Study, run: str, losses: Sequence[float]) -> None:
 
 
 def read_curves(study: Study) -> dict[str, Curve]:
-    """The stored courses by the name of the run: the supernet first, the others as stored."""
+    """The stored courses by the name of the run: supernet, trials, others."""
     stored = study._storage.get_study_system_attrs(study._study_id)
     found = {
         key.removeprefix(LOSSES): Curve(tuple(value["steps"]), tuple(value["losses"]))
         for key, value in stored.items()
         if key.startswith(LOSSES)
     }
-    return dict(sorted(found.items(), key=lambda item: item[0] != "supernet"))
+    return dict(
+        sorted(found.items(), key=lambda run: (run[0] != "supernet", run[0][:5] != "trial"))
+    )

@@ -167,7 +167,9 @@ def test_comparison_counts_what_the_best_exceeds(complete):
     assert len(info.random) + len(info.bred) == 30
     assert info.best == (100 * searched.best_value, searched.best_trial.number)
     beaten = sum(ap < info.best[0] for ap in random)
-    assert info.beaten == ("all" if beaten == len(random) else f"{100 * beaten // len(random)}%")
+    assert info.beaten == (
+        "all of them" if beaten == len(random) else f"{100 * beaten // len(random)}% of them"
+    )
     assert info.by_hand == pytest.approx(30)
 
 
@@ -178,10 +180,10 @@ def comparison(**changes):
 
 def test_all_is_said_only_where_it_is_all():
     many = tuple(float(i) for i in range(200))
-    assert comparison().beaten == "all"
-    assert comparison(random=many, best=(198.5, 0)).beaten == "99%"  # 199 of 200
+    assert comparison().beaten == "all of them"
+    assert comparison(random=many, best=(198.5, 0)).beaten == "99% of them"  # 199 of 200
     assert comparison(random=(10.0, 30.0), best_kind="random").beaten == "all others"
-    assert comparison(random=(10.0, 30.0)).beaten == "50%"  # a child with the same AP
+    assert comparison(random=(10.0, 30.0)).beaten == "50% of them"  # a child with the same AP
     assert comparison(random=()).beaten is None
 
 
@@ -194,7 +196,7 @@ def test_differences_agree_with_the_values_that_are_shown():
 
 def test_margins_of_the_best_have_their_caveat(complete):
     n = len(Observed(complete).distinct)
-    assert f"the best of {n} measured values, so a part of it is luck" in str(
+    assert f"the best of {n} measured values: a part of it is luck" in str(
         plot_comparison(complete).layout.title.text
     )
 
