@@ -18,7 +18,6 @@ from optuna.trial import TrialState
 
 from msnas_optuna.processes import Host
 from msnas_optuna.storage import (
-    EXTERNAL,
     LAYOUT,
     LAYOUT_VERSION,
     OWNER,
@@ -109,7 +108,11 @@ def test_a_trial_that_was_handed_out_by_layout_1_waits_for_its_values(
     again = cheap_study(url)
     owner = owner_of(again.trials[0])
     assert owner is not None
-    assert (owner.is_external, owner.host_name, owner.is_dead()) == (True, EXTERNAL, False)
+    assert (owner.is_external, owner.host_name, owner.is_dead()) == (
+        True,
+        Host.current().name,
+        False,
+    )
     with pytest.warns(UserWarning, match="1 trials are left to other workers"):
         evaluate_trials(again, objective, wanted=1, patience=inf)
     assert again.tell(0, 1.0).value == 1.0
