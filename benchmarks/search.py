@@ -403,12 +403,18 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--table", type=Path, default=TABLE_FILE)
     options = parser.parse_args()
+    seeds = HELD_OUT_SEEDS if options.tune is None else TUNING_SEEDS
+    if options.seeds is not None and not 1 <= options.seeds <= len(seeds):
+        parser.error(f"--seeds must lie in 1..{len(seeds)}, got {options.seeds}")
+    seeds = seeds[: options.seeds]
+    if options.trials <= WARM_START:
+        parser.error(f"--trials must be more than {WARM_START}, got {options.trials}")
     where = {"path": options.table, "limit": options.trials, "processes": options.processes}
     if options.tune is not None:
         for kind in options.tune or KINDS:
-            tune(KINDS[kind], TUNING_SEEDS[: options.seeds], **where)
+            tune(KINDS[kind], seeds, **where)
         return
-    runs = run_all(CONTESTANTS, HELD_OUT_SEEDS[: options.seeds], **where)
+    runs = run_all(CONTESTANTS, seeds, **where)
     results = {name: summary(r, _table(options.table)) for name, r in runs.items()}
     print(json.dumps(results, indent=2) if options.json else markdown(results, options.trials))
 

@@ -139,7 +139,7 @@ def test_a_wrong_password_says_what_to_check(postgres_url: str) -> None:
 def test_a_proxy_needs_a_host_and_a_port_that_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"a proxy's URL is grpc://host:port, got grpc://host"):
         open_storage("grpc://host")
-    monkeypatch.setattr("msnas_optuna.storage.opening._PROXY_TIMEOUT", 0.1)
+    monkeypatch.setattr("msnas_optuna.storage.opening._OPEN_SECONDS", 0.1)
     with pytest.raises(StorageError, match=r"127\.0\.0\.1:1.*`msnas storage-proxy` runs there"):
         open_storage("grpc://127.0.0.1:1")
 

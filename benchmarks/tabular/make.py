@@ -19,7 +19,6 @@ import json
 import multiprocessing
 import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -194,7 +193,6 @@ def provenance(setting: Setting, results: Iterable[dict[str, Any]]) -> dict[str,
             "supernet's weights; one entry for each seed of the fine-tuning's batches"
         ),
         "command": "python benchmarks/tabular/make.py",
-        "commit": _output("git", "rev-parse", "HEAD"),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "seeds": {str(s): sum(r["seed"] == s for r in results) for s in seeds},
         "supernet_steps": config.supernet.steps,
@@ -211,11 +209,6 @@ def provenance(setting: Setting, results: Iterable[dict[str, Any]]) -> dict[str,
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _output(*command: str) -> str:
-    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 def _processor() -> str:

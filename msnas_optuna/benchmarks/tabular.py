@@ -24,6 +24,7 @@ from msnas_optuna.cost import EncoderCost
 from msnas_optuna.spaces.base import InvalidArchitectureError
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
+from msnas_optuna.storage import repeat_of
 
 TABLE_FILE: Final = Path(__file__).with_name("msnas_n7.json")
 
@@ -63,8 +64,13 @@ class TabularBenchmark:
         """The space that the architectures belong to."""
         return self.feasible.space
 
-    def value(self, architecture: Architecture) -> float:
-        """AP of an architecture in [0, 1]: its first measurement.
+    def value(self, architecture: Architecture, repeat: int = 0) -> float:
+        """AP of an architecture in [0, 1].
+
+        Args:
+            architecture: one of the table.
+            repeat: how many measurements of it came before; beyond what the table holds, they
+                begin again.
 
         Raises:
             InvalidArchitectureError: the table does not hold it.
@@ -73,7 +79,7 @@ class TabularBenchmark:
         if measurement is None:
             why = self.feasible.violation(architecture)
             raise InvalidArchitectureError(f"the table does not hold {architecture}: {why}")
-        return measurement.ap[0]
+        return measurement.ap[repeat % len(measurement.ap)]
 
     @cached_property
     def best(self) -> Architecture:
@@ -121,7 +127,8 @@ class TabularObjective:
         Raises:
             InvalidArchitectureError: the table does not hold it.
         """
-        return self.table.value(suggest(trial, self.table.space))
+        architecture = suggest(trial, self.table.space)
+        return self.table.value(architecture, repeat_of(trial))
 
 
 def suggest(trial: Trial, space: MSNASSpace) -> Architecture:
@@ -133,13 +140,17 @@ def suggest(trial: Trial, space: MSNASSpace) -> Architecture:
     return space.decode(params)
 
 
-def load_table(path: Path = TABLE_FILE) -> TabularBenchmark:
+def load_table(path: Path | str = TABLE_FILE) -> TabularBenchmark:
     """Reads the table that comes with the package, or another of its kind.
 
     Raises:
-        ValueError: the file holds other architectures than its window does.
+        OSError: there is no such file.
+        ValueError: the file is no table, or holds other architectures than its window does.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    missing = {"columns", "rows", "space", "provenance"} - set(content)
+    if missing:
+        raise ValueError(f"{path} is no table: it lacks {', '.join(sorted(missing))}")
     names = content["columns"]
     rows = [dict(zip(names, row, strict=True)) for row in content["rows"]]
     measurements = {

@@ -25,9 +25,10 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 from zlib import crc32
 
@@ -205,14 +206,30 @@ class MSNASSampler(BaseGASampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The planned values."""
+        """The planned values; random ones for parameters that are not part of the space.
+
+        Raises:
+            ValueError: some of the space's parameters are left out, as `PartialFixedSampler` does.
+        """
         if self._feasible is None:
             return self._generic_child(study, trial, search_space)
         if read_plan(trial) is None:
             self.before_trial(study, trial)
         plan = read_plan(trial)
         assert plan is not None
-        return {name: plan.params[name] for name in search_space}
+        missing = plan.params.keys() - search_space.keys()
+        if missing and search_space.keys() <= plan.params.keys():
+            raise ValueError(
+                f"all parameters of an architecture are proposed at once, {_names(missing)} "
+                "cannot be left out; to fix some, `study.enqueue_trial` them, and what fits them "
+                "is drawn"
+            )
+        return {
+            name: plan.params[name]
+            if name in plan.params
+            else self.sample_independent(study, trial, name, distribution)
+            for name, distribution in search_space.items()
+        }
 
     def sample_independent(
         self,
@@ -348,7 +365,8 @@ class MSNASSampler(BaseGASampler):
         """
         if not self._schedule.n_reevaluated:
             return None
-        best = self._parents(history, self._schedule.generation(slot), number)
+        generation = max(1, self._schedule.generation(slot))  # the first may exhaust the space
+        best = self._parents(history, generation, number)
         if best and best[0].loss is not None and len(best[0].loss) == 1:
             best = best[: self._schedule.n_reevaluated]
         known = [(r.architecture, r.number) for r in best if r.architecture is not None]
@@ -516,6 +534,10 @@ def _is_conditional(feasible: FeasibleSet[Architecture]) -> TypeIs[ops.Condition
     return all(hasattr(feasible, name) for name in ("complete", "count_completions"))
 
 
+def _names(parameters: Iterable[str]) -> str:
+    return ", ".join(sorted(parameters))
+
+
 def _as_choices(params: dict[str, Any], feasible: FeasibleSet[Architecture]) -> dict[str, Any]:
     """The parameters as the space writes them (1.0 for 1), where it can read them."""
     try:
@@ -556,8 +578,8 @@ def _at_least(name: str, value: int, least: int) -> None:
 
 
 def _probability(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie in 0..1, got {value!r}")
+    if not isinstance(value, Real) or not 0 <= value <= 1:
+        raise ValueError(f"{name} must be a number in 0..1, got {value!r}")
 
 
 def _check_operators(

@@ -33,10 +33,18 @@ def resolve_architectures(
     Raises:
         InvalidArchitectureError: one is unknown, invalid or not feasible; it is named.
     """
+    if isinstance(architectures, str):
+        raise InvalidArchitectureError(
+            f"architectures must be a list of names or values, got {architectures!r} alone"
+        )
     known = feasible or space
     resolved: dict[Architecture, None] = {}
     for given in architectures:
         architecture = resolve_architecture(given, space) if isinstance(given, str) else given
+        if not isinstance(architecture, Architecture):
+            raise InvalidArchitectureError(
+                f"{given!r} cannot be queued: it is neither an Architecture nor a text"
+            )
         if (violation := known.violation(architecture)) is not None:
             raise InvalidArchitectureError(f"{str(given)!r} cannot be queued: {violation}")
         resolved[architecture] = None

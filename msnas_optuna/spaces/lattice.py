@@ -21,7 +21,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Any, Final
+from operator import index
+from typing import Any, Final, overload
 
 import numpy as np
 
@@ -169,7 +170,7 @@ class Lattice:
 
     Raises:
         EmptyWindowError: no valid architecture lies inside the window.
-        ValueError: the window is upside down, or has no cost that it limits.
+        ValueError: the window is not two whole numbers in order, or has no cost that it limits.
     """
 
     def __init__(
@@ -209,12 +210,18 @@ class Lattice:
             raise IndexError(f"index must lie in 0..{self.count() - 1}, got {index}")
         return self._numbering.at(index)
 
-    def sample(self, rng: np.random.Generator) -> Architecture:
-        """One architecture, drawn uniformly: path and feature strides jointly."""
-        return self._numbering.at(int(rng.integers(self.count())))
+    @overload
+    def sample(self, rng: np.random.Generator) -> Architecture: ...
 
-    def sample_many(self, rng: np.random.Generator, n: int) -> list[Architecture]:
-        """`n` independent uniform draws."""
+    @overload
+    def sample(self, rng: np.random.Generator, n: int) -> list[Architecture]: ...
+
+    def sample(
+        self, rng: np.random.Generator, n: int | None = None
+    ) -> Architecture | list[Architecture]:
+        """One architecture, or `n` of them, drawn uniformly: path and feature strides jointly."""
+        if n is None:
+            return self._numbering.at(int(rng.integers(self.count())))
         return [self._numbering.at(i) for i in rng.integers(self.count(), size=n).tolist()]
 
     def weighted(self, weights: Weights) -> WeightedDraw:
@@ -313,8 +320,14 @@ def _check(n_blocks: int, cost: AdditiveCost | None, window: tuple[int, int] | N
         return
     if cost is None:
         raise ValueError(f"a window needs the cost that it limits, got window={window} alone")
-    if window[0] > window[1]:
-        raise ValueError(f"window must be (low, high) with low <= high, got {window}")
+    try:
+        low, high = map(index, window)
+    except (TypeError, ValueError):
+        low, high = 1, 0
+    if low > high:
+        raise ValueError(
+            f"window must be (low, high) in whole multiply-adds with low <= high, got {window}"
+        )
 
 
 def _nothing_inside(space: MSNASSpace, cost: AdditiveCost, *, low: int, high: int) -> str:

@@ -29,7 +29,8 @@ _Move = tuple[float, int, int]
 class WeightedDraw:
     """The feasible architectures, each with the product of the weights of its genes.
 
-    Weights are floating-point numbers: what is 1e-300 times as likely as the rest may be lost.
+    Weights are floating-point numbers: what is 1e-300 times as likely as what the largest weights
+    would give may be lost.
 
     Args:
         graph: what may follow what.
@@ -38,7 +39,7 @@ class WeightedDraw:
     """
 
     def __init__(self, graph: Graph, window: tuple[int, int], weights: Weights) -> None:
-        self._graph, self._weights = graph, weights
+        self._graph, self._weights = graph, (weights := weights.scaled())
         self._tables = {
             stride: Tables(graph, root, window, weights=weights)
             for stride, root in graph.roots.items()

@@ -45,9 +45,18 @@ class Weights:
         _require_weights("strides", self.strides, STRIDES)
         _require_weights("feature_strides", self.feature_strides, FEATURE_STRIDES)
 
+    def scaled(self) -> Weights:
+        """The same chances with 1 as the largest weight of each gene: products stay in range."""
+        return Weights(*([*map(_scaled, genes)] for genes in (self.strides, self.feature_strides)))
+
     def of_utilisation(self, vector: Sequence[int]) -> float:
         """The product of the weights of five feature strides."""
         return prod(w[s] for w, s in zip(self.feature_strides, vector, strict=True))
+
+
+def _scaled(weights: Mapping[Any, float]) -> dict[Any, float]:
+    largest = max(weights.values()) or 1.0
+    return {gene: weight / largest for gene, weight in weights.items()}
 
 
 def _require_weights(

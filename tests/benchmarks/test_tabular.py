@@ -134,3 +134,19 @@ def test_an_incomplete_table_is_refused(tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"part\.json must hold the \d+ architectures"):
         load_table(path)
+
+
+def test_an_architecture_that_is_measured_again_has_the_next_of_its_values(table):
+    again = next(a for a, m in table.measurements.items() if len(m.ap) == 2)
+    study = optuna.create_study(direction="maximize", sampler=MSNASSampler(table.feasible))
+    for _ in range(3):
+        study.enqueue_trial(table.space.encode(again))
+    study.optimize(TabularObjective(table), n_trials=3)
+    first, second = table.measurements[again].ap
+    assert [trial.value for trial in study.trials] == [first, second, first]
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path):
+    (tmp_path / "table.json").write_text("{}")
+    with pytest.raises(ValueError, match="is no table: it lacks columns, provenance, rows, space"):
+        load_table(str(tmp_path / "table.json"))

@@ -30,7 +30,9 @@ class TestGenericMSNASSampler(
         return lambda: MSNASSampler(population_size=4, n_children=4, n_random=1)
 
 
-class TestArchitectureMSNASSampler(BasicSamplerTestCase, MultiObjectiveSamplerTestCase):
+class TestArchitectureMSNASSampler(
+    BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase
+):
     """Parameters outside the space must still work while architectures are proposed."""
 
     @pytest.fixture

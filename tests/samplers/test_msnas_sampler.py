@@ -302,6 +302,23 @@ def test_a_space_without_anything_new_is_measured_again() -> None:
     assert all(t.state == TrialState.COMPLETE for t in study.trials)
 
 
+def test_a_first_population_larger_than_the_window_measures_again_too() -> None:
+    five = Lattice(SPACE, COST, window=smallest_window(5))
+    settings = {"population_size": 8, "n_children": 4, "n_random": 1, "n_reevaluated": 2}
+    study = optuna.create_study(sampler=MSNASSampler(five, seed=0, **settings))
+    study.optimize(objective, n_trials=12)
+    assert len(measurements(study)) == five.count() < 8
+    assert len(study.trials) == 12
+
+
+def smallest_window(least: int) -> tuple[int, int]:
+    """Around the target, with at least this many architectures."""
+    totals = sorted(COST.total(LATTICE.at(i)) for i in range(LATTICE.count()))
+    found = next((a, b) for a, b in zip(totals, totals[least - 1 :], strict=False))
+    assert sum(found[0] <= t <= found[1] for t in totals) < 8
+    return found
+
+
 def test_equal_trials_of_another_sampler_are_counted() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler())
     repeats = []
@@ -549,7 +566,48 @@ def test_a_retry_is_taken_over_by_the_process_that_runs_it() -> None:
     assert (again.worker.trial, again.slot, again.params) == (1, 0, plan.params)
 
 
+# Late trials
+
+
+def test_a_trial_that_finishes_late_is_a_parent_from_then_on() -> None:
+    study = new_study()
+    first = [study.ask(DISTRIBUTIONS) for _ in range(8)]
+    for trial in first[:7]:
+        study.tell(trial, 0.0)
+    study.optimize(objective, n_trials=8)  # generation 1, while the last of generation 0 runs
+    assert 7 not in {p for t in study.trials[8:16] for p in read_plan(t).parents}
+    study.tell(first[7], 100.0)
+    assert study.sampler.select_parent(study, 2)[0].number == 7
+    assert study.sampler.select_parent(study, 1)[0].number == 7
+    study.optimize(objective, n_trials=24)
+    assert 7 in {p for t in study.trials[16:] for p in read_plan(t).parents}
+
+
+def test_finished_trials_behind_one_that_runs_are_parents() -> None:
+    study = new_study()
+    hanging = study.ask(DISTRIBUTIONS)
+    study.optimize(objective, n_trials=23)
+    assert study.trials[hanging.number].state == TrialState.RUNNING
+    assert len(study.sampler.select_parent(study, 1)) == 7
+    planned = [read_plan(t) for t in study.trials[8:]]
+    assert {plan.origin for plan in planned} == {"random", "recombination"}
+    assert max(max(plan.parents, default=0) for plan in planned) >= 8
+
+
 # Settings and errors
+
+
+def test_fixing_a_part_of_the_architecture_is_refused_with_the_way_to_do_it() -> None:
+    study = new_study()
+    study.sampler = optuna.samplers.PartialFixedSampler({"stride_01": 2.0}, study.sampler)
+    with pytest.raises(ValueError, match=r"stride_01 cannot be left out.*enqueue_trial"):
+        study.optimize(objective, n_trials=1)
+    study.sampler = study.sampler._base_sampler
+    study.enqueue_trial({"stride_01": 2.0, "feature_stride_5": 32})
+    study.optimize(objective, n_trials=2)
+    found = architecture(study.trials[1])
+    assert (found.strides[0], found.feature_strides[4]) == (2.0, 32)
+    assert LATTICE.violation(found) is None
 
 
 @pytest.mark.parametrize(
@@ -562,9 +620,13 @@ def test_a_retry_is_taken_over_by_the_process_that_runs_it() -> None:
         ({"n_children": 0, "n_random": 0}, r"n_children \+ n_random .* at least 1, got 0"),
         ({"window": 0}, "window .* at least 1, got 0"),
         ({"max_attempts": 0}, "max_attempts .* at least 1, got 0"),
-        ({"mutation_probability": 1.5}, r"mutation_probability must lie in 0\.\.1, got 1.5"),
-        ({"encoder_probability": -1}, r"encoder_probability must lie in 0\.\.1, got -1"),
-        ({"gene_probability": math.nan}, r"gene_probability must lie in 0\.\.1, got nan"),
+        (
+            {"mutation_probability": 1.5},
+            r"mutation_probability must be a number in 0\.\.1, got 1.5",
+        ),
+        ({"encoder_probability": -1}, r"encoder_probability must be a number in 0\.\.1, got -1"),
+        ({"gene_probability": math.nan}, r"gene_probability must be a number in 0\.\.1, got nan"),
+        ({"recombination_probability": "x"}, r"recombination_probability must .* 0\.\.1, got 'x'"),
         ({"operators": "magic"}, "operators must be 'exact' or 'rejection', got 'magic'"),
         ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
     ],

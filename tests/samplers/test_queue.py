@@ -155,3 +155,13 @@ def test_a_queued_trial_whose_process_died_before_its_plan_is_evaluated_again(
     assert recover_lost_trials(study, sightings) == [0]
     assert [t.state for t in study.get_trials()] == [TrialState.FAIL, TrialState.WAITING]
     assert SPACE.decode(study.get_trials()[1].params) == architecture
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [("fpn-like", "must be a list of names or values, got 'fpn-like' alone"),
+     ([3], "3 cannot be queued: it is neither an Architecture nor a text")],
+)  # fmt: skip
+def test_what_is_no_list_of_architectures_is_refused(wrong, message) -> None:
+    with pytest.raises(InvalidArchitectureError, match=message):
+        queue_architectures(new_study(), SPACE, wrong)

@@ -24,6 +24,7 @@ from msnas_optuna.spaces.msnas import (
     feature_stride_vectors,
 )
 from msnas_optuna.spaces.published import PRESETS, PUBLISHED
+from msnas_optuna.spaces.tables import Weights
 
 BASIC = EncoderCost("basic", 32, (128, 128), 32)
 BOTTLENECK = EncoderCost("bottleneck", 24, (128, 192))
@@ -231,7 +232,7 @@ def test_sample_is_uniform():
     lattice, rng = Lattice(space, BASIC, window=window), np.random.default_rng(0)
     support = inside(7, "basic", window)
     assert is_uniform([lattice.sample(rng) for _ in range(20 * len(support))], support)
-    assert is_uniform(lattice.sample_many(rng, 20 * len(support)), support)
+    assert is_uniform(lattice.sample(rng, 20 * len(support)), support)
 
 
 def test_sample_without_a_window_is_uniform_over_paths_and_features():
@@ -241,7 +242,7 @@ def test_sample_without_a_window_is_uniform_over_paths_and_features():
 
 def test_sample_repeats_with_the_seed():
     lattice = preset_lattice("r18")
-    first, again = (lattice.sample_many(np.random.default_rng(7), 20) for _ in range(2))
+    first, again = (lattice.sample(np.random.default_rng(7), 20) for _ in range(2))
     assert first == again
     assert len(set(first)) == 20
 
@@ -250,7 +251,7 @@ def test_sample_repeats_with_the_seed():
 def test_samples_of_the_published_settings_are_valid_and_inside(name):
     lattice = preset_lattice(name)
     rng = np.random.default_rng(2)
-    for architecture in lattice.sample_many(rng, 1000):
+    for architecture in lattice.sample(rng, 1000):
         assert lattice.space.violation(architecture) is None
         assert lattice.window[0] <= lattice.cost.total(architecture) <= lattice.window[1]
 
@@ -265,7 +266,7 @@ def test_drawn_costs_follow_the_distribution(name):
     ]
     bins = [(a, b - 1) for a, b in itertools.pairwise(edges[:-1])] + [(edges[-2], edges[-1])]
     expected = np.array([distribution.count(*b) for b in bins])
-    drawn = lattice.sample_many(np.random.default_rng(3), 4000)
+    drawn = lattice.sample(np.random.default_rng(3), 4000)
     totals = np.array([lattice.cost.total(a) for a in drawn])
     observed = [int(((totals >= a) & (totals <= b)).sum()) for a, b in bins]
     assert chisquare(observed, expected / expected.sum() * len(drawn)).pvalue > 1e-3
@@ -336,7 +337,7 @@ def test_completions_are_those_of_brute_force(data):
 def test_short_windows_of_long_encoders_redraw_inside(name):
     lattice, rng = preset_lattice(name), np.random.default_rng(5)
     n = lattice.space.n_blocks
-    for parent in lattice.sample_many(rng, 100):
+    for parent in lattice.sample(rng, 100):
         start = int(rng.integers(n - 3))
         strides = [None if start <= i < start + 4 else s for i, s in enumerate(parent.strides)]
         child = lattice.complete(rng, strides, parent.feature_strides)
@@ -521,3 +522,25 @@ def test_published_architectures_cost_something_reachable(name):
 def published_distribution(preset):
     space = MSNASSpace(PRESETS[preset].n_blocks)
     return FlopsDistribution.of(space, EncoderCost.from_preset(preset))
+
+
+@pytest.mark.parametrize(
+    "window", [(float("nan"), 10**9), (0, float("nan")), (1,), "ab", (None, 5)]
+)
+def test_a_window_that_is_not_two_whole_numbers_is_refused(window):
+    with pytest.raises(ValueError, match=r"window must be .low, high. in whole multiply-adds"):
+        Lattice(MSNASSpace(7), BASIC, window=window)
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e-300])
+def test_only_ratios_of_weights_count(scale):
+    lattice = Lattice(MSNASSpace(5), BASIC)
+    encoder = [dict.fromkeys(STRIDES, scale) for _ in range(5)]
+    heads = [dict.fromkeys(FEATURE_STRIDES, scale) for _ in range(5)]
+    draw, rng = lattice.weighted(Weights(encoder, heads)), np.random.default_rng(0)
+    drawn = Counter(draw.sample(rng) for _ in range(8000))
+    expected = 8000 / lattice.count()
+    counts = [drawn[lattice.at(i)] for i in range(lattice.count())]
+    assert expected > 5
+    assert sum(counts) == 8000
+    assert chisquare(counts).pvalue > 1e-4
