@@ -369,3 +369,41 @@ def test_a_worker_waits_for_the_others_or_leaves(
     timer.start()
     evaluate_trials(study, cheap, wanted=1)
     assert [t.state for t in study.trials] == [TrialState.COMPLETE]
+
+
+PLAIN = """
+import os, signal, sys
+import optuna
+from msnas_optuna import MSNASSampler
+from msnas_optuna.benchmarks import TabularObjective, load_table
+from msnas_optuna.workers import evaluate_trials
+
+url, wanted, killed = sys.argv[1:]
+table = load_table()
+study = optuna.create_study(
+    study_name="plain", storage=url, load_if_exists=True, direction="maximize",
+    sampler=MSNASSampler(table.feasible, population_size=5, n_children=5, n_random=1, seed=0),
+)
+
+def objective(trial):
+    value = TabularObjective(table)(trial)
+    if trial.number == int(killed):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+evaluate_trials(study, objective, wanted=int(wanted))
+print([t.value for t in study.trials if t.value is not None])
+"""
+
+
+def test_a_study_of_plain_optuna_goes_on_after_kill_9_as_if_nothing_had_been(
+    tmp_path: Path,
+) -> None:
+    def run(url: str, killed: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", PLAIN, url, "20", str(killed)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    undisturbed = run(f"sqlite:///{tmp_path}/a.db", -1)
+    assert run(f"sqlite:///{tmp_path}/b.db", 11).returncode == -9
+    resumed = run(f"sqlite:///{tmp_path}/b.db", -1)
+    assert resumed.stdout == undisturbed.stdout != ""

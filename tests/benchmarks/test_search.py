@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from msnas_optuna.benchmarks import load_table
+from msnas_optuna.benchmarks.tabular import TABLE_FILE
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "search.py"
 
@@ -79,3 +80,17 @@ def test_broken_rules_are_seen(search, text):
 
 def test_quartiles_of_runs_that_never_arrive(search):
     assert search._quartiles([1, 2, float("inf"), float("inf")]) == [1, 2, None]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_readme_shows_what_the_comparison_finds(search):
+    table, limit = load_table(), search.LIMIT
+    names = ("MSNASSampler, tuned", "paper's rejection, tuned", "uniform feasible")
+    chosen = [c for c in search.CONTESTANTS if c.name in names]
+    runs = search.run_all(chosen, search.HELD_OUT_SEEDS, path=TABLE_FILE, limit=limit, processes=2)
+    rows = search.markdown({name: search.summary(r, table) for name, r in runs.items()}, limit)
+    readme = (SCRIPT.parents[1] / "README.md").read_text(encoding="utf-8").splitlines()
+    for row in rows.splitlines()[2:]:
+        counted = row.rsplit("|", 2)[0]  # without milliseconds
+        assert any(line.startswith(counted) for line in readme), counted
