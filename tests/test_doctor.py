@@ -111,6 +111,22 @@ def test_a_trial_that_was_asked_for_shows_where(tiny: Path) -> None:
     assert "If an unknown or external worker is gone: --requeue --trial N" in shown
 
 
+@pytest.mark.parametrize("action", ["--requeue", "--fail"])
+def test_trials_of_external_trainers_are_left_alone_and_it_says_so(
+    tiny: Path, action: str
+) -> None:
+    setting = Setting.load(tiny)
+    ask(setting, 2)
+    said = "Trials of external workers are left alone unless --trial N or --older-than"
+    assert said in " ".join(doctor(tiny, action).split())
+    study = setting.stored_study()
+    assert study is not None
+    assert states(study) == ["RUNNING", "RUNNING"]
+    assert said not in " ".join(doctor(tiny).split())
+    doctor(tiny, action, "--trial", "0", "--trial", "1")
+    assert states(study)[:2] == ["FAIL", "FAIL"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
