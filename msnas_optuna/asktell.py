@@ -9,7 +9,8 @@ values are told.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -64,12 +65,16 @@ class Asked:
     repeat: int
 
 
-def ask(setting: Setting, n: int = 1) -> list[Asked]:
+def ask(
+    setting: Setting, n: int = 1, *, show: Callable[[list[Asked]], object] | None = None
+) -> list[Asked]:
     """Proposes the next architectures of the study file's search, which it creates if need be.
 
     Args:
         setting: the study.
         n: how many.
+        show: gives the proposals to whoever is to train them. If it fails or is interrupted,
+            nobody knows of them, and they are handed out again.
 
     Returns:
         At most `n`; none where the study has its trials.
@@ -91,7 +96,7 @@ def ask(setting: Setting, n: int = 1) -> list[Asked]:
     recover_lost_trials(study)
     queue_architectures(study, setting.space, seeds)
     asked: list[Asked] = []
-    with deferred_interrupts():  # Optuna's bookkeeping is not safe
+    with deferred_interrupts() as interrupts:  # Optuna's bookkeeping is not safe
         while len(asked) < n and (trial_id := claim_trial(study, wanted=wanted)) is not None:
             study._thread_local.cached_all_trials = None  # as `Study.ask` does
             try:
@@ -101,8 +106,15 @@ def ask(setting: Setting, n: int = 1) -> list[Asked]:
             proposal = _described(setting, trial)
             if proposal is not None:
                 asked.append(proposal)
-        for proposal in asked:  # as late as can be: until here, a kill makes the trials lost
-            _hand_over(study, proposal)
+        try:
+            for proposal in asked:  # as late as can be: until here, a kill makes the trials lost
+                _hand_over(study, proposal)
+            with interrupts.allowed():
+                if show is not None:
+                    show(asked)
+        except BaseException:
+            _take_back(study, asked)
+            raise
     return asked
 
 
@@ -135,6 +147,14 @@ def _hand_over(study: optuna.Study, proposal: Asked) -> None:
     trial, worker = study.get_trials()[proposal.trial], Worker.external(proposal.trial)
     write_plan(study, trial, replace(_plan(trial), worker=worker))
     study._storage.set_trial_system_attr(trial._trial_id, OWNER, asdict(worker))
+
+
+def _take_back(study: optuna.Study, asked: Sequence[Asked]) -> None:
+    """Ends proposals that reached nobody, so that they are handed out again."""
+    for proposal in asked:
+        with suppress(UpdateFinishedTrialError):
+            mark_interrupted(study, study.get_trials(deepcopy=False)[proposal.trial])
+            study.tell(proposal.trial, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def _plan(trial: FrozenTrial) -> Plan:

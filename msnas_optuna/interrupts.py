@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -105,16 +104,25 @@ def insist_on_interrupts(*, ignored: Collection[signal.Signals] = ()) -> Callabl
 def deferred_interrupts() -> Iterator[Deferred]:
     """Holds SIGINT and SIGTERM back until the block has ended; a second one stops at once.
 
-    Ignored signals and foreign handlers stay as they are. Other threads than the main one receive
-    no signals: there nothing is held back.
+    A signal that was held back comes before an error of the block, which whoever handles it would
+    take for the end of the matter. Ignored signals and foreign handlers stay as they are. Other
+    threads than the main one receive no signals: there nothing is held back.
+
+    Raises:
+        KeyboardInterrupt: a signal was held back; an error of the block is its cause.
     """
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     main = threading.current_thread() is threading.main_thread()
     deferred = Deferred({n: h for n, h in handlers.items() if main and callable(h)})
     deferred.hold()
     try:
-        yield deferred
-    finally:
-        deferred.release()
-        if deferred and sys.exc_info()[0] is None:
-            raise KeyboardInterrupt
+        try:
+            yield deferred
+        finally:
+            deferred.release()
+    except Exception as error:
+        if deferred:
+            raise KeyboardInterrupt from error
+        raise
+    if deferred:
+        raise KeyboardInterrupt

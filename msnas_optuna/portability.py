@@ -39,12 +39,14 @@ class Moved:
     Attributes:
         studies: name -> number of trials.
         artifacts: how many files belong to them.
+        copied: whether those went along; between two storages they stay in the run folder.
         missing: artifacts that the studies refer to, but whose files are nowhere.
         unfinished: trials that a process was evaluating; the copy repeats them.
     """
 
     studies: dict[str, int]
     artifacts: int
+    copied: bool
     missing: list[str]
     unfinished: int
 
@@ -69,8 +71,9 @@ def export_study(setting: Setting, destination: str, *, progress: Progress | Non
         raise _absent(setting)
     if is_storage_url(destination):
         put_snapshots(open_storage(destination), snapshots, progress=progress)
-        return _moved(snapshots, _missing(setting, snapshots))
-    return _moved(snapshots, save_bundle(Path(destination), snapshots, setting.artifact_dir))
+        return _moved(snapshots, _missing(setting, snapshots), copied=False)
+    missing = save_bundle(Path(destination), snapshots, setting.artifact_dir)
+    return _moved(snapshots, missing, copied=True)
 
 
 def import_study(setting: Setting, source: str, *, progress: Progress | None = None) -> Moved:
@@ -101,7 +104,7 @@ def import_study(setting: Setting, source: str, *, progress: Progress | None = N
     else:
         missing = extract_artifacts(Path(source), snapshots, setting.artifact_dir)
     put_snapshots(setting.storage, snapshots, progress=progress)
-    return _moved(snapshots, missing)
+    return _moved(snapshots, missing, copied=not from_storage)
 
 
 def _snapshots(setting: Setting, storage: optuna.storages.BaseStorage) -> list[Snapshot]:
@@ -135,10 +138,11 @@ def _missing(setting: Setting, snapshots: Sequence[Snapshot]) -> list[str]:
     return [i for i in identifiers if not (setting.artifact_dir / i).is_file()]
 
 
-def _moved(snapshots: Sequence[Snapshot], missing: list[str]) -> Moved:
+def _moved(snapshots: Sequence[Snapshot], missing: list[str], *, copied: bool) -> Moved:
     return Moved(
         studies={snapshot.name: len(snapshot.trials) for snapshot in snapshots},
         artifacts=sum(len(snapshot.artifact_ids()) for snapshot in snapshots),
+        copied=copied,
         missing=missing,
         unfinished=sum(len(snapshot.unfinished()) for snapshot in snapshots),
     )

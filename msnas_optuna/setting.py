@@ -31,10 +31,12 @@ from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
 from msnas_optuna.storage import (
+    CONFIG,
     PUBLISHED,
     finished_slots,
     has_secret,
     open_storage,
+    refuse_foreign,
     refuse_unfinished,
     relative_to,
     require_config,
@@ -300,7 +302,7 @@ class Setting:
         """The Optuna study of the search or of a stage, if it has begun; for reading.
 
         Raises:
-            StudyMismatchError: the search was made with other settings, or is being imported.
+            StudyMismatchError: the search was made with other settings; see also `begun_study`.
         """
         study = self.begun_study(stage)
         if study is not None and stage is None:
@@ -311,7 +313,7 @@ class Setting:
         """The same, whatever settings it was made with.
 
         Raises:
-            StudyMismatchError: it is being imported.
+            StudyMismatchError: it is being imported, or another program has made it.
         """
         name = self.study_name(stage)
         begun = storage_exists(self.storage_url)
@@ -319,4 +321,5 @@ class Setting:
             return None
         study = optuna.load_study(study_name=name, storage=self.storage)
         refuse_unfinished(study)
-        return study
+        refuse_foreign(study)
+        return study if CONFIG in study.user_attrs else None  # it is being created

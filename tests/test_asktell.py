@@ -110,6 +110,47 @@ def test_a_trial_that_was_never_printed_is_asked_again(tiny: Path) -> None:
     assert again.params == trials[0].params
 
 
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("> /dev/full", "No space left on device"),
+        (">&-", "standard output is closed"),
+        ("| sleep 0", ""),
+    ],
+)
+def test_a_proposal_that_cannot_be_printed_is_asked_again(
+    tiny: Path, output: str, said: str
+) -> None:
+    setting = Setting.load(tiny)
+    ask(setting)
+    command = shlex.join([sys.executable, "-m", "msnas_optuna", "ask", str(tiny), "--n", "3"])
+    shell = ["bash", "-o", "pipefail", "-c", f"{command} {output}"]
+    printed = subprocess.run(shell, stderr=subprocess.PIPE, text=True)
+    assert printed.returncode not in (0, 3)
+    assert said in printed.stderr
+    assert "Traceback" not in printed.stderr
+    before = stored(setting).trials
+    assert [t.state.name for t in before] == ["RUNNING", *["FAIL"] * (len(before) - 1)]
+    again = ask(setting, 3)
+    assert [one.params for one in again][: len(before) - 1] == [t.params for t in before[1:]]
+    plans = [read_plan(stored(setting).trials[one.trial]) for one in again]
+    assert [plan.slot for plan in plans if plan] == [1, 2, 3]
+
+
+INTERRUPTED = """
+import os, signal, sys
+from msnas_optuna.asktell import ask
+from msnas_optuna.setting import Setting
+ask(Setting.load(sys.argv[1]), 2, show=lambda _: os.kill(os.getpid(), signal.SIGINT))
+"""
+
+
+def test_proposals_are_taken_back_where_showing_them_is_interrupted(tiny: Path) -> None:
+    shown = subprocess.run([sys.executable, "-c", INTERRUPTED, tiny], stderr=subprocess.DEVNULL)
+    assert shown.returncode == -signal.SIGINT
+    assert [t.state.name for t in stored(Setting.load(tiny)).trials] == ["FAIL", "FAIL"]
+
+
 def test_telling_twice(tiny: Path) -> None:
     setting = Setting.load(tiny)
     ask(setting, 3)

@@ -10,8 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
+from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import TrialState, create_trial
 from typer.testing import CliRunner
@@ -19,7 +19,15 @@ from typer.testing import CliRunner
 from msnas_optuna.asktell import ask
 from msnas_optuna.cli import app
 from msnas_optuna.setting import Setting
-from msnas_optuna.storage import OWNER, QUEUED, Worker, claim_trial, finished_slots, open_storage
+from msnas_optuna.storage import (
+    OWNER,
+    QUEUED,
+    Worker,
+    claim_trial,
+    finished_slots,
+    open_storage,
+    open_study,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -32,13 +40,20 @@ def doctor(study_file: Path, *arguments: str, code: int = 0) -> Any:
     return json.loads(result.stdout) if "--json" in arguments else result.output
 
 
+def begun(url: str, name: str = "tiny") -> Study:
+    """A study of ours without trials."""
+    return open_study(
+        open_storage(url), name=name, directions=["maximize"], sampler=RandomSampler(), config={}
+    )
+
+
 @pytest.fixture(params=["sqlite", "journal"])
 def study(request: pytest.FixtureRequest, tiny: Path) -> Study:
     """Trial 0 of this process, 1 of a dead one of this host, 2 of another host, 3 waits."""
     file = f'trials = 7\nstorage = "{request.param}:///study.db"'
     tiny.write_text(tiny.read_text().replace("trials = 7", file))
     url = Setting.load(tiny).storage_url
-    study = optuna.create_study(storage=open_storage(url), study_name="tiny")
+    study = begun(url)
     assert claim_trial(study, wanted=1) is not None
     for owner in (replace(Worker.current(), started="0"), ELSEWHERE):
         study.add_trial(
@@ -111,6 +126,22 @@ def test_a_trial_that_was_asked_for_shows_where(tiny: Path) -> None:
     assert "If an unknown or external worker is gone: --requeue --trial N" in shown
 
 
+@pytest.mark.parametrize("action", ["--requeue", "--fail"])
+def test_trials_of_external_trainers_are_left_alone_and_it_says_so(
+    tiny: Path, action: str
+) -> None:
+    setting = Setting.load(tiny)
+    ask(setting, 2)
+    said = "Trials of external workers are left alone unless --trial N or --older-than"
+    assert said in " ".join(doctor(tiny, action).split())
+    study = setting.stored_study()
+    assert study is not None
+    assert states(study) == ["RUNNING", "RUNNING"]
+    assert said not in " ".join(doctor(tiny).split())
+    doctor(tiny, action, "--trial", "0", "--trial", "1")
+    assert states(study)[:2] == ["FAIL", "FAIL"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -133,8 +164,8 @@ def test_mistakes(study: Study, tiny: Path, arguments: tuple[str, ...], message:
 
 
 def test_a_heartbeat_tells_of_other_hosts(tiny: Path) -> None:
+    study = begun(Setting.load(tiny).storage_url, "tiny-retrain")
     storage = open_storage(Setting.load(tiny).storage_url)
-    study = optuna.create_study(storage=storage, study_name="tiny-retrain")
     for _ in range(2):
         study.add_trial(
             create_trial(state=TrialState.RUNNING, system_attrs={OWNER: asdict(ELSEWHERE)})

@@ -72,3 +72,31 @@ except KeyboardInterrupt:
 def test_an_ignored_signal_does_nothing() -> None:
     found = subprocess.run([sys.executable, "-c", IGNORING], capture_output=True, text=True)
     assert found.stdout == "only the other\n", found.stderr
+
+
+FAILING = """
+import os, signal, sys
+from msnas_optuna.interrupts import deferred_interrupts, insist_on_interrupts
+heeded = insist_on_interrupts()
+
+def bookkeeping(error):
+    with deferred_interrupts():
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        raise error
+
+try:
+    bookkeeping(OSError("the server went away"))
+except KeyboardInterrupt as interrupt:
+    print(interrupt.__cause__)
+try:
+    bookkeeping(SystemExit(7))
+finally:
+    heeded()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_comes_before_the_failure_of_what_held_it_back(name: str) -> None:
+    found = subprocess.run([sys.executable, "-c", FAILING, name], capture_output=True, text=True)
+    assert found.stdout == "the server went away\n", found.stderr
+    assert found.returncode == 7  # an end that was asked for stays one

@@ -120,6 +120,30 @@ def test_all_workers_end_with_the_command(trained: Path, number: signal.Signals)
     assert [t.state for t in trials_of(trained)].count(TrialState.COMPLETE) == done + 2
 
 
+IMPATIENT = """
+import sys
+import msnas_optuna.interrupts as interrupts
+from msnas_optuna.cli import app, workers
+interrupts._REPEAT_SECONDS, workers._END_SECONDS = 0.5, 3
+app(["search", sys.argv[1], "--workers", "2"])
+"""
+
+
+def test_a_worker_that_does_not_answer_is_killed_with_the_command(tiny: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", IMPATIENT, tiny], stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        until(lambda: len(children(process.pid)) == 2, process)
+        workers = children(process.pid)
+        os.kill(workers[0], signal.SIGSTOP)
+        process.terminate()
+        assert process.wait(timeout=30) == 130
+        assert not any(map(is_alive, workers))
+    finally:
+        process.kill()
+
+
 @pytest.mark.slow
 def test_torchrun_starts_workers_of_which_the_first_speaks(trained: Path) -> None:
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")

@@ -544,6 +544,20 @@ def test_the_verbs(rich: Path, postgres_url: str) -> None:
     )
 
 
+def test_between_storages_the_artifacts_stay_where_they_are_and_it_says_so(rich: Path) -> None:
+    home, url = Setting.load(rich), f"journal:///{rich.with_name('x.journal')}"
+    line = f"2 artifacts stay in {home.artifact_dir}; only a .zip file takes them along"
+    assert line in msnas("export-study", rich, url).stdout.splitlines()
+    back = f"sqlite:///{rich.with_name('back.db')}"
+    assert line in msnas("import-study", rich, url, "--storage", back).stdout.splitlines()
+    file = rich.with_name("s.zip")
+    assert "exported 2 artifacts" in msnas("export-study", rich, file).stdout
+    there = moved_to(rich, None).run_dir / "tiny.toml"
+    moved = json.loads(msnas("import-study", there, file, "--json").stdout)
+    assert moved["copied"] is True
+    assert len(list(Setting.load(there).artifact_dir.iterdir())) == 2
+
+
 def test_a_password_is_not_shown(rich: Path) -> None:
     url = "postgresql+psycopg://u:hunter2@127.0.0.1:1/db"
     for verb in ("export-study", "import-study"):

@@ -189,6 +189,18 @@ def test_a_study_of_another_program_is_refused(url: str) -> None:
         study_in(storage)
 
 
+def test_a_study_that_is_refused_stays_untouched(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msnas_optuna.storage.studies._CREATION_SECONDS", 0.2)
+    other = optuna.create_study(storage=open_storage(url), study_name="s", direction="minimize")
+    other.set_user_attr("mine", 1)
+    with pytest.raises(StudyMismatchError, match=r'directions: ."minimize". stored'):
+        study_in(open_storage(url))
+    assert other.user_attrs == {"mine": 1}
+    assert other._storage.get_study_system_attrs(other._study_id) == {}
+
+
 def test_tuples_and_lists_are_the_same_configuration(url: str) -> None:
     for size in ((128, 128), [128, 128]):
         open_study(

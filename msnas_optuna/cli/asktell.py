@@ -12,7 +12,14 @@ import typer
 from msnas_optuna import asktell
 from msnas_optuna.asktell import Asked
 from msnas_optuna.cli.app import app
-from msnas_optuna.cli.terminal import StorageUrl, StudyFile, err, print_json, session
+from msnas_optuna.cli.terminal import (
+    StorageUrl,
+    StudyFile,
+    err,
+    print_json,
+    refuse_closed_output,
+    session,
+)
 from msnas_optuna.setting import Setting
 from msnas_optuna.storage import finished_slots, has_secret
 
@@ -38,8 +45,14 @@ def ask(
     """Print an architecture to train as JSON; exit with 3 once the study has its trials."""
     with session():
         setting = Setting.load(study_file, storage=storage)
-        asked = asktell.ask(setting, n or 1)
-        if not asked:
+        refuse_closed_output()
+
+        def show(asked: list[Asked]) -> None:
+            described = [_asked_json(one, setting, study_file, storage) for one in asked]
+            if described:
+                print_json(described if n is not None else described[0])
+
+        if not asktell.ask(setting, n or 1, show=show):
             err.print(
                 f"study {setting.study_name()}: all {setting.n_trials()} trials are told or "
                 "handed out; raise study.trials for more",
@@ -47,8 +60,6 @@ def ask(
                 highlight=False,
             )
             raise typer.Exit(NOTHING_LEFT)
-        described = [_asked_json(proposal, setting, study_file, storage) for proposal in asked]
-        print_json(described if n is not None else described[0])
 
 
 def _asked_json(

@@ -76,6 +76,11 @@ def doctor(
         for study_name, number in changed:
             out.print(f"{word} trial {number} of {study_name}")
         _print(left, chosen=listed is not None)
+        if (fail or requeue) and any(found.external for found in left):
+            out.print(
+                "Trials of external workers are left alone unless --trial N or --older-than "
+                "chooses them."
+            )
 
 
 def _check(fail: bool, requeue: bool, stage: str) -> None:

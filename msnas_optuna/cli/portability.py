@@ -24,15 +24,12 @@ def export_study(
     storage: StorageUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy the search, its stages and artifacts into one file, or into another storage."""
+    """Copy the search and its stages into a file, with artifacts, or into another storage."""
     with session() as bars:
-        moved = portability.export_study(
-            Setting.load(study_file, storage=storage),
-            destination,
-            progress=partial(bars, "trials"),
-        )
+        setting = Setting.load(study_file, storage=storage)
+        moved = portability.export_study(setting, destination, progress=partial(bars, "trials"))
         bars.stop()
-        _print("exported", moved, as_json=as_json)
+        _print("exported", moved, setting, as_json=as_json)
 
 
 @app.command("import-study")
@@ -45,16 +42,15 @@ def import_study(
     storage: StorageUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy an exported search, with all that belongs to it, into the storage of the study file."""
+    """Copy an exported search and its stages into the storage of the study file."""
     with session() as bars:
-        moved = portability.import_study(
-            Setting.load(study_file, storage=storage), source, progress=partial(bars, "trials")
-        )
+        setting = Setting.load(study_file, storage=storage)
+        moved = portability.import_study(setting, source, progress=partial(bars, "trials"))
         bars.stop()
-        _print("imported", moved, as_json=as_json)
+        _print("imported", moved, setting, as_json=as_json)
 
 
-def _print(verb: str, moved: Moved, *, as_json: bool) -> None:
+def _print(verb: str, moved: Moved, setting: Setting, *, as_json: bool) -> None:
     if moved.missing:
         err.print(
             f"warning: {len(moved.missing)} of {moved.artifacts} artifacts have no file, "
@@ -74,4 +70,14 @@ def _print(verb: str, moved: Moved, *, as_json: bool) -> None:
         return
     for name, trials in moved.studies.items():
         out.print(f"{verb} {name}: {trials} trials", highlight=False)
-    out.print(f"{verb} {moved.artifacts - len(moved.missing)} artifacts", highlight=False)
+    present = moved.artifacts - len(moved.missing)
+    if moved.copied:
+        out.print(f"{verb} {present} artifacts", highlight=False)
+    elif moved.artifacts:
+        out.print(
+            f"{present} artifacts stay in {setting.artifact_dir}; "
+            "only a .zip file takes them along",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )

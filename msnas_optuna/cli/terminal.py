@@ -59,6 +59,18 @@ def print_json(value: Any) -> None:
         _reader_is_gone()
 
 
+def refuse_closed_output() -> None:
+    """Keeps a command from work that nobody would hear of.
+
+    Raises:
+        OSError: standard output is closed.
+    """
+    if sys.stdout is None:
+        raise OSError(
+            "standard output is closed; send it to a file, or to the program that reads it"
+        )
+
+
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         _reader_is_gone()

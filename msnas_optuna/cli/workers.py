@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from multiprocessing.connection import Connection, wait
@@ -73,11 +73,14 @@ def search_with_workers(
     """
     setting = Setting.load(study_file, storage=storage)
     wanted = setting.n_trials(trials)
-    workers = [
-        _start(study_file, storage, trials, Place(i, count, i, count)) for i in range(count)
-    ]
-    with _ended(workers):
+    workers: list[_Worker] = []
+    try:
+        for i in range(count):
+            workers.append(_start(study_file, storage, trials, Place(i, count, i, count)))
         _watch(workers, setting, wanted, progress)
+    except BaseException:
+        _end(workers)
+        raise
     left = wanted - _settled_at_last(setting)
     broken = sum(worker.process.exitcode != 0 for worker in workers)
     if broken and left > 0:
@@ -96,19 +99,22 @@ def _start(study_file: Path, storage: str | None, trials: int | None, place: Pla
     return _Worker(f"worker {place.rank + 1}", process, receiver)
 
 
-@contextmanager
-def _ended(workers: list[_Worker]) -> Iterator[None]:
-    """Ends the processes with the block: politely, then not."""
+def _end(workers: list[_Worker]) -> None:
+    """Ends the processes: politely, then not; at a second Ctrl-C at once."""
+    # Interruptions are repeated by SIGTERM; that must not cut short what the workers have left.
+    handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        yield
-    finally:
         for worker in workers:
             worker.process.terminate()
         deadline = time.monotonic() + _END_SECONDS
         for worker in workers:
             worker.process.join(max(0, deadline - time.monotonic()))
+    finally:
+        for worker in workers:
             worker.process.kill()
+        for worker in workers:
             worker.process.join()
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _watch(workers: list[_Worker], setting: Setting, wanted: int, progress: Bars) -> None:

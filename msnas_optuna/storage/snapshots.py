@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from msnas_optuna.storage.dashboard import readdressed
 from msnas_optuna.storage.quiet import quiet
 from msnas_optuna.storage.records import IMPORT, INTERRUPTED, Worker, is_told
-from msnas_optuna.storage.studies import StudyMismatchError, refuse_unfinished
+from msnas_optuna.storage.studies import StudyMismatchError, refuse_foreign, refuse_unfinished
 
 _ARTIFACT: Final = "artifacts:"
 """Prefix of the system attributes that Optuna keeps for each artifact."""
@@ -78,10 +78,11 @@ def take_snapshot(storage: BaseStorage, name: str) -> Snapshot:
 
     Raises:
         KeyError: there is no study of this name.
-        StudyMismatchError: its own import has not ended.
+        StudyMismatchError: its own import has not ended, or another program has made it.
     """
     study = optuna.load_study(study_name=name, storage=storage)
     refuse_unfinished(study)
+    refuse_foreign(study)
     trials = study.get_trials(deepcopy=False)
     return Snapshot(
         name=name,

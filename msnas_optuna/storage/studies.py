@@ -71,13 +71,15 @@ def open_study(
         study = optuna.load_study(storage=storage, study_name=name, sampler=sampler)
     refuse_unfinished(study)
     stored = _await_config(study)
+    directions = {"directions": _words(study.directions)}
     if stored is None:  # whoever created it died before it wrote the configuration
+        _refuse_mismatch(name, directions, {"directions": _words(asked)}, {})
         _write_config(study, wanted)
         stored = _read_config(study) or wanted
     refuse_mixed(study, external=wanted.get(OBJECTIVE) == EXTERNAL)
     _refuse_mismatch(
         name,
-        {"directions": _words(study.directions), **stored},
+        {**directions, **stored},
         {"directions": _words(asked), **wanted},
         added,
     )
@@ -121,11 +123,7 @@ def _await_config(study: Study) -> dict[str, Any] | None:
     """
     deadline = time.monotonic() + _CREATION_SECONDS
     while (stored := _read_config(study)) is None and time.monotonic() < deadline:
-        if study.get_trials(deepcopy=False):
-            raise StudyMismatchError(
-                f"study {study.study_name!r} was not created by msnas: it has trials, but no "
-                "configuration; choose another study name"
-            )
+        refuse_foreign(study)
         time.sleep(0.1)
     return stored
 
@@ -231,6 +229,19 @@ def refuse_unfinished(study: Study) -> None:
         raise StudyMismatchError(
             f"study {study.study_name!r} is a part of an import that has not ended; run the same "
             "`msnas import-study` again"
+        )
+
+
+def refuse_foreign(study: Study) -> None:
+    """Keeps everyone away from a study of another program.
+
+    Raises:
+        StudyMismatchError: it has trials, but no configuration, which comes before the first.
+    """
+    if study.get_trials(deepcopy=False) and CONFIG not in study.user_attrs:
+        raise StudyMismatchError(
+            f"study {study.study_name!r} was not created by msnas: it has trials, but no "
+            "configuration; choose another study name"
         )
 
 
