@@ -71,15 +71,15 @@ def open_study(
         study = optuna.load_study(storage=storage, study_name=name, sampler=sampler)
     refuse_unfinished(study)
     stored = _await_config(study)
-    directions = {"directions": _words(study.directions)}
+    ranked = {"directions": _words(study.directions)}
     if stored is None:  # whoever created it died before it wrote the configuration
-        _refuse_mismatch(name, directions, {"directions": _words(asked)}, {})
+        _refuse_mismatch(name, ranked, {"directions": _words(asked)}, {})
         _write_config(study, wanted)
         stored = _read_config(study) or wanted
     refuse_mixed(study, external=wanted.get(OBJECTIVE) == EXTERNAL)
     _refuse_mismatch(
         name,
-        {**directions, **stored},
+        {**ranked, **stored},
         {"directions": _words(asked), **wanted},
         added,
     )
