@@ -54,7 +54,7 @@ class Settings:
 
 PAPER = Settings()
 TUNED = Settings(5, 5, 1, gene_probability=0.02)
-TUNED_OPERATORS = Settings(5, 5, 1, mutation_probability=0.25, encoder_probability=0.3)
+TUNED_OPERATORS = Settings(5, 5, 2, mutation_probability=0.25)
 TUNED_REJECTION = Settings(5, 5, 1, gene_probability=0.1)
 PAPER_REJECTION = Settings(gene_probability=0.1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import signal
 import subprocess
@@ -425,6 +426,86 @@ def test_a_file_of_a_later_version_is_refused(rich: Path) -> None:
     rewritten(file, lambda manifest: manifest.update(version=2))
     with pytest.raises(ValueError, match="format msnas-study 2, this version reads msnas-study 1"):
         load_bundle(file)
+
+
+def first(manifest: dict[str, Any]) -> dict[str, Any]:
+    return manifest["studies"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda m: first(m).update(directions=["sideways"]),
+            r"directions of study 'tiny' must be 'maximize' or 'minimize', got \['sideways'\]",
+        ),
+        (lambda m: first(m).update(directions=[]), "directions of study 'tiny' must be"),
+        (
+            lambda m: first(m).update(directions=["maximize", "minimize"]),
+            r"trial 0 must have 2 values, got \[",
+        ),
+        (
+            lambda m: first(m).update(system_attrs=["a"]),
+            r"system_attrs of study 'tiny' must be an object, got \['a'\]",
+        ),
+        (
+            lambda m: first(m)["system_attrs"].update({"artifacts:x": "{"}),
+            "attribute artifacts:x of study 'tiny' must be JSON in a string, got '{'",
+        ),
+        (
+            lambda m: first(m)["system_attrs"].update({"artifacts:x": 3}),
+            "attribute artifacts:x of study 'tiny' must be JSON in a string, got 3",
+        ),
+        (
+            lambda m: m["studies"][1].update(name="tiny"),
+            r"studies must have names, each another one, got \['tiny', 'tiny'\]",
+        ),
+        (lambda m: first(m).update(name=3), r"studies must have names, .* got \[3, "),
+        (
+            lambda m: first(m).update(user_attrs={}),
+            "study 'tiny' has trials, but no configuration",
+        ),
+    ],
+)
+def test_a_file_that_was_edited_is_refused_in_a_sentence(
+    rich: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    file = rich.with_name("s.zip")
+    export_study(Setting.load(rich), str(file))
+    rewritten(file, change)
+    there = moved_to(rich, None).run_dir / "tiny.toml"
+    said = msnas("import-study", there, file, code=1).stderr
+    assert said.startswith(f"error: {file} is no file that `msnas export-study` has written, or")
+    assert len(said.splitlines()) == 1
+    assert re.search(message, said)
+    assert [path.name for path in there.parent.iterdir()] == ["tiny.toml"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"values": None}, "trial 0: values should be set for a complete trial"),
+        ({"values": [1.0, 2.0]}, r"trial 0 must have 1 values, got \[1.0, 2.0\]"),
+        ({"user_attrs": [1]}, r"user_attrs of trial 0 must be an object, got \[1\]"),
+    ],
+)
+def test_a_trial_that_was_edited_is_refused_in_a_sentence(
+    rich: Path, change: dict[str, Any], message: str
+) -> None:
+    file = rich.with_name("s.zip")
+    export_study(Setting.load(rich), str(file))
+    with zipfile.ZipFile(file) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    trial, *others = entries["trials/0.jsonl"].decode().splitlines()
+    edited = json.dumps(json.loads(trial) | change)
+    entries["trials/0.jsonl"] = "\n".join([edited, *others, ""]).encode()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, text in entries.items():
+            archive.writestr(name, text)
+    there = moved_to(rich, None)
+    with pytest.raises(ValueError, match=message):
+        import_study(there, str(file))
+    assert [path.name for path in there.run_dir.iterdir()] == ["tiny.toml"]
 
 
 @pytest.mark.parametrize("identifier", ["../../../evil", "/evil", "..", "a/b", "", "a\0b"])

@@ -1,6 +1,8 @@
 """Keeps a study's figures, note and pictures in optuna-dashboard up to date.
 
-Of several workers one publishes at a time, so that no old view comes after a newer one.
+Of several workers that share the run folder one publishes at a time, so that no old view comes
+after a newer one. Those with run folders of their own may publish at once: then an old view may
+stay until the next refresh.
 
 A storage commits every attribute on its own, so what is unchanged is not written, and a figure is
 one attribute: a process that is killed in between leaves old and new figures side by side, each of

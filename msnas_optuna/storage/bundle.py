@@ -15,7 +15,7 @@ import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,8 @@ from typing import Any, Final
 from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 
-from msnas_optuna.storage.snapshots import Snapshot
+from msnas_optuna.storage.records import CONFIG
+from msnas_optuna.storage.snapshots import ARTIFACT, Snapshot
 
 FORMAT: Final = "msnas-study"
 VERSION: Final = 1
@@ -108,10 +109,12 @@ def load_bundle(path: Path) -> list[Snapshot]:
                 )
             if (damaged := archive.testzip()) is not None:
                 raise ValueError(damaged)
-            return [
+            snapshots = [
                 _study_from_json(study, archive.read(f"trials/{i}.jsonl").decode().splitlines())
                 for i, study in enumerate(manifest["studies"])
             ]
+            _check_names([snapshot.name for snapshot in snapshots])
+            return snapshots
     except _DAMAGE as error:
         raise ValueError(
             f"{path} is no file that `msnas export-study` has written, or it is damaged "
@@ -198,17 +201,59 @@ def _study_to_json(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _study_from_json(study: dict[str, Any], lines: Sequence[str]) -> Snapshot:
-    trials = [trial_from_json(json.loads(line)) for line in lines]
+    name, directions = study["name"], study["directions"]
+    if not directions or not all(d in ("maximize", "minimize") for d in directions):
+        raise ValueError(
+            f"the directions of study {name!r} must be 'maximize' or 'minimize', got {directions}"
+        )
+    _check_attributes(f"study {name!r}", study)
+    trials = [_checked_trial(json.loads(line), len(directions)) for line in lines]
     if [trial.number for trial in trials] != list(range(len(trials))):
         raise ValueError("trials must be numbered from 0 without a gap")
+    if trials and CONFIG not in study["user_attrs"]:
+        raise ValueError(f"study {name!r} has trials, but no configuration {CONFIG}")
     return Snapshot(
-        name=study["name"],
-        directions=tuple(study["directions"]),
+        name=name,
+        directions=tuple(directions),
         user_attrs=study["user_attrs"],
         system_attrs=study["system_attrs"],
         trials=trials,
         study_id=study["study_id"],
     )
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"studies must have names, each another one, got {names}")
+
+
+def _checked_trial(stored: dict[str, Any], n_values: int) -> FrozenTrial:
+    """A trial that Optuna takes."""
+    where = f"trial {stored['number']}"
+    _check_attributes(where, stored)
+    trial = trial_from_json(stored)
+    try:
+        trial._validate()
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    if trial.values is not None and len(trial.values) != n_values:
+        raise ValueError(f"{where} must have {n_values} values, got {trial.values}")
+    return trial
+
+
+def _check_attributes(where: str, stored: Mapping[str, Any]) -> None:
+    """Whether a study or a trial has attributes by name, and artifacts that JSON describes."""
+    for kind in ("user_attrs", "system_attrs"):
+        if not isinstance(stored[kind], dict):
+            raise ValueError(f"{kind} of {where} must be an object, got {stored[kind]!r:.80}")
+    for key, value in stored["system_attrs"].items():
+        if key.startswith(ARTIFACT):
+            try:
+                json.loads(value)
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"attribute {key} of {where} must be JSON in a string, got {value!r:.80}"
+                ) from None
 
 
 def trial_to_json(trial: FrozenTrial) -> dict[str, Any]:

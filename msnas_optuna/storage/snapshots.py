@@ -27,7 +27,7 @@ from msnas_optuna.storage.quiet import quiet
 from msnas_optuna.storage.records import IMPORT, INTERRUPTED, Worker, is_told
 from msnas_optuna.storage.studies import StudyMismatchError, refuse_foreign, refuse_unfinished
 
-_ARTIFACT: Final = "artifacts:"
+ARTIFACT: Final = "artifacts:"
 """Prefix of the system attributes that Optuna keeps for each artifact."""
 
 
@@ -62,10 +62,10 @@ class Snapshot:
         """The files in the artifact store that belong to the study or to a trial."""
         attrs = [self.system_attrs, *(trial.system_attrs for trial in self.trials)]
         return [
-            key.removeprefix(_ARTIFACT)
+            key.removeprefix(ARTIFACT)
             for one in attrs
             for key, value in one.items()
-            if key.startswith(_ARTIFACT) and json.loads(value) is not None  # null: deleted
+            if key.startswith(ARTIFACT) and json.loads(value) is not None  # null: deleted
         ]
 
     def unfinished(self) -> list[int]:
