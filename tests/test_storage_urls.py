@@ -139,9 +139,46 @@ def test_a_wrong_password_says_what_to_check(postgres_url: str) -> None:
 def test_a_proxy_needs_a_host_and_a_port_that_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"a proxy's URL is grpc://host:port, got grpc://host"):
         open_storage("grpc://host")
-    monkeypatch.setattr("msnas_optuna.storage.opening._OPEN_SECONDS", 0.1)
+    monkeypatch.setattr("msnas_optuna.storage.proxy._OPEN_SECONDS", 0.1)
     with pytest.raises(StorageError, match=r"127\.0\.0\.1:1.*`msnas storage-proxy` runs there"):
         open_storage("grpc://127.0.0.1:1")
+
+
+def test_a_proxy_listens_on_this_machine_alone_and_shares_no_port(
+    tiny: Path, unused_port: int
+) -> None:
+    command = [sys.executable, "-m", "msnas_optuna", "storage-proxy", str(tiny)]
+    command += ["--port", str(unused_port)]
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert first.stderr is not None
+    try:
+        assert first.stderr.readline().startswith("serving ")
+        addresses = listening_addresses(unused_port)
+        assert addresses
+        assert addresses <= LOOPBACK
+        other = [*command, "--storage", f"sqlite:///{tiny.parent / 'other.db'}"]
+        second = subprocess.run(other, capture_output=True, text=True, timeout=60)
+        assert second.returncode == 1
+        assert "serving" not in second.stderr
+        assert f"got 127.0.0.1:{unused_port}; end what listens there" in second.stderr
+        assert len(second.stderr.splitlines()) == 1
+    finally:
+        first.terminate()
+    assert first.wait(timeout=30) == 0
+
+
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
+"""127.0.0.1 as the kernel writes it, also in IPv6's notation."""
+
+
+def listening_addresses(port: int) -> set[str]:
+    lines = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+    ]
+    listening = [line[1].split(":") for line in lines if line[3] == "0A"]
+    return {address for address, at in listening if int(at, 16) == port}
 
 
 @pytest.mark.slow
