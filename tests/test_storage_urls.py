@@ -22,7 +22,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalW
 
 COMMANDS = [
     ("train",), ("search",), ("search", "--workers", "2"), ("retrain",), ("results",),
-    ("results", "--json"), ("doctor",), ("doctor", "--json"), ("storage-proxy",),
+    ("results", "--json"), ("doctor",), ("doctor", "--json"), ("storage-proxy",), ("ask",),
+    ("tell", "--trial", "0", "--values", "0.4"), ("report",), ("dashboard",),
+    ("predict", "picture.png"), ("export",),
 ]  # fmt: skip
 
 
@@ -69,7 +71,26 @@ def test_the_password_may_come_from_a_password_file(
     assert msnas("results", tiny, "--storage", url).startswith("0 ")
 
 
-@pytest.fixture(params=["password", "host", "database", "driver", "port", "at", "slash", "query"])
+MISTYPED = {
+    "port": "postgresql+psycopg://keeper:hunter2@host:port/db",
+    "at": "postgresql+psycopg://keeper:hun@ter2@127.0.0.1:1/db",
+    "slash": "postgresql+psycopg://keeper:hun/ter2@127.0.0.1:1/db",
+    "one slash": "postgresql+psycopg:/keeper:hunter2@h/db",
+    "no slash": "postgresql+psycopg:keeper:hunter2@h/db",
+    "three slashes": "postgresql+psycopg:///keeper:hunter2@h/db",
+    "no scheme": "keeper:hunter2@h/db",
+    "another scheme": "mysql://keeper@h/db?x=hunter2",
+    "no host": "postgresql+psycopg://keeper:hunter2/db",
+    "quoted colon": "postgresql+psycopg://keeper%3Ahunter2@127.0.0.1:1/db",
+    "words": "host=h password=hunter2",
+    "words in the database": "postgresql+psycopg://127.0.0.1:1/db password=hunter2",
+    "client key": "postgresql+psycopg://keeper@127.0.0.1:1/db?scram_client_key=hunter2",
+    "server key": "postgresql+psycopg://keeper@127.0.0.1:1/db?scram_server_key=hunter2",
+    "pwd": "postgresql+psycopg://keeper@127.0.0.1:1/db?pwd=hunter2",
+}
+
+
+@pytest.fixture(params=["password", "host", "database", "driver", "query", *MISTYPED])
 def broken(request: pytest.FixtureRequest, postgres_url: str) -> str:
     """A URL with a password that cannot be opened."""
     url = make_url(postgres_url)
@@ -80,12 +101,9 @@ def broken(request: pytest.FixtureRequest, postgres_url: str) -> str:
         "driver": url.set(drivername="postgresql+asyncpg"),
         "query": url.set(password="hunter3").update_query_dict({"sslpassword": "hunter4"}),
     }.get(request.param)
-    text = {
-        "port": "postgresql+psycopg://keeper:hunter2@host:port/db",
-        "at": "postgresql+psycopg://keeper:hun@ter2@127.0.0.1:1/db",
-        "slash": "postgresql+psycopg://keeper:hun/ter2@127.0.0.1:1/db",
-    }.get(request.param, "")
-    return wrong.render_as_string(hide_password=False) if wrong is not None else text
+    if wrong is None:
+        return MISTYPED[request.param]
+    return wrong.render_as_string(hide_password=False)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -123,11 +141,23 @@ def test_the_next_steps_of_the_quickstart_name_no_password(
         ("sqlite:///a.db?timeout=60", "sqlite:///a.db?timeout=60"),
         ("postgresql://u:p@h/d", "postgresql://u:***@h/d"),
         ("postgresql://u@h/d?password=x&sslmode=require", "postgresql://u@h/d?password=***&"),
-        ("postgresql//u:hun@ter@h/d?password=x", "postgresql//***@h/d"),
+        ("postgresql//u:hun@ter@h/d?password=x", "postgresql..."),
+        ("postgresql+psycopg:/u:hunter2@h/d", "postgresql+psycopg:/..."),
+        ("mysql://u:hunter2@h/d", "mysql://..."),
+        ("keeper:hunter2@h/d", "..."),
+        (
+            "postgresql+psycopg://u@[::1]:5432/d?host=/run/x",
+            "postgresql+psycopg://u@[::1]:5432/d?",
+        ),
+        ("sqlite:////a b/c.db", "sqlite:////a b/c.db"),
+        ("journal:///a/b.log", "journal:///a/b.log"),
+        ("/a b/c@d.log", "/a b/c@d.log"),
+        ("../study.db", "../study.db"),
     ],
 )
 def test_redacted(url: str, shown: str) -> None:
     assert redacted(url).startswith(shown)
+    assert "hunter" not in redacted(url)
 
 
 def test_a_wrong_password_says_what_to_check(postgres_url: str) -> None:

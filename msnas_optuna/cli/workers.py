@@ -69,10 +69,12 @@ def search_with_workers(
 
     Raises:
         RuntimeError: workers have ended and trials are left.
+        StorageError: the storage cannot be opened.
         KeyboardInterrupt: at a signal; the workers have ended by then.
     """
     setting = Setting.load(study_file, storage=storage)
     wanted = setting.n_trials(trials)
+    _settled(setting)  # a storage that cannot be opened is told once, and at once
     workers = [
         _start(study_file, storage, trials, Place(i, count, i, count)) for i in range(count)
     ]

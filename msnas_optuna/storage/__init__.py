@@ -63,6 +63,7 @@ from msnas_optuna.storage.studies import (
 )
 from msnas_optuna.storage.unfinished import Unfinished, end_trials, unfinished_trials
 from msnas_optuna.storage.urls import (
+    doubtful_parameters,
     has_secret,
     is_storage_url,
     redacted,
@@ -109,6 +110,7 @@ __all__ = [
     "Unfinished",
     "Worker",
     "claim_trial",
+    "doubtful_parameters",
     "end_trials",
     "finished_slots",
     "flatten",
