@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import optuna
@@ -164,6 +166,59 @@ def test_a_wrong_password_says_what_to_check(postgres_url: str) -> None:
     url = make_url(postgres_url).set(password="hunter3").render_as_string(hide_password=False)
     with pytest.raises(StorageError, match=r"password authentication failed.*check that the ser"):
         open_storage(url)
+
+
+READER = """
+DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN;
+GRANT pg_read_all_data TO reader;
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("search",), ("search", "--workers", "2"), ("ask",), ("doctor", "--fail", "--trial", "0"),
+        ("tell", "--trial", "0", "--values", "0.4"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+@pytest.mark.parametrize("through", ["directly", "a proxy"])
+def test_a_storage_that_may_not_be_written_says_what_to_do(
+    trained: Path,
+    postgres_server,
+    postgres_url: str,
+    unused_port: int,
+    command: tuple[str, ...],
+    through: str,
+) -> None:
+    open_storage(postgres_url)
+    if command[0] != "search":
+        assert msnas("ask", trained, "--storage", postgres_url).startswith("0 ")
+    postgres_server.psql(READER)
+    reader = make_url(postgres_url).set(username="reader", password=None)
+    url = reader.render_as_string()
+    with proxy_of(url, trained, unused_port) if through == "a proxy" else nullcontext(url) as url:
+        shown = msnas(command[0], trained, *command[1:], "--storage", url)
+    assert shown.startswith("1 "), shown
+    assert "the storage has failed (" in shown
+    assert "finished trials are kept: check the server or the disk, and that its user" in shown
+    assert len(shown.splitlines()) <= 4, shown
+    if through == "directly":
+        assert "permission denied for" in shown
+
+
+@contextmanager
+def proxy_of(url: str, study_file: Path, port: int) -> Iterator[str]:
+    command = [sys.executable, "-m", "msnas_optuna", "storage-proxy", str(study_file)]
+    command += ["--storage", url, "--port", str(port)]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert server.stderr is not None
+    try:
+        assert server.stderr.readline().startswith("serving ")
+        yield f"grpc://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
 
 
 def test_a_proxy_needs_a_host_and_a_port_that_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from msnas_optuna.storage.claims import claim_trial, slots_of
 from msnas_optuna.storage.curves import Curve, read_curves, write_curve
-from msnas_optuna.storage.failures import StorageFailures, is_of_storage
+from msnas_optuna.storage.failures import StorageFailures, in_words, is_of_storage
 from msnas_optuna.storage.opening import StorageError, open_storage
 from msnas_optuna.storage.proxy import serve_storage
 from msnas_optuna.storage.records import (
@@ -115,6 +115,7 @@ __all__ = [
     "finished_slots",
     "flatten",
     "has_secret",
+    "in_words",
     "is_external",
     "is_of_storage",
     "is_retry",
