@@ -25,7 +25,13 @@ from msnas_optuna.recipe import Recipe
 from msnas_optuna.spaces.base import InvalidArchitectureError
 from msnas_optuna.spaces.msnas import MSNASSpace
 from msnas_optuna.spaces.published import Block, resolve_architecture
-from msnas_optuna.storage import flatten, relative_to, storage_file
+from msnas_optuna.storage import (
+    doubtful_parameters,
+    flatten,
+    redacted,
+    relative_to,
+    storage_file,
+)
 
 _CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -405,16 +411,24 @@ def _relative_to(config: StudyConfig, folder: Path) -> StudyConfig:
     try:
         storage = None if url is None else relative_to(url, folder)
         file = None if storage is None else storage_file(storage)
+        doubtful = [] if storage is None else doubtful_parameters(storage)
     except ValueError as error:
         raise ValueError(f"study.storage: {error}") from None
     if file is not None and ("?" in str(url) or "file:" in str(url)):
         raise ValueError(
-            f"study.storage: a file is named by its path alone, got {url!r}; leave out '?' and "
-            f"'file:'"
+            f"study.storage: a file is named by its path alone, got {redacted(str(url))!r}; leave "
+            f"out '?' and 'file:'"
+        )
+    if doubtful:
+        raise ValueError(
+            f"study.storage: a study file sets no {', '.join(doubtful)} in the URL, since a "
+            f"driver may write files or run programs for it; leave it out, or give the URL with "
+            f"--storage or OPTUNA_STORAGE"
         )
     if file is not None and not _lies_in(file, run_dir):
         raise ValueError(
-            f"study.storage: the file lies in the run folder {run_dir}, got {url!r}; move it "
+            f"study.storage: the file lies in the run folder {run_dir}, got "
+            f"{redacted(str(url))!r}; move it "
             f"there, or name it with --storage"
         )
     resolved = {

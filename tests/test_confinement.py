@@ -15,6 +15,7 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
+from sqlalchemy.engine import URL, make_url
 from typer.testing import CliRunner
 
 from msnas_optuna.checkpoint import CheckpointError, exclusive, load_checkpoint, save_checkpoint
@@ -24,6 +25,10 @@ from msnas_optuna.distributed import Ranks
 from msnas_optuna.setting import Setting
 from msnas_optuna.storage import CONFIG, LAYOUT, LAYOUT_VERSION, StudyMismatchError, open_storage
 from msnas_optuna.study import Experiment
+
+
+def unhidden(url: URL) -> str:
+    return url.render_as_string(hide_password=False)
 
 
 def edited(study_file: Path, old: str, new: str) -> Path:
@@ -55,6 +60,25 @@ def test_the_storage_is_no_uri_that_names_another_file(tiny: Path) -> None:
     edited(tiny, 'run_dir = "."', 'run_dir = "."\nstorage = "sqlite:///file:/tmp/s.db?uri=true"')
     with pytest.raises(ConfigError, match=r"study\.storage: a file is named by its path alone"):
         load_config(tiny)
+
+
+@pytest.mark.parametrize(
+    "parameter", ["sslkeylogfile", "service", "passfile", "sslkey", "options", "plugin"]
+)
+def test_the_storage_s_driver_is_told_nothing_that_may_write_or_run(
+    tiny: Path, tmp_path: Path, postgres_url: str, parameter: str
+) -> None:
+    url = make_url(postgres_url).update_query_dict({"connect_timeout": "9"})
+    doubtful = url.update_query_dict({parameter: f"{tmp_path.parent}/keys"})
+    edited(tiny, "trials = 7", f'trials = 7\nstorage = "{unhidden(doubtful)}"')
+    with pytest.raises(ConfigError, match=rf"a study file sets no {parameter} in .*--storage or"):
+        load_config(tiny)
+    assert Setting.load(edited(tiny, unhidden(doubtful), unhidden(url))).storage is not None
+
+
+def test_the_user_may_tell_the_driver_anything(tiny: Path, postgres_url: str) -> None:
+    url = make_url(postgres_url).update_query_dict({"options": "-cstatement_timeout=9000"})
+    assert Setting.load(tiny, storage=unhidden(url)).storage is not None
 
 
 @pytest.mark.parametrize("name", ["artifacts", "exported", "predictions"])

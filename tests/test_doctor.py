@@ -186,7 +186,18 @@ def test_it_needs_no_torch_and_no_data(tiny: Path) -> None:
         "except SystemExit as end: assert not end.code\n"
         "sys.exit('torch' in sys.modules)"
     )
+    open_storage(Setting.load(tiny).storage_url)
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert "no trial runs or waits" in found.stdout
+    assert not (tiny.parent / "data").exists()
+
+
+@pytest.mark.parametrize("url", [None, "sqlite:///nonexist.db", "sqlite:///", "journal:///"])
+def test_a_storage_that_does_not_exist_is_an_error(tiny: Path, url: str | None) -> None:
+    arguments = [] if url is None else ["--storage", url]
+    shown = doctor(tiny, *arguments, code=1)
+    shown = shown.replace("\n", " ")
+    assert f"error: the storage {url or 'sqlite:///' + str(tiny.parent / 'study.db')}" in shown
+    assert "does not exist: check --storage, OPTUNA_STORAGE and study.storage" in shown
     assert [p.name for p in tiny.parent.iterdir()] == ["tiny.toml"]

@@ -20,7 +20,13 @@ from msnas_optuna.cli.terminal import (
     session,
 )
 from msnas_optuna.setting import FPN_LIKE, RETRAIN, STAGES, Setting
-from msnas_optuna.storage import Unfinished, end_trials, unfinished_trials
+from msnas_optuna.storage import (
+    Unfinished,
+    end_trials,
+    redacted,
+    storage_exists,
+    unfinished_trials,
+)
 
 SEARCH = "search"
 
@@ -60,6 +66,7 @@ def doctor(
         if trial and older_than is not None:
             raise ValueError("give either --trial or --older-than; each chooses trials by itself")
         setting = Setting.load(study_file, storage=storage)
+        _require(setting.storage_url)
         studies = _studies(setting)
         chosen = _named(setting, studies, stage, trial) if trial else _chosen(studies, older_than)
         listed = chosen if trial or older_than is not None else None
@@ -88,6 +95,14 @@ def _check(fail: bool, requeue: bool, stage: str) -> None:
         raise ValueError("give either --fail or --requeue")
     if stage not in (SEARCH, FPN_LIKE, RETRAIN):
         raise ValueError(f"--stage is {SEARCH}, {FPN_LIKE} or {RETRAIN}, got {stage!r}")
+
+
+def _require(url: str) -> None:
+    if not storage_exists(url):
+        raise ValueError(
+            f"the storage {redacted(url)} does not exist: check --storage, OPTUNA_STORAGE and "
+            "study.storage; it comes with the first trial"
+        )
 
 
 def _studies(setting: Setting) -> list[optuna.Study]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -24,14 +25,10 @@ def storage_proxy(
     """Serve the study's storage to workers that open grpc://HOST:PORT, until Ctrl-C."""
     with session():
         setting = Setting.load(study_file, storage=storage)
+        line = f"serving {redacted(setting.storage_url)} as grpc://{host}:{port}; Ctrl-C ends it"
+        ready = partial(err.print, line, markup=False, highlight=False, soft_wrap=True)
         served = setting.storage
-        err.print(
-            f"serving {redacted(setting.storage_url)} as grpc://{host}:{port}; Ctrl-C ends it",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
         try:
-            serve_storage(served, host=host, port=port)
+            serve_storage(served, host=host, port=port, ready=ready)
         except KeyboardInterrupt:
             raise typer.Exit(0) from None

@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from msnas_optuna.cli.progress import Bars
 from msnas_optuna.interrupts import insist_on_interrupts
 from msnas_optuna.processes import launched_place
+from msnas_optuna.storage import in_words, is_of_storage
 
 EXPECTED = (
     ValueError, RuntimeError, OSError, ImportError, OptunaError, SQLAlchemyError, sqlite3.Error
@@ -117,8 +118,8 @@ def session(*, quiet: bool = False, plain: bool = False, joint: bool = False) ->
         if os.environ.get("MSNAS_DEBUG"):
             raise
         bars.stop()
-        message = f"error: {error}"
-        if not isinstance(error, EXPECTED):
+        message = f"error: {in_words(error)}"
+        if not isinstance(error, EXPECTED) and not is_of_storage(error):
             message = f"error: {type(error).__name__}: {error} (MSNAS_DEBUG=1 shows where)"
         _print_error(f"rank {rank}: {message}" if rank else message)
         raise typer.Exit(1) from None

@@ -25,7 +25,7 @@ from msnas_optuna.cli.terminal import EXPECTED
 from msnas_optuna.interrupts import insist_on_interrupts
 from msnas_optuna.processes import Place
 from msnas_optuna.setting import Setting
-from msnas_optuna.storage import StorageFailures, finished_slots, is_of_storage
+from msnas_optuna.storage import StorageFailures, finished_slots, in_words, is_of_storage
 
 _LOOK_SECONDS: Final = 2.0
 """Between two looks at the progress of the study."""
@@ -69,10 +69,12 @@ def search_with_workers(
 
     Raises:
         RuntimeError: workers have ended and trials are left.
+        StorageError: the storage cannot be opened.
         KeyboardInterrupt: at a signal; the workers have ended by then.
     """
     setting = Setting.load(study_file, storage=storage)
     wanted = setting.n_trials(trials)
+    _settled(setting)  # a storage that cannot be opened is told once, and at once
     workers: list[_Worker] = []
     try:
         for i in range(count):
@@ -180,8 +182,8 @@ def _work(
     except Exception as error:
         if os.environ.get("MSNAS_DEBUG"):
             raise
-        expected = isinstance(error, EXPECTED)
-        sender.send(str(error) if expected else f"{type(error).__name__}: {error}")
+        expected = isinstance(error, EXPECTED) or is_of_storage(error)
+        sender.send(in_words(error) if expected else f"{type(error).__name__}: {error}")
         raise SystemExit(1) from None
     finally:
         heeded()

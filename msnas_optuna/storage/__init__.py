@@ -2,7 +2,7 @@
 
 from msnas_optuna.storage.claims import claim_trial, slots_of
 from msnas_optuna.storage.curves import Curve, read_curves, write_curve
-from msnas_optuna.storage.failures import StorageFailures, is_of_storage
+from msnas_optuna.storage.failures import StorageFailures, in_words, is_of_storage
 from msnas_optuna.storage.opening import StorageError, open_storage
 from msnas_optuna.storage.proxy import serve_storage
 from msnas_optuna.storage.records import (
@@ -64,6 +64,7 @@ from msnas_optuna.storage.studies import (
 )
 from msnas_optuna.storage.unfinished import Unfinished, end_trials, unfinished_trials
 from msnas_optuna.storage.urls import (
+    doubtful_parameters,
     has_secret,
     is_storage_url,
     redacted,
@@ -110,10 +111,12 @@ __all__ = [
     "Unfinished",
     "Worker",
     "claim_trial",
+    "doubtful_parameters",
     "end_trials",
     "finished_slots",
     "flatten",
     "has_secret",
+    "in_words",
     "is_external",
     "is_of_storage",
     "is_retry",

@@ -15,6 +15,11 @@ from msnas_optuna.storage.recovery import POLL_SECONDS
 _ATTEMPTS: Final = 5
 """How often in a row a storage may fail. A server that has gone away is waited for each time."""
 
+_REPAIR: Final = (
+    "finished trials are kept: check the server or the disk, and that its user may write, and run "
+    "the command again, it continues"
+)
+
 _logger = logging.getLogger(__name__)
 
 
@@ -24,6 +29,13 @@ def is_of_storage(error: Exception) -> bool:
     return isinstance(error, (StorageError, StorageInternalError, DBAPIError)) or (
         "RpcError" in names
     )
+
+
+def in_words(error: Exception) -> str:
+    """What an error says; of one of an opened storage also what to do."""
+    if isinstance(error, StorageError) or not is_of_storage(error):
+        return str(error)
+    return f"the storage has failed ({_reason(error)}); {_REPAIR}"
 
 
 class StorageFailures:
@@ -46,18 +58,19 @@ class StorageFailures:
         if not is_of_storage(error):
             raise error
         self._count += 1
-        reason = _reason(error.__cause__ or error)
+        reason = _reason(error)
         if self._count >= _ATTEMPTS:
             raise StorageError(
-                f"the storage has failed {self._count} times in a row ({reason}); finished trials "
-                "are kept: check the server or the disk and run the command again, it continues"
+                f"the storage has failed {self._count} times in a row ({reason}); {_REPAIR}"
             ) from error
         _logger.warning("the storage has failed (%s); trying again", reason)
         time.sleep(POLL_SECONDS)
 
 
 def _reason(error: BaseException) -> str:
-    """What an error says, in a line; the text of one of gRPC is a page."""
+    """What an error or its cause says, in a line; the text of one of gRPC is a page."""
+    error = error.__cause__ or error
+    error = getattr(error, "orig", None) or error
     details = getattr(error, "details", None)
     said = str((details() if callable(details) else None) or error)
     return said.splitlines()[0] if said else type(error).__name__

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from optuna.storages import (
@@ -10,14 +13,18 @@ from optuna.storages import (
     GrpcStorageProxy,
     RDBStorage,
     get_storage,
-    run_grpc_proxy_server,
 )
 from optuna.storages._grpc.client import GrpcClientCache
 
 from msnas_optuna.storage.quiet import quiet
 
+_THREADS: Final = 10
+"""Calls that a proxy answers at once, as many as Optuna's own."""
+
 _OPEN_SECONDS: Final = 10.0
 """Until a proxy must answer for the first time."""
+
+_NO_GRPC: Final = "grpcio is missing: `pip install 'msnas-optuna[grpc]'`"
 
 _SERVICE: Final = "optuna.StorageService"
 
@@ -44,7 +51,7 @@ def open_proxy(host: str, port: int, *, patience: float) -> GrpcStorageProxy:
         try:
             storage = _PatientProxy(host=host, port=port, patience=patience)
         except ImportError:
-            raise ImportError("grpcio is missing: `pip install 'msnas-optuna[grpc]'`") from None
+            raise ImportError(_NO_GRPC) from None
     storage.wait_server_ready(timeout=_OPEN_SECONDS)
     return storage
 
@@ -89,7 +96,9 @@ def _service_config(patience: float) -> dict[str, Any]:
     }
 
 
-def serve_storage(storage: BaseStorage, *, host: str, port: int) -> None:
+def serve_storage(
+    storage: BaseStorage, *, host: str, port: int, ready: Callable[[], None] | None = None
+) -> None:
     """Serves a storage to workers that open `grpc://host:port`, until it is interrupted.
 
     The proxy knows the password, the workers need not; it asks nobody for one. Heartbeats do not
@@ -99,12 +108,41 @@ def serve_storage(storage: BaseStorage, *, host: str, port: int) -> None:
         storage: sqlite or PostgreSQL.
         host: address to listen on; 127.0.0.1 admits this machine alone.
         port: TCP port.
+        ready: called once it listens.
 
     Raises:
+        ImportError: grpcio is not installed.
         ValueError: a storage that cannot be served.
-        RuntimeError: the port is taken.
+        RuntimeError: the port is taken, or the address is none of this machine.
     """
     if not isinstance(storage, RDBStorage):
         raise ValueError(f"a proxy serves sqlite or PostgreSQL, got {type(storage).__name__}")
-    with quiet():
-        run_grpc_proxy_server(get_storage(storage), host=host, port=port)
+    server = _server(storage)
+    try:
+        server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError:
+        raise RuntimeError(
+            f"a proxy needs a free port of an address of this machine, got {host}:{port}; end "
+            "what listens there, such as another proxy, or choose --port or --host"
+        ) from None
+    server.start()
+    if ready is not None:
+        ready()
+    server.wait_for_termination()
+
+
+def _server(storage: RDBStorage) -> Any:
+    """As Optuna's own, whose port another process may share: each would get some of the trials."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the error says why it does not listen
+    try:
+        import grpc
+    except ImportError:
+        raise ImportError(_NO_GRPC) from None
+    from optuna.storages._grpc.auto_generated import api_pb2_grpc
+    from optuna.storages._grpc.servicer import OptunaStorageProxyService
+
+    pool = ThreadPoolExecutor(max_workers=_THREADS)
+    server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
+    service = OptunaStorageProxyService(get_storage(storage))
+    api_pb2_grpc.add_StorageServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    return server

@@ -15,8 +15,20 @@ FILES: Final = ("sqlite", "journal")
 
 _NO_FILE: Final = (None, "", ":memory:")
 
-_SECRET: Final = re.compile(r"pass|secret|token", re.IGNORECASE)
-"""Names of query parameters that nobody should see."""
+_SERVERS: Final = ("postgresql", "grpc")
+
+_HARMLESS: Final = frozenset(
+    (
+        *("host", "hostaddr", "port", "connect_timeout", "tcp_user_timeout", "application_name"),
+        *("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
+        *("sslmode", "sslrootcert", "ssl_min_protocol_version", "channel_binding"),
+        *("target_session_attrs", "load_balance_hosts", "timeout", "client_encoding"),
+    )
+)
+"""Parameters of a query that hold no secret and make no driver write, run or log in otherwise."""
+
+_SHOWN: Final = _HARMLESS | {"uri", "mode", "cache"}
+"""Parameters of a query that hold no secret."""
 
 
 def parse(url: str) -> URL:
@@ -35,8 +47,12 @@ def parse(url: str) -> URL:
 
 
 def _is_torn(url: URL) -> bool:
-    """Whether an @ of the password has been taken for the one before the host."""
-    return "@" in f"{url.host}{url.port}"
+    """Whether a password has been taken for a part of the URL that is shown."""
+    return url.get_backend_name() in _SERVERS and bool(
+        "@" in f"{url.host}"
+        or re.search(r"[:=]", url.username or "")
+        or re.search(r"=|:.*@", url.database or "")
+    )
 
 
 def url_rule(url: str) -> str:
@@ -100,16 +116,34 @@ def storage_exists(url: str) -> bool:
 
 
 def redacted(url: str) -> str:
-    """The URL without passwords; without all that may hold one, if it cannot be parsed."""
+    """The URL without passwords; its scheme alone, if it is none that is known well."""
+    if is_journal_path(url) or re.fullmatch(r"[\w./~-]+", url):
+        return url
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        return re.sub(r"//.*@", "//***@", url).split("?", maxsplit=1)[0]
-    if _is_torn(parsed):
-        return f"{parsed.drivername}://***"
-    shown = {k: "***" if _SECRET.search(k) else v for k, v in parsed.query.items()}
+        return _scheme(url)
+    if parsed.get_backend_name() not in (*FILES, *_SERVERS) or _is_torn(parsed):
+        return _scheme(url)
+    shown = {k: v if k in _SHOWN else "***" for k, v in parsed.query.items()}
     rendered = parsed.set(query=shown).render_as_string(hide_password=True)
     return rendered.replace("=%2A%2A%2A", "=***")
+
+
+def _scheme(url: str) -> str:
+    known = re.match(rf"({'|'.join((*FILES, *_SERVERS))})\b(\+\w+)?(:/*)?|\w+://", url)
+    return f"{known[0] if known else ''}..."
+
+
+def doubtful_parameters(url: str) -> list[str]:
+    """Query parameters that may make a driver write a file, run a program or read other settings.
+
+    libpq, for one, writes the keys of the connection where sslkeylogfile says.
+
+    Raises:
+        ValueError: it is no URL of a storage.
+    """
+    return [] if is_journal_path(url) else sorted(set(parse(url).query) - _HARMLESS)
 
 
 def has_secret(url: str) -> bool:
@@ -132,6 +166,6 @@ def _secrets(url: str) -> list[str]:
         return []
     found = [parsed.password] if parsed.password else []
     for key, value in parsed.query.items():
-        if _SECRET.search(key):
+        if key not in _SHOWN:
             found += [value] if isinstance(value, str) else list(value)
     return sorted((str(secret) for secret in found if secret), key=len, reverse=True)
