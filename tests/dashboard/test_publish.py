@@ -331,6 +331,19 @@ def test_a_failure_is_a_warning(finished):
         Publisher(setting).refresh()
 
 
+def test_the_note_is_written_though_the_weights_to_draw_with_are_lost(retrained):
+    from msnas_optuna.samples import with_detections
+    from msnas_optuna.study import Experiment
+
+    experiment = with_detections(Experiment.load(retrained))
+    for file in (retrained.parent / "retrained").glob("*.pt"):
+        file.unlink()
+    with pytest.warns(UserWarning, match="the detections are not drawn: there is no checkpoint"):
+        experiment.publisher.refresh()
+    assert get_note(experiment.setting.stored_study())
+    assert shown(experiment.setting).keys() == FIGURES.keys()
+
+
 def test_the_search_refreshes_once_a_generation_and_at_its_end(trained):
     from msnas_optuna.study import Experiment
 
