@@ -327,7 +327,7 @@ def test_nothing_stored_is_nothing_to_publish(tiny):
 def test_a_failure_is_a_warning(finished):
     setting = Setting.load(finished)
     (setting.run_dir / "artifacts").write_text("no folder")
-    with pytest.warns(UserWarning, match="the dashboard is not refreshed: FileExistsError"):
+    with pytest.warns(UserWarning, match=r"artifacts must be a folder, it is a file; move it"):
         Publisher(setting).refresh()
 
 
