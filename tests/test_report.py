@@ -187,7 +187,7 @@ def test_free_text_stays_text(finished):
 def test_without_detections_the_page_says_what_draws_them(overview):
     file = overview.setting.study_file
     text = Reader(report_page(overview)).text
-    assert f"None are stored yet; `msnas search {file}` draws them" in text
+    assert f"None are stored; `msnas search {file}` draws them" in text
 
 
 def test_a_study_without_a_finished_trial_has_a_report(tiny):

@@ -311,7 +311,7 @@ def test_a_kill_never_leaves_pictures_under_another_trial_s_name(finished):
 def test_without_detections_the_note_says_what_draws_them(finished):
     setting = Setting.load(finished)
     publish(setting)
-    assert f"None are stored yet; `msnas search {finished}` draws them" in get_note(
+    assert f"None are stored; `msnas search {finished}` draws them" in get_note(
         setting.stored_study()
     )
 
