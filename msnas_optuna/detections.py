@@ -124,7 +124,7 @@ def absence(setting: Setting, study: Study) -> str:
     own = setting.command("predict", "--trial", "best", "--one-shot", "IMAGE")
     if not setting.config.runtime.dashboard:
         return f"None are stored, because runtime.dashboard is false; `{own}` draws some."
-    return f"None are stored yet; `{setting.command('search')}` draws them, `{own}` others."
+    return f"None are stored; `{setting.command('search')}` draws them, `{own}` others."
 
 
 def _shows(source: Source, selected: Selected) -> bool:

@@ -64,7 +64,7 @@ def select(setting: Setting, trial: str, *, one_shot: bool = False) -> Selected:
     name = "the FPN-like path" if number is None else f"trial {number}"
     if not one_shot and architecture not in alone:
         raise ValueError(
-            f"{name} ({architecture}) is not retrained; {_repair(setting, architecture)}"
+            f"{name} ({architecture}) is not retrained; {retraining(setting, architecture)}"
         )
     gflops = setting.cost.total(architecture) / 1e9
     ap = (_values(shots) if one_shot else alone).get(architecture)
@@ -91,7 +91,8 @@ def _values(found: list[Evaluated]) -> dict[Architecture, float]:
     return {e.architecture: e.values[0] for e in found}
 
 
-def _repair(setting: Setting, architecture: Architecture) -> str:
+def retraining(setting: Setting, architecture: Architecture) -> str:
+    """What makes the weights of an architecture's retraining, or stands in for them."""
     ranks = {e.architecture: rank for rank, e in enumerate(ranked(setting), start=1)}
     shots = "give --one-shot to use the supernet's weights, fine-tuned"
     if architecture == setting.space.fpn_like() and architecture not in ranks:

@@ -145,9 +145,12 @@ class Setting:
         """The folder of Optuna's artifact store.
 
         Raises:
-            ConfigError: see `inside`.
+            ConfigError: it is a file; see also `inside`.
         """
-        return self.inside("artifacts")
+        folder = self.inside("artifacts")
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder} must be a folder, it is a file; move it away")
+        return folder
 
     def command(self, verb: str, *options: str) -> str:
         """A line that a reader can type to go on with this study, without any password."""

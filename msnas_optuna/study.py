@@ -30,6 +30,7 @@ from msnas_optuna.models import Detector, MSNASEncoder
 from msnas_optuna.objectives import Bench, OneShotObjective, StandaloneObjective
 from msnas_optuna.results import evaluated, evaluated_in, ranked
 from msnas_optuna.samplers import queue_architectures
+from msnas_optuna.selection import retraining
 from msnas_optuna.setting import FPN_LIKE, RETRAIN, Setting
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.spaces.msnas import Architecture
@@ -369,7 +370,9 @@ class Experiment:
     def retrain(self, top: int) -> optuna.Study:
         """Trains the best architectures and the FPN-like path from scratch (§4.1).
 
-        Of several ranks the first one calls this, the others `assist_retraining`.
+        Those whose value was stored before and whose weights are not in the run folder are
+        trained again; the stored value stays. Of several ranks the first one calls this, the
+        others `assist_retraining`.
 
         Args:
             top: number of architectures, best one-shot AP first; of the Pareto front where the
@@ -393,6 +396,7 @@ class Experiment:
         study = self._open(RETRAIN, self.setting.valid, self._stage_identity("retrain"))
         study.set_user_attr("parent_study", self.config.study.name)
         architectures.append(self.setting.space.fpn_like())
+        before = {e.architecture for e in evaluated_in(study, self.setting.space)}
         self._evaluate(
             study,
             architectures,
@@ -400,7 +404,11 @@ class Experiment:
             step="retrained",
             after=lambda _: keep_losses(self.setting),
         )
-        self.standalone_objective(self.setting.valid).dismiss()
+        objective = self.standalone_objective(self.setting.valid)
+        for architecture in dict.fromkeys(architectures):
+            if architecture in before and not objective.checkpoint(architecture).exists():
+                objective.restore(architecture)
+        objective.dismiss()
         self.publisher.refresh()
         return study
 
@@ -426,6 +434,10 @@ class Experiment:
         """
         objective = self.standalone_objective(self.setting.valid)
         path = objective.checkpoint(architecture)
+        if not path.exists():
+            raise CheckpointError(
+                f"there is no checkpoint {path}; {retraining(self.setting, architecture)}"
+            )
         content = load_checkpoint(path, fingerprint=objective.belongs_to(architecture))
         if content["step"] < self.config.retrain.steps:
             raise CheckpointError(

@@ -96,6 +96,27 @@ def test_a_fresh_process_without_the_package_finds_the_same(folder, study, tmp_p
 
 
 @pytest.mark.slow
+def test_the_loader_has_help_and_names_what_it_cannot_read(folder, study, tmp_path):
+    def load(*arguments):
+        command = [sys.executable, folder / "load.py", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    shown = load("--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "runs model.onnx with onnxruntime" in shown.stdout
+    good = Experiment.load(study).bench.val.dataset.records[0].path
+    bad, missing = tmp_path / "bad.png", tmp_path / "missing.png"
+    bad.write_text("no image")
+    done = load("--onnx", bad, missing, good)
+    assert done.returncode == 1
+    assert [line.split(": an image must be readable")[0] for line in done.stderr.splitlines()] == [
+        str(bad),
+        str(missing),
+    ]
+    assert json.loads(done.stdout)["image"] == str(good)
+
+
+@pytest.mark.slow
 def test_the_weights_are_those_of_the_detector(folder, study):
     experiment, selected, model = best(study)
     again = experiment.build_detector(selected.architecture)

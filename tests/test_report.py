@@ -14,7 +14,9 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna_dashboard import save_note
+from typer.testing import CliRunner
 
+from msnas_optuna.cli import app
 from msnas_optuna.dashboard import publish
 from msnas_optuna.detections import Drawn, refresh_detections
 from msnas_optuna.figures.catalogue import FIGURES
@@ -185,7 +187,7 @@ def test_free_text_stays_text(finished):
 def test_without_detections_the_page_says_what_draws_them(overview):
     file = overview.setting.study_file
     text = Reader(report_page(overview)).text
-    assert f"None are stored yet; `msnas search {file}` draws them" in text
+    assert f"None are stored; `msnas search {file}` draws them" in text
 
 
 def test_a_study_without_a_finished_trial_has_a_report(tiny):
@@ -200,6 +202,17 @@ def test_a_study_without_a_finished_trial_has_a_report(tiny):
     text = Reader(report_page(Overview(Setting.load(tiny)))).text
     assert "So far: 0 of 7 trials finished" in text
     assert "No architecture is trained from scratch yet." in text
+
+
+def test_a_report_onto_a_folder_is_refused_in_words(finished, tmp_path):
+    folder = tmp_path / "report.html"
+    folder.mkdir()
+    result = CliRunner().invoke(app, ["report", str(finished), "-o", str(folder)])
+    assert result.exit_code == 1
+    assert f"--output must be a file, {folder} is a folder; give {folder}/report.html" in (
+        result.output
+    )
+    assert list(folder.iterdir()) == []
 
 
 def test_nothing_stored_is_nothing_to_report(tiny):

@@ -480,6 +480,22 @@ def test_a_retrained_detector_is_loaded_with_its_weights(searched):
     assert experiment.bench.evaluate(detector).ap == value
 
 
+def test_lost_weights_are_trained_again_and_the_stored_value_stays(searched):
+    experiment, _ = searched
+    study = experiment.retrain(top=1)
+    best = experiment.setting.space.decode(study.trials[0].params)
+    values = [t.value for t in study.trials]
+    lost = list((experiment.setting.run_dir / "retrained").glob("*.pt"))
+    assert len(lost) == len(values) == 2
+    for file in lost:
+        file.unlink()
+    with pytest.raises(CheckpointError, match=r"there is no .*; run `msnas retrain .* --top 1`"):
+        experiment.retrained(best)
+    assert [t.value for t in experiment.retrain(top=1).trials] == values
+    assert all(file.exists() for file in lost)
+    assert experiment.bench.evaluate(experiment.retrained(best)).ap == values[0]
+
+
 def test_more_measurements_than_architectures_end_cleanly(trained):
     edited(trained, "tolerance = 0.05", "tolerance = 0.0005")
     edited(trained, "population_size = 3", "population_size = 6\nn_reevaluated = 1")

@@ -67,6 +67,9 @@ def report(
 ) -> None:
     """Write the study as one page that opens offline: figures, tables, how to reproduce it."""
     with session(quiet=quiet, plain=as_json):
+        if output.is_dir():
+            page = output / "report.html"
+            raise ValueError(f"--output must be a file, {output} is a folder; give {page}")
         if output.suffix not in (".html", ".htm"):
             raise ValueError(f"--output must end in .html, got {output}; give another name")
         from msnas_optuna.overview import Overview

@@ -81,6 +81,8 @@ class Publisher:
 def publish(setting: Setting, *, draw: Draw | None = None, wait: float = WAIT_SECONDS) -> None:
     """Writes figures, pictures and note of a study for optuna-dashboard.
 
+    Detections that cannot be drawn are a warning; all else is written.
+
     Args:
         setting: the study.
         draw: draws detections; without it, those that are stored stay.
@@ -111,7 +113,10 @@ def _publish(setting: Setting, draw: Draw | None) -> None:
         _write(study, stored, f"{SYSTEM_ATTR_PLOT_DATA}{name}:", figure.to_json())
     pictures = _put_architectures(study, overview)
     if draw is not None:
-        refresh_detections(setting, study, draw)
+        try:
+            refresh_detections(setting, study, draw)
+        except Exception as error:  # weights may be lost, and the note holds without them
+            warnings.warn(f"the detections are not drawn: {error}", stacklevel=2)
     detections = stored_detections(setting, study)
     _write_note(study, stored, study_note(overview, pictures, detections))
     _set(study, stored, PUBLISHED, settled)  # last: until then, a refresh is due

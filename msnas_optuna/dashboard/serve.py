@@ -11,7 +11,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna_dashboard
 from optuna.distributions import BaseDistribution
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages.journal import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -50,6 +50,13 @@ class _Journal(_Announcing, JournalStorage):
     """A journal file."""
 
 
+class _Proxy(_Announcing, GrpcStorageProxy):
+    """A database behind a proxy, read through the connection and the cache of `storage`."""
+
+    def __init__(self, storage: GrpcStorageProxy) -> None:
+        self.__dict__.update(storage.__dict__)
+
+
 def _announced(trials: list[FrozenTrial], study_attrs: Mapping[str, Any]) -> list[FrozenTrial]:
     """Says of trials that are under way which parameters they will have.
 
@@ -80,6 +87,8 @@ def _view(storage: BaseStorage) -> BaseStorage:
         return _Database(storage)
     if isinstance(storage, JournalStorage):
         return _Journal(storage._backend)
+    if isinstance(storage, GrpcStorageProxy):
+        return _Proxy(storage)
     return storage
 
 

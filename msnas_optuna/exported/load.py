@@ -3,12 +3,15 @@
     python load.py IMAGE...           runs model.pt2 with torch and torchvision
     python load.py --onnx IMAGE...    runs model.onnx with onnxruntime
 
-Both need numpy and pillow. Prints one JSON object for each image.
+Both need numpy and pillow. Prints one JSON object for each image. Images that cannot be read are
+named, the others done, and the exit status is 1.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +22,11 @@ from PIL import Image, ImageOps
 
 HERE = Path(__file__).parent
 MODEL = json.loads((HERE / "architecture.json").read_text())
+
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError
+)  # fmt: skip
+"""What pillow raises for files that are no images, or damaged ones."""
 
 Program = Callable[[Any, Any], list[Any]]
 """(image uint8 [1, 3, H, W], size int64 [2]) -> boxes [n, 4], scores [n], labels [n]."""
@@ -54,9 +62,19 @@ def prepare(image: Image.Image) -> tuple[Any, Any, tuple[float, float]]:
     return padded, np.array([h, w], np.int64), (w / image.width, h / image.height)
 
 
-def detect(program: Program, path: str) -> list[dict[str, Any]]:
-    """Detections of an image file, best first; boxes are x1 y1 x2 y2 in its own pixels."""
-    image, size, (x, y) = prepare(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
+def read(path: str) -> Image.Image | None:
+    """The upright image of a file; of one that cannot be read it says so and is None."""
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except UNREADABLE as error:
+        print(f"{path}: an image must be readable, got {error}; left out", file=sys.stderr)
+        return None
+
+
+def detect(program: Program, picture: Image.Image) -> list[dict[str, Any]]:
+    """Detections of an image, best first; boxes are x1 y1 x2 y2 in its own pixels."""
+    image, size, (x, y) = prepare(picture)
     boxes, scores, labels = program(image, size)
     boxes = boxes / np.array([x, y, x, y])
     return [
@@ -70,8 +88,24 @@ def detect(program: Program, path: str) -> list[dict[str, Any]]:
     ]
 
 
+def main() -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--onnx", action="store_true", help="run model.onnx instead of model.pt2")
+    parser.add_argument("images", metavar="IMAGE", nargs="+")
+    arguments = parser.parse_args()
+    program = onnx_program() if arguments.onnx else torch_program()
+    status = 0
+    for path in arguments.images:
+        picture = read(path)
+        if picture is None:
+            status = 1
+        else:
+            print(json.dumps({"image": path, "detections": detect(program, picture)}))
+    return status
+
+
 if __name__ == "__main__":
-    images = [argument for argument in sys.argv[1:] if argument != "--onnx"]
-    program = onnx_program() if "--onnx" in sys.argv else torch_program()
-    for path in images:
-        print(json.dumps({"image": path, "detections": detect(program, path)}))
+    sys.exit(main())

@@ -38,6 +38,7 @@ class ComparisonInfo:
         best: the best architecture's, and the number of its trial.
         best_kind: how the best came about.
         by_hand: the FPN-like path's, None if it is not measured.
+        measured: how many architectures the best is the best of, however they came about.
     """
 
     random: tuple[float, ...]
@@ -45,16 +46,12 @@ class ComparisonInfo:
     best: tuple[float, int]
     best_kind: str
     by_hand: float | None
+    measured: int
 
     @property
     def bred(self) -> tuple[float, ...]:
         """Of all children together, ascending."""
         return tuple(sorted(ap for aps in self.children.values() for ap in aps))
-
-    @property
-    def measured(self) -> int:
-        """How many architectures the best is the best of."""
-        return len(self.random) + len(self.bred)
 
     @property
     def beaten(self) -> str | None:
@@ -109,6 +106,7 @@ def get_comparison_info(observed: Observed) -> ComparisonInfo | None:
         best=(100 * best.ap, best.number),
         best_kind=best.kind,
         by_hand=None if hand is None else 100 * hand.ap,
+        measured=len(observed.distinct),
     )
 
 

@@ -155,7 +155,8 @@ def _get_evolution_plot(info: EvolutionInfo, title: str) -> go.Figure:
         name="random children",
         marker={"symbol": "x-thin", "size": 7, "line": {"color": ORANGE, "width": 2}},
     )
-    note = f"after {len(x)} generations the best has {info.best[-1]:.1f} mAP"
+    after = "1 generation" if len(x) == 1 else f"{len(x)} generations"
+    note = f"after {after} the best has {info.best[-1]:.1f} mAP"
     styled(figure, title, note=note)
     figure.update_xaxes(title={"text": "generation"}, dtick=max(1, len(x) // 10))
     figure.update_yaxes(title={"text": "one-shot mAP"})

@@ -122,6 +122,15 @@ class StandaloneObjective:
             with suppress(NonFiniteLossError):
                 self._train(architecture)
 
+    def restore(self, architecture: Architecture) -> None:
+        """Trains an architecture whose value is stored and whose weights are lost.
+
+        Raises:
+            NonFiniteLossError: the training diverged.
+            CheckpointError: another process is at it, or the checkpoint cannot be written.
+        """
+        self._train(self.ranks.broadcast(architecture))
+
     def dismiss(self) -> None:
         """Tells the other ranks that there is no more to train."""
         self.ranks.broadcast(None)

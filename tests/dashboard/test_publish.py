@@ -311,7 +311,7 @@ def test_a_kill_never_leaves_pictures_under_another_trial_s_name(finished):
 def test_without_detections_the_note_says_what_draws_them(finished):
     setting = Setting.load(finished)
     publish(setting)
-    assert f"None are stored yet; `msnas search {finished}` draws them" in get_note(
+    assert f"None are stored; `msnas search {finished}` draws them" in get_note(
         setting.stored_study()
     )
 
@@ -327,8 +327,21 @@ def test_nothing_stored_is_nothing_to_publish(tiny):
 def test_a_failure_is_a_warning(finished):
     setting = Setting.load(finished)
     (setting.run_dir / "artifacts").write_text("no folder")
-    with pytest.warns(UserWarning, match="the dashboard is not refreshed: FileExistsError"):
+    with pytest.warns(UserWarning, match=r"artifacts must be a folder, it is a file; move it"):
         Publisher(setting).refresh()
+
+
+def test_the_note_is_written_though_the_weights_to_draw_with_are_lost(retrained):
+    from msnas_optuna.samples import with_detections
+    from msnas_optuna.study import Experiment
+
+    experiment = with_detections(Experiment.load(retrained))
+    for file in (retrained.parent / "retrained").glob("*.pt"):
+        file.unlink()
+    with pytest.warns(UserWarning, match="the detections are not drawn: there is no checkpoint"):
+        experiment.publisher.refresh()
+    assert get_note(experiment.setting.stored_study())
+    assert shown(experiment.setting).keys() == FIGURES.keys()
 
 
 def test_the_search_refreshes_once_a_generation_and_at_its_end(trained):

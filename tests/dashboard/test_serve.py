@@ -42,9 +42,24 @@ def ask(url: str) -> bytes:
         return answer.read()
 
 
-@pytest.mark.parametrize("storage", ["sqlite", "journal"])
-def test_a_trial_without_parameters_yet_breaks_no_axes(finished, storage, serve, tmp_path):
-    setting = Setting.load(finished)
+@pytest.fixture
+def proxy(finished, unused_port):
+    """The URL of a proxy that serves the storage of the finished study."""
+    command = [sys.executable, "-m", "msnas_optuna", "storage-proxy", str(finished)]
+    with subprocess.Popen(
+        [*command, "--port", str(unused_port)], stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stderr.readline()  # it serves
+        yield f"grpc://127.0.0.1:{unused_port}"
+        process.terminate()
+
+
+@pytest.mark.parametrize("storage", ["sqlite", "journal", "proxy"])
+def test_a_trial_without_parameters_yet_breaks_no_axes(
+    finished, storage, serve, tmp_path, request
+):
+    url = request.getfixturevalue("proxy") if storage == "proxy" else None
+    setting = Setting.load(finished, storage=url)
     if storage == "journal":
         setting = in_journal(setting, finished, tmp_path)
     get = serve(setting)

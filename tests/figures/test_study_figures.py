@@ -40,7 +40,7 @@ from msnas_optuna.spaces.msnas import FEATURE_STRIDES
 from msnas_optuna.spaces.published import PUBLISHED
 from msnas_optuna.storage import CONFIG, PLAN, write_curve
 
-from .conftest import beside
+from .conftest import beside, search
 
 LIMIT = 30_000
 """Bytes of JSON; a dashboard sends every figure to every reader every few seconds."""
@@ -175,7 +175,7 @@ def test_comparison_counts_what_the_best_exceeds(complete):
 
 def comparison(**changes):
     values = {"random": (10.0, 20.0), "children": {}, "best": (30.0, 7), "best_kind": "mutation"}
-    return ComparisonInfo(**values | {"by_hand": None} | changes)
+    return ComparisonInfo(**values | {"by_hand": None, "measured": 2} | changes)
 
 
 def test_all_is_said_only_where_it_is_all():
@@ -199,6 +199,23 @@ def test_margins_of_the_best_have_their_caveat(complete):
     assert f"the best of {n} measured values: a part of it is luck" in str(
         plot_comparison(complete).layout.title.text
     )
+
+
+def test_queued_architectures_count_among_the_measured(table):
+    study = search(table, 4, optuna.storages.InMemoryStorage())
+    space = table.space
+    queued = space.encode(space.fpn_like())
+    study.add_trial(
+        optuna.create_trial(params=queued, distributions=space.distributions, value=0.1)
+    )
+    n = len(Observed(study).distinct)
+    assert n == 5
+    assert "the best of 5 measured values" in str(plot_comparison(study).layout.title.text)
+
+
+def test_one_generation_is_singular(table):
+    study = search(table, 6, optuna.storages.InMemoryStorage())
+    assert "after 1 generation the best" in str(FIGURES["evolution"](study).layout.title.text)
 
 
 def test_each_kind_has_one_colour_in_every_figure(complete):
