@@ -105,7 +105,8 @@ def legend_below(figure: go.Figure, *, y: float = -0.23) -> go.Figure:
 
 def rounded(values: Sequence[float], digits: int = 4) -> list[float]:
     """Values with as many significant digits as a figure can show, so that its JSON is small."""
-    return [float(f"{value:.{digits}g}") for value in values]
+    short = (float(f"{value:.{digits}g}") for value in values)
+    return [int(value) if value.is_integer() else value for value in short]
 
 
 def padded(values: Sequence[float]) -> list[float]:
