@@ -73,6 +73,7 @@ def styled(figure: go.Figure, title: str, *, note: str = "", height: int = HEIGH
         plot_bgcolor=CLEAR,
         margin={"l": 60, "r": 30, "t": 70, "b": 50},
         hoverlabel={"font": {"size": 12}},
+        modebar={"bgcolor": CLEAR, "color": INK, "activecolor": BLUE},
         height=height,
     )
     return figure

@@ -229,6 +229,12 @@ def test_the_stem_is_marked(searched):
         assert all((trace.x, trace.y) == ((0,), (-2,)) for trace in stems)
 
 
+def test_both_rows_of_an_architecture_have_their_marks_at_the_blocks(searched):
+    layout = plot_architecture(searched).layout
+    assert layout.xaxis.tickvals == layout.xaxis2.tickvals
+    assert layout.xaxis.tickvals[:3] == (0, 1, 2)
+
+
 def test_the_family_tree_begins_at_the_first_generation(searched):
     for trial in searched.trials[0], searched.trials[-1]:
         axis = plot_family_tree(searched, trial=trial.number).layout.xaxis
@@ -312,7 +318,8 @@ def test_titles_are_numbered_and_text_is_legible_on_any_background(complete):
         assert figure.layout.title.text.startswith(f"{number}. ")
         assert figure.layout.template.to_plotly_json() == {}
         assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0, 0, 0, 0)"
-        assert figure.layout.font.color == "#808080"
+        assert figure.layout.font.color == figure.layout.modebar.color == "#808080"
+        assert figure.layout.modebar.bgcolor == "rgba(0, 0, 0, 0)"
         assert figure.data, figure.layout.title.text
 
 
