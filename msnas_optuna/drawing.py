@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -22,6 +22,10 @@ LONGEST: Final = 2048
 
 _LIGHT: Final = 150
 """Luminance, 0..255, above which text on a colour is black."""
+
+
+_Corners: TypeAlias = tuple[float, float, float, float]
+"""x1 y1 x2 y2 of what is drawn: pixel indices, all inside."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ def draw_boxes(
 ) -> Image.Image:
     """A copy of the image with boxes; the highest score lies on top.
 
+    No name hides another while there is room.
+
     Args:
         image: upright, RGB; it stays as it is.
         detections: drawn with full lines in the colour of their class, with name and score.
@@ -69,18 +75,22 @@ def draw_boxes(
     width = max(2, round(min(size) / 250))
     for box in truth:
         _dashes(draw, _scaled(box, factor, size), width)
-    for box in sorted(detections, key=lambda box: box.score or 0.0):
-        place = names.index(box.label) if box.label in names else len(names)
-        colour = COLOURS[place % len(COLOURS)]
+    shown = sorted(detections, key=lambda box: box.score or 0.0)
+    for box in shown:
+        draw.rectangle(_scaled(box, factor, size), outline=_colour(box, names), width=width)
+    captions: list[_Corners] = []
+    for box in reversed(shown):  # the highest score has the first choice
         corners = _scaled(box, factor, size)
-        draw.rectangle(corners, outline=colour, width=width)
-        _caption(draw, corners, box, colour=colour, picture=size)
+        captions.append(_caption(draw, corners, box, colour=_colour(box, names), taken=captions))
     return picture
 
 
-def _scaled(
-    box: LabelledBox, factor: int, size: tuple[int, int]
-) -> tuple[float, float, float, float]:
+def _colour(box: LabelledBox, names: Sequence[str]) -> str:
+    place = names.index(box.label) if box.label in names else len(names)
+    return COLOURS[place % len(COLOURS)]
+
+
+def _scaled(box: LabelledBox, factor: int, size: tuple[int, int]) -> _Corners:
     """Corners in pixel indices of the picture, in order and inside."""
     x1, y1, x2, y2 = (factor * c for c in box.corners)
     left, top = min(max(x1, 0.0), size[0] - 1.0), min(max(y1, 0.0), size[1] - 1.0)
@@ -90,21 +100,51 @@ def _scaled(
 
 def _caption(
     draw: ImageDraw.ImageDraw,
-    corners: tuple[float, float, float, float],
+    corners: _Corners,
     box: LabelledBox,
     *,
     colour: str,
-    picture: tuple[int, int],
-) -> None:
-    """Name and score above the box, or inside it where there is no room above."""
+    taken: Sequence[_Corners],
+) -> _Corners:
+    """Draws name and score where they hide no others that are `taken`; returns their place."""
     text = box.label if box.score is None else f"{box.label} {box.score:.2f}"
+    picture = draw.im.size
     font = ImageFont.load_default(size=max(11, min(picture) / 32))
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    w, h = right - left + 4, bottom - top + 4
-    x = max(0.0, min(corners[0], picture[0] - w))
-    y = corners[1] - h if corners[1] >= h else corners[1]
-    draw.rectangle((x, y, x + w, y + h), fill=colour)
-    draw.text((x + 2 - left, y + 2 - top), text, font=font, fill=_text_colour(colour))
+    size = math.ceil(right - left) + 4, math.ceil(bottom - top) + 4
+    place = _free_place(corners, size, picture=picture, taken=taken)
+    draw.rectangle(place, fill=colour)
+    draw.text(
+        (place[0] + 2 - left, place[1] + 2 - top), text, font=font, fill=_text_colour(colour)
+    )
+    return place
+
+
+def _free_place(
+    corners: _Corners,
+    size: tuple[int, int],
+    *,
+    picture: tuple[int, int],
+    taken: Sequence[_Corners],
+) -> _Corners:
+    """The first place inside the picture that overlaps none, or the first where all do."""
+    (x1, y1, x2, y2), (w, h) = corners, size
+    right = x2 - w
+    spots = [(x1, y1 - h - 1), (x1, y1), (x1, y2 + 1), (x2 + 1, y1), (x1 - w - 1, y1)]
+    spots += [(right, y1 - h - 1), (right, y1), (x1, y2 - h), (right, y2 - h), (right, y2 + 1)]
+    rows = sorted(range(0, picture[1], h + 1), key=lambda y: abs(y - y1))
+    spots += [(x1, y) for y in rows]
+    last = picture[0] - 1 - w, picture[1] - 1 - h
+    inside = [(x, y) for x, y in spots if y >= 0 and y <= last[1]] or [(x1, 0.0)]
+    places = []
+    for x, y in inside:
+        column, row = math.floor(max(0.0, min(x, last[0]))), math.floor(y)
+        places.append((column, row, column + w, row + h))
+    return next((p for p in places if not any(_overlap(p, other) for other in taken)), places[0])
+
+
+def _overlap(one: _Corners, other: _Corners) -> bool:
+    return one[0] <= other[2] and other[0] <= one[2] and one[1] <= other[3] and other[1] <= one[3]
 
 
 def _text_colour(background: str) -> str:
@@ -112,9 +152,7 @@ def _text_colour(background: str) -> str:
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > _LIGHT else "white"
 
 
-def _dashes(
-    draw: ImageDraw.ImageDraw, corners: tuple[float, float, float, float], width: int
-) -> None:
+def _dashes(draw: ImageDraw.ImageDraw, corners: _Corners, width: int) -> None:
     """A white dashed outline on black, visible on any image."""
     x1, y1, x2, y2 = corners
     draw.rectangle(corners, outline="black", width=width)

@@ -53,3 +53,25 @@ def test_boxes_at_the_edge_and_of_no_size_are_drawn(corners, size):
     box = LabelledBox(corners, "шар " * 30, 1.0)
     drawn = draw_boxes(plain(*size), [box], truth=[LabelledBox(corners, "")])
     assert drawn.mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    "outlines",
+    [
+        [(100, 120, 300, 220)] * 2,
+        [(100, 120, 300, 220), (110, 118, 290, 230), (96, 124, 310, 210)],
+        [(0, 0, 400, 400)] * 3,
+        [(350, 380, 400, 400)] * 3,
+    ],
+)
+def test_names_of_boxes_that_overlap_are_all_to_be_read(outlines):
+    names = ("square", "circle", "ring")
+    boxes = [LabelledBox(c, name, 0.9) for c, name in zip(outlines, names, strict=False)]
+    alone = [white(draw_boxes(plain(), [box], labels=names)) for box in boxes]
+    assert min(alone) > 10
+    assert white(draw_boxes(plain(), boxes, labels=names)) == sum(alone)
+
+
+def white(image: Image.Image) -> int:
+    """Pixels of the letters, which are white on all three colours."""
+    return int((np.asarray(image) == 255).all(-1).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from optuna_dashboard.artifact import get_artifact_path
@@ -25,7 +26,7 @@ def study_note(
         f"# Architecture search `{overview.setting.study_name()}`",
         "\n".join(f"- {sentence}" for sentence in sentences(overview)),
         "## Best architectures",
-        _table([heading, *rows]),
+        _table([heading, *_architectures(rows)]),
         "Strides and feature strides are written as in the paper's Tables 7-9.",
         *_budget(overview),
         *(f"![{caption}]({url})" for caption, url in pictures.items()),
@@ -55,10 +56,22 @@ def _detections(overview: Overview, detections: Detections | None) -> list[str]:
         f"## What trial {shown.trial} detects",
         str(shown),
         *(
-            f"![trial {shown.trial} on {image_name(name)}]"
+            f"![trial {shown.trial} on {_plain(image_name(name))}]"
             f"({get_artifact_path(overview.search, picture.artifact_id)})"
             for name, picture in detections.pictures.items()
         ),
+    ]
+
+
+def _plain(text: str) -> str:
+    r"""Text whose `[`, `]` and `\` end no alternative text of an image."""
+    return re.sub(r"([\[\]\\])", r"\\\1", text)
+
+
+def _architectures(rows: list[list[str]]) -> list[list[str]]:
+    """Strides and what the heads read as code: the dashboard's tables have no space between."""
+    return [
+        [name, f"`{strides}`", f"`{reading}`", *rest] for name, strides, reading, *rest in rows
     ]
 
 

@@ -106,7 +106,7 @@ def _get_architecture_plot(info: ArchitectureInfo, title: str) -> go.Figure:
     budget = "" if info.total is None else f", {info.total:.4g} GFLOPs"
     styled(figure, title, note=info.name + budget, height=HEIGHT)
     figure.update_yaxes(_resolution_axis("absolute stride"), row=1, col=1)
-    figure.update_xaxes(_depth_axis(info), row=2 if costs else 1, col=1)
+    figure.update_xaxes(_depth_axis(info))
     figure.update_layout(barmode="stack", bargap=0.35)
     if costs:
         figure.update_xaxes(showticklabels=False, row=1, col=1)

@@ -87,11 +87,11 @@ def head_depth(info: ArchitectureInfo, group: int) -> float:
     return len(info.strides) + HEAD_GAP * (group + 1.5)
 
 
-def arc(start: int, end: int, level: float) -> list[tuple[float, float]]:
+def arc(start: int, end: int, level: float, *, pieces: int = _ARC) -> list[tuple[float, float]]:
     """Points (depth, level) of a lateral connection over the blocks that it passes."""
     height = _ARC_HEIGHT * min(1 + 0.15 * (end - start - 1), 2.4)
     points = []
-    for i in range(_ARC + 1):
-        t = i / _ARC
+    for i in range(pieces + 1):
+        t = i / pieces
         points.append((start + t * (end - start), level + 4 * t * (1 - t) * height))
     return points

@@ -41,15 +41,13 @@ def path_traces(info: ArchitectureInfo, *, legend: bool) -> list[go.Scatter]:
     traces.append(
         go.Scatter(
             x=rounded([head_depth(info, g) for g in range(len(info.heads))]),
-            y=[-log2(s) for _, s in info.heads],
+            y=rounded([-log2(s) for _, s in info.heads]),
             mode="markers",
             name="detection head",
             marker={"symbol": "diamond", "size": 10, "color": GREEN},
-            hovertext=[
-                f"head {g + 1} reads stride {s} from block {depth}"
-                for g, (depth, s) in enumerate(info.heads)
-            ],
-            hoverinfo="text",
+            customdata=[[g + 1, s, depth] for g, (depth, s) in enumerate(info.heads)],
+            hovertemplate="head %{customdata[0]} reads stride %{customdata[1]} from block "
+            "%{customdata[2]}<extra></extra>",
             showlegend=legend,
         )
     )
@@ -57,7 +55,8 @@ def path_traces(info: ArchitectureInfo, *, legend: bool) -> list[go.Scatter]:
 
 
 def _arcs(info: ArchitectureInfo) -> list[list[tuple[float, float]]]:
-    return [arc(start, end, -log2(info.absolute[end])) for start, end in info.laterals]
+    """Start, top and end of each: the browser draws the curve, which keeps the JSON small."""
+    return [arc(start, end, -log2(info.absolute[end]), pieces=2) for start, end in info.laterals]
 
 
 def _readings(info: ArchitectureInfo) -> list[list[tuple[float, float]]]:
@@ -76,22 +75,22 @@ def _segments(
     x: list[float | None] = []
     y: list[float | None] = []
     for line in lines:
-        x += [*rounded([point[0] for point in line]), None]
-        y += [*rounded([point[1] for point in line]), None]
-    pen = {"color": colour, "dash": dash, "width": 2}
+        x += [*rounded([point[0] for point in line], 3), None]
+        y += [*rounded([point[1] for point in line], 3), None]
+    pen = {"color": colour, "dash": dash, "width": 2, "shape": "spline"}
     return go.Scatter(x=x or [None], y=y or [None], mode="lines", name=name, line=pen, **common)
 
 
 def _stem_trace(info: ArchitectureInfo, *, legend: bool) -> go.Scatter:
     flops = f", {info.blocks[0]:.4g} GFLOPs" if info.blocks else ""
+    text = f"stem: absolute stride {info.absolute[0]:g}{flops}<extra></extra>"
     return go.Scatter(
         x=[0],
         y=[-log2(info.absolute[0])],
         mode="markers",
         name="stem",
         marker={"symbol": "circle", "size": 10, "color": INK},
-        hovertext=[f"stem: absolute stride {info.absolute[0]:g}{flops}"],
-        hoverinfo="text",
+        hovertemplate=text,
         showlegend=legend,
     )
 
@@ -100,17 +99,15 @@ def _block_trace(info: ArchitectureInfo, stride: float, *, legend: bool) -> go.S
     name, colour = MOVES[stride]
     at = [i + 1 for i, own in enumerate(info.strides) if own == stride]
     nothing: list[float | None] = [None]  # keeps the entry of the legend
+    flops = ", %{customdata[1]} GFLOPs" if info.blocks else ""
     return go.Scatter(
         x=at or nothing,
-        y=[-log2(info.absolute[i]) for i in at] or nothing,
+        y=rounded([-log2(info.absolute[i]) for i in at]) or nothing,
         mode="markers",
         name=name,
         marker={"symbol": _SYMBOLS[stride], "size": 12, "color": colour},
-        hovertext=[
-            f"block {i}: stride {stride:g}, absolute stride {info.absolute[i]:g}"
-            + (f", {info.blocks[i]:.4g} GFLOPs" if info.blocks else "")
-            for i in at
-        ],
-        hoverinfo="text",
+        customdata=[[info.absolute[i], *rounded(info.blocks[i : i + 1])] for i in at],
+        hovertemplate=f"block %{{x}}: {name}, absolute stride %{{customdata[0]}}{flops}"
+        "<extra></extra>",
         showlegend=legend,
     )

@@ -73,6 +73,7 @@ def styled(figure: go.Figure, title: str, *, note: str = "", height: int = HEIGH
         plot_bgcolor=CLEAR,
         margin={"l": 60, "r": 30, "t": 70, "b": 50},
         hoverlabel={"font": {"size": 12}},
+        modebar={"bgcolor": CLEAR, "color": INK, "activecolor": BLUE},
         height=height,
     )
     return figure
@@ -105,7 +106,8 @@ def legend_below(figure: go.Figure, *, y: float = -0.23) -> go.Figure:
 
 def rounded(values: Sequence[float], digits: int = 4) -> list[float]:
     """Values with as many significant digits as a figure can show, so that its JSON is small."""
-    return [float(f"{value:.{digits}g}") for value in values]
+    short = (float(f"{value:.{digits}g}") for value in values)
+    return [int(value) if value.is_integer() else value for value in short]
 
 
 def padded(values: Sequence[float]) -> list[float]:

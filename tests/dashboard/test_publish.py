@@ -72,7 +72,8 @@ def test_a_refresh_writes_figures_note_and_pictures(finished):
     study = setting.stored_study()
     note = get_note(study)
     best = study.best_trial
-    assert f"| trial {best.number} | {best.user_attrs['arch'].replace(' | ', ' | ')} |" in note
+    strides, reading = best.user_attrs["arch"].split(" | ")
+    assert f"| trial {best.number} | `{strides}` | `{reading}` |" in note
     assert "inside the window" in note
     assert f"msnas search {finished}" in note
     ids = {meta.filename: meta.artifact_id for meta in get_all_artifact_meta(study)}
@@ -285,6 +286,14 @@ def test_detections_are_drawn_once_for_the_best_retrained_architecture(finished)
     assert f"![trial {selected.trial} on image-1](/artifacts/" in note
     publish(setting)  # a process without a detector
     assert get_note(study) == note
+
+
+def test_names_of_images_are_text_in_the_note(finished):
+    names = {"a](b c.png": b"1", "[d\\.png": b"2"}
+    Publisher(Setting.load(finished), draw=lambda _: Drawn("w.pt", names)).refresh()
+    note = get_note(Setting.load(finished).stored_study())
+    assert r" on a\](b c](/artifacts/" in note
+    assert r" on \[d\\](/artifacts/" in note
 
 
 def test_a_kill_never_leaves_pictures_under_another_trial_s_name(finished):

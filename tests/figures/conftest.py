@@ -8,6 +8,7 @@ from optuna.study import Study
 
 from msnas_optuna.benchmarks import TabularBenchmark, TabularObjective, load_table
 from msnas_optuna.samplers import MSNASSampler
+from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.storage import CONFIG, write_curve
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -33,21 +34,7 @@ def search(table: TabularBenchmark, trials: int, storage: optuna.storages.BaseSt
     study = optuna.create_study(
         direction="maximize", sampler=sampler, study_name="searched", storage=storage
     )
-    cost, (low, high) = table.feasible.cost, table.feasible.window
-    study.set_user_attr(
-        CONFIG,
-        {
-            "space.n_blocks": table.space.n_blocks,
-            "space.block": cost.block,
-            "space.channels": cost.channels,
-            "space.stem_channels": cost.stem_channels,
-            "budget.target_gflops": (low + high) / 2e9,
-            "budget.tolerance": (high - low) / (high + low),
-            "budget.input_size": list(cost.input_size),
-            "data.image_size": list(cost.input_size),
-            "sampler.population_size": POPULATION,
-        },
-    )
+    study.set_user_attr(CONFIG, configuration(table.feasible, population_size=POPULATION))
     objective = TabularObjective(table)
 
     def evaluate(trial: optuna.Trial) -> float:
@@ -59,6 +46,22 @@ def search(table: TabularBenchmark, trials: int, storage: optuna.storages.BaseSt
 
     study.optimize(evaluate, n_trials=trials)
     return study
+
+
+def configuration(feasible: Lattice, *, population_size: int) -> dict[str, object]:
+    """What the study file of a search in this window stores."""
+    cost, (low, high) = feasible.cost, feasible.window
+    return {
+        "space.n_blocks": feasible.space.n_blocks,
+        "space.block": cost.block,
+        "space.channels": cost.channels,
+        "space.stem_channels": cost.stem_channels,
+        "budget.target_gflops": (low + high) / 2e9,
+        "budget.tolerance": (high - low) / (high + low),
+        "budget.input_size": list(cost.input_size),
+        "data.image_size": list(cost.input_size),
+        "sampler.population_size": population_size,
+    }
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import optuna
 import plotly.graph_objects as go
 import pytest
 
-from msnas_optuna import PRESETS, EncoderCost, Lattice, MSNASSampler, MSNASSpace, figures
+from msnas_optuna import EncoderCost, Lattice, MSNASSampler, MSNASSpace, figures
 from msnas_optuna.figures import (
     catalogue,
     plot_architecture,
@@ -40,7 +40,7 @@ from msnas_optuna.spaces.msnas import FEATURE_STRIDES
 from msnas_optuna.spaces.published import PUBLISHED
 from msnas_optuna.storage import CONFIG, PLAN, write_curve
 
-from .conftest import beside, search
+from .conftest import beside, configuration, search
 
 LIMIT = 30_000
 """Bytes of JSON; a dashboard sends every figure to every reader every few seconds."""
@@ -246,6 +246,12 @@ def test_the_stem_is_marked(searched):
         assert all((trace.x, trace.y) == ((0,), (-2,)) for trace in stems)
 
 
+def test_both_rows_of_an_architecture_have_their_marks_at_the_blocks(searched):
+    layout = plot_architecture(searched).layout
+    assert layout.xaxis.tickvals == layout.xaxis2.tickvals
+    assert layout.xaxis.tickvals[:3] == (0, 1, 2)
+
+
 def test_the_family_tree_begins_at_the_first_generation(searched):
     for trial in searched.trials[0], searched.trials[-1]:
         axis = plot_family_tree(searched, trial=trial.number).layout.xaxis
@@ -329,7 +335,8 @@ def test_titles_are_numbered_and_text_is_legible_on_any_background(complete):
         assert figure.layout.title.text.startswith(f"{number}. ")
         assert figure.layout.template.to_plotly_json() == {}
         assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0, 0, 0, 0)"
-        assert figure.layout.font.color == "#808080"
+        assert figure.layout.font.color == figure.layout.modebar.color == "#808080"
+        assert figure.layout.modebar.bgcolor == "rgba(0, 0, 0, 0)"
         assert figure.data, figure.layout.title.text
 
 
@@ -378,12 +385,14 @@ def test_only_a_finished_trial_can_be_asked_for(searched):
 
 
 @pytest.mark.slow
-def test_every_figure_of_a_long_study_is_small():
-    space, cost = MSNASSpace(21), EncoderCost.from_preset("r34")
-    target = PRESETS["r34"].target_gflops * 1e9
+@pytest.mark.parametrize(("n_blocks", "trials"), [(21, 1200), (32, 300)])
+def test_every_figure_of_a_long_study_is_small(n_blocks, trials):
+    space, cost = MSNASSpace(n_blocks), EncoderCost.from_preset("r34")
+    target = cost.total(space.fpn_like())
     feasible = Lattice(space, cost, window=window_around(target, 0.01))
     study = optuna.create_study(direction="maximize", sampler=MSNASSampler(feasible, seed=0))
-    for _ in range(1200):
+    study.set_user_attr(CONFIG, configuration(feasible, population_size=50))
+    for _ in range(trials):
         trial = study.ask()
         plan = study._storage.get_trial(trial._trial_id).system_attrs[PLAN]
         for name, distribution in space.distributions.items():
@@ -392,7 +401,12 @@ def test_every_figure_of_a_long_study_is_small():
         trial.set_user_attr("gflops", cost.total(architecture) / 1e9)
         for key in ("ap_small", "ap_medium", "ap_large"):
             trial.set_user_attr(key, 0.123456789)
-        study.tell(trial, sum(architecture.absolute_strides) / 1000 + trial.number / 7777)
-    sizes = {name: len(figure.to_json()) for name, figure in study_figures(study).items()}
+        laterals = len(architecture.laterals) / 100  # the best are the largest to draw
+        study.tell(
+            trial, laterals + sum(architecture.absolute_strides) / 10000 + trial.number / 77777
+        )
+    drawn = study_figures(study)
+    assert "GFLOPs" in str(drawn["architecture"].data)
+    sizes = {name: len(figure.to_json()) for name, figure in drawn.items()}
     assert max(sizes.values()) < LIMIT, json.dumps(sizes, indent=2)
     assert len(catalogue.FIGURES) == len(sizes)
