@@ -73,7 +73,7 @@ def test_a_refresh_writes_figures_note_and_pictures(finished):
     note = get_note(study)
     best = study.best_trial
     strides, reading = best.user_attrs["arch"].split(" | ")
-    assert f"| trial {best.number} | `{strides}` | `{reading}` |" in note
+    assert f"| trial {best.number}&emsp; | `{strides}`&emsp; | `{reading}`&emsp; |" in note
     assert "inside the window" in note
     assert f"msnas search {finished}" in note
     ids = {meta.filename: meta.artifact_id for meta in get_all_artifact_meta(study)}
@@ -235,7 +235,7 @@ def test_several_workers_leave_each_picture_once(trained):
     for meta in get_all_artifact_meta(study):
         assert f"/{meta.artifact_id})" in get_note(study)
     assert study._storage.get_study_system_attrs(study._study_id)[PUBLISHED] == 24
-    assert f"| trial {study.best_trial.number} |" in get_note(study)
+    assert f"| trial {study.best_trial.number}&emsp; |" in get_note(study)
 
 
 def test_what_people_write_into_the_note_stays(finished):
