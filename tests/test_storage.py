@@ -467,3 +467,18 @@ def test_a_kill_while_the_tables_are_made_leaves_nothing_half_made(
     with sqlite3.connect(tmp_path / "study.db") as database:
         indexes = {row[1] for row in database.execute("PRAGMA index_list(studies)")}
     assert "ix_studies_study_name" in indexes
+
+
+def test_a_cursor_that_an_interruption_has_broken_leaves_no_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Cursor:
+        def close(self) -> None:
+            raise RuntimeError("broken")
+
+    storage = open_storage(f"sqlite:///{tmp_path}/study.db")
+    engine = storage._backend.engine if hasattr(storage, "_backend") else storage.engine
+    with engine.connect() as connection:
+        connection._safe_close_cursor(Cursor())
+        connection.engine.pool.logger.error("something else")
+    assert [record.message for record in caplog.records] == ["something else"]

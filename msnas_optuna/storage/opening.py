@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from msnas_optuna.storage.heartbeats import GRACE_PERIOD, HEARTBEAT_INTERVAL
 from msnas_optuna.storage.journal import FILE_REPAIR, open_journal
 from msnas_optuna.storage.proxy import open_proxy
-from msnas_optuna.storage.quiet import quiet
+from msnas_optuna.storage.quiet import hush_cursors, quiet
 from msnas_optuna.storage.recovery import retry
 from msnas_optuna.storage.urls import (
     FILES,
@@ -179,13 +179,15 @@ def _open_rdb(url: URL, engine_kwargs: dict[str, Any]) -> RDBStorage:
     while True:
         try:
             with quiet():
-                return RDBStorage(
+                storage = RDBStorage(
                     url.render_as_string(hide_password=False),
                     engine_kwargs=engine_kwargs,
                     heartbeat_interval=HEARTBEAT_INTERVAL,
                     grace_period=GRACE_PERIOD,
                     heartbeat_stale_trial_callback=retry,
                 )
+            hush_cursors(storage.engine)
+            return storage
         except DBAPIError as error:
             if not _is_creation_race(error) or time.monotonic() > deadline:
                 raise

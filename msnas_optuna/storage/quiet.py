@@ -1,12 +1,14 @@
-"""Silences what Optuna says about its own features."""
+"""Silences what Optuna and SQLAlchemy say and nobody can act on."""
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from optuna.exceptions import ExperimentalWarning
+from sqlalchemy.engine import Engine
 
 
 @contextmanager
@@ -15,3 +17,12 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         yield
+
+
+def hush_cursors(engine: Engine) -> None:
+    """Logs no traceback of a cursor that an interruption has broken; its connection is dropped."""
+    logging.getLogger(engine.pool.logger.name).addFilter(_is_no_cursor)
+
+
+def _is_no_cursor(record: logging.LogRecord) -> bool:
+    return record.msg != "Error closing cursor"
