@@ -21,7 +21,8 @@ def quiet() -> Iterator[None]:
 
 def hush_cursors(engine: Engine) -> None:
     """Logs no traceback of a cursor that an interruption has broken; its connection is dropped."""
-    logging.getLogger(engine.pool.logger.name).addFilter(_is_no_cursor)
+    logger = logging.getLogger(f"{type(engine.pool).__module__}.{type(engine.pool).__name__}")
+    logger.addFilter(_is_no_cursor)
 
 
 def _is_no_cursor(record: logging.LogRecord) -> bool:
