@@ -482,3 +482,41 @@ def test_a_cursor_that_an_interruption_has_broken_leaves_no_traceback(
         connection._safe_close_cursor(Cursor())
         connection.engine.pool.logger.error("something else")
     assert [record.message for record in caplog.records] == ["something else"]
+
+
+TAKING = """
+import sys
+import optuna
+from optuna.trial import TrialState
+from msnas_optuna.storage import open_storage
+
+storage = open_storage(sys.argv[1])
+study = optuna.load_study(study_name="s", storage=storage)
+print("ready", flush=True)
+sys.stdin.readline()
+taken = []
+for trial in study.trials:
+    if storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+        taken.append(trial.number)
+print(*taken)
+"""
+
+
+def test_of_several_processes_one_takes_a_waiting_trial(tmp_path: Path) -> None:
+    url, n_trials = f"sqlite:///{tmp_path}/study.db", 60
+    study = optuna.create_study(study_name="s", storage=open_storage(url))
+    for _ in range(n_trials):
+        study.enqueue_trial({})
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", TAKING, url],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    assert all(worker.stdout.readline() == "ready\n" for worker in workers)
+    for worker in workers:
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    taken = [int(n) for worker in workers for n in worker.communicate()[0].split()]
+    assert sorted(taken) == list(range(n_trials))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import TrialState
 from sqlalchemy import event
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from msnas_optuna.storage.heartbeats import GRACE_PERIOD, HEARTBEAT_INTERVAL
@@ -40,6 +42,8 @@ RECONNECT_SECONDS: Final = 300.0
 """How long workers wait for a server, of a database or a proxy, that has gone away."""
 
 _RECONNECT_PAUSE: Final = 1.0
+
+_S = TypeVar("_S", bound=RDBStorage)
 
 
 class StorageError(RuntimeError):
@@ -103,11 +107,36 @@ def _proxy_opener(url: URL) -> Callable[[], BaseStorage]:
     return partial(open_proxy, url.host, url.port, patience=RECONNECT_SECONDS)
 
 
+class _SqliteStorage(RDBStorage):
+    """One where of several workers that take or end a trial at once, one succeeds.
+
+    Optuna reads the state, then writes the next. SQLite knows no SELECT FOR UPDATE, so that two
+    workers would both read WAITING; here the lock of a writer is taken before the reading.
+    """
+
+    _locking = threading.local()
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        self._locking.wanted = True
+        try:
+            return super().set_trial_state_values(trial_id, state, values)
+        finally:
+            self._locking.wanted = False
+
+    def lock_first(self, connection: Connection) -> None:
+        """Begins a transaction of SQLAlchemy."""
+        if getattr(self._locking, "wanted", False):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
 def _open_sqlite(url: URL, path: Path) -> RDBStorage:
     path.parent.mkdir(parents=True, exist_ok=True)
     _create_sqlite(path)
     _enable_wal(path)
-    storage = _open_rdb(url, {"connect_args": {"timeout": _LOCK_TIMEOUT}})
+    storage = _open_rdb(url, {"connect_args": {"timeout": _LOCK_TIMEOUT}}, kind=_SqliteStorage)
+    event.listen(storage.engine, "begin", storage.lock_first)
 
     @event.listens_for(storage.engine, "connect")
     def _synchronous(connection: Any, _: Any) -> None:
@@ -148,7 +177,9 @@ def _enable_wal(path: Path) -> None:
 
 def _open_postgres(url: URL) -> RDBStorage:
     try:
-        storage = _open_rdb(url, {"pool_pre_ping": True})  # finds connections that have died
+        storage = _open_rdb(
+            url, {"pool_pre_ping": True}, kind=RDBStorage
+        )  # finds connections that have died
     except ImportError:
         raise ImportError(
             f"no driver for {url.drivername} is installed; install one, for example with "
@@ -174,12 +205,12 @@ def _reconnect(connect: Callable[[], Any], failure: type[Exception]) -> Any:
             time.sleep(_RECONNECT_PAUSE)
 
 
-def _open_rdb(url: URL, engine_kwargs: dict[str, Any]) -> RDBStorage:
+def _open_rdb(url: URL, engine_kwargs: dict[str, Any], *, kind: type[_S]) -> _S:
     deadline = time.monotonic() + _LOCK_TIMEOUT
     while True:
         try:
             with quiet():
-                storage = RDBStorage(
+                storage = kind(
                     url.render_as_string(hide_password=False),
                     engine_kwargs=engine_kwargs,
                     heartbeat_interval=HEARTBEAT_INTERVAL,
