@@ -177,9 +177,8 @@ def _enable_wal(path: Path) -> None:
 
 def _open_postgres(url: URL) -> RDBStorage:
     try:
-        storage = _open_rdb(
-            url, {"pool_pre_ping": True}, kind=RDBStorage
-        )  # finds connections that have died
+        # The ping finds connections that have died.
+        storage = _open_rdb(url, {"pool_pre_ping": True}, kind=RDBStorage)
     except ImportError:
         raise ImportError(
             f"no driver for {url.drivername} is installed; install one, for example with "
