@@ -18,7 +18,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
 from msnas_optuna.interrupts import Deferred, deferred_interrupts
 from msnas_optuna.samplers import SpaceExhaustedError
@@ -31,6 +31,7 @@ from msnas_optuna.storage import (
     claim_trial,
     finished_slots,
     mark_interrupted,
+    outstanding_trials,
     recover_lost_trials,
     release_own_trials,
     would_notice_death,
@@ -82,8 +83,8 @@ def evaluate_trials(
             busy = settled < wanted and _evaluate_one(study, objective, wanted, propose, failures)
             if report is not None:
                 report(finished_slots(study) if busy else settled, not busy and settled < wanted)
-            running = [] if busy else _running(study)
-            hopeful = any(would_notice_death(study, trial) for trial in running)
+            others = [] if busy else outstanding_trials(study)
+            hopeful = any(would_notice_death(study, trial) for trial in others)
             storage_failures.end()
         except SpaceExhaustedError:
             return  # other workers have taken what was left
@@ -98,17 +99,13 @@ def evaluate_trials(
             return
         if settled != seen:
             seen, since = settled, time.monotonic()
-        elif not running:
+        elif not others:
             return  # nobody would settle more
-        if running and (not hopeful or time.monotonic() - since > patience):
+        if others and (not hopeful or time.monotonic() - since > patience):
             left = wanted - settled
             warnings.warn(f"{left} trials are left to other workers", stacklevel=2)
             return
-        time.sleep(POLL_SECONDS if running else 0)
-
-
-def _running(study: Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        time.sleep(POLL_SECONDS if others else 0)
 
 
 def _evaluate_one(

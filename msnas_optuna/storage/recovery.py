@@ -145,8 +145,22 @@ def release_own_trials(study: Study) -> None:
             _fail(study, trial)
 
 
+def outstanding_trials(study: Study) -> list[FrozenTrial]:
+    """The trials that run, and the failed ones that wait to be queued again."""
+    trials = study.get_trials(deepcopy=False)
+    retried = {_repeated(trial) for trial in trials}
+    return [
+        trial
+        for trial in trials
+        if trial.state == TrialState.RUNNING
+        or (_awaits_retry(trial) and trial.number not in retried)
+    ]
+
+
 def would_notice_death(study: Study, trial: FrozenTrial) -> bool:
-    """Whether a process that looks again and again notices if a running trial's worker dies."""
+    """Whether a process that looks again and again notices if the worker of such a trial dies."""
+    if trial.state.is_finished():
+        return True  # whoever looks queues it again
     owner = owner_of(trial)
     if owner is None:
         noticed = not is_told(trial)
