@@ -23,6 +23,7 @@ class Deferred:
         self._handlers = handlers
         self._received: list[int] = []
         self._passed_on = False
+        self._held, self._ended = threading.Event(), threading.Event()
 
     def __bool__(self) -> bool:
         return self._passed_on or bool(self._received)
@@ -52,6 +53,20 @@ class Deferred:
         """From now on, signals do what they did before."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        self._ended.set()
+        self._held.set()
+
+    def at_most(self, seconds: float) -> None:
+        """A signal that was held back for this long comes again, until the block has ended."""
+
+        def remind() -> None:
+            self._held.wait()
+            pause = seconds
+            while not self._ended.wait(pause):
+                os.kill(os.getpid(), self._received[0])
+                pause = _REPEAT_SECONDS  # what cleans up may wait for the same server
+
+        threading.Thread(target=remind, daemon=True).start()  # now, as a handler must not
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         self._passed_on = True
@@ -61,6 +76,7 @@ class Deferred:
         self._received.append(number)
         if len(self._received) > 1:
             raise KeyboardInterrupt
+        self._held.set()
 
 
 def insist_on_interrupts(*, ignored: Collection[signal.Signals] = ()) -> Callable[[], None]:
@@ -101,12 +117,15 @@ def insist_on_interrupts(*, ignored: Collection[signal.Signals] = ()) -> Callabl
 
 
 @contextmanager
-def deferred_interrupts() -> Iterator[Deferred]:
+def deferred_interrupts(*, at_most: float | None = None) -> Iterator[Deferred]:
     """Holds SIGINT and SIGTERM back until the block has ended; a second one stops at once.
 
     A signal that was held back comes before an error of the block, which whoever handles it would
     take for the end of the matter. Ignored signals and foreign handlers stay as they are. Other
     threads than the main one receive no signals: there nothing is held back.
+
+    Args:
+        at_most: seconds that a signal is held back, where the block may have to wait for others.
 
     Raises:
         KeyboardInterrupt: a signal was held back; an error of the block is its cause.
@@ -115,6 +134,8 @@ def deferred_interrupts() -> Iterator[Deferred]:
     main = threading.current_thread() is threading.main_thread()
     deferred = Deferred({n: h for n, h in handlers.items() if main and callable(h)})
     deferred.hold()
+    if at_most is not None:
+        deferred.at_most(at_most)
     try:
         try:
             yield deferred

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Event, Thread
-from typing import Any
+from typing import Any, Final
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -39,6 +39,9 @@ from msnas_optuna.storage import (
 
 Objective = Callable[[Trial], float | Sequence[float]]
 Failures = tuple[type[Exception], ...]
+
+_BOOKKEEPING_SECONDS: Final = 20.0
+"""Bookkeeping takes a moment; where it takes longer, the storage has gone away."""
 
 
 def evaluate_trials(
@@ -76,7 +79,7 @@ def evaluate_trials(
     seen, since = -1, time.monotonic()
     while True:
         try:
-            with deferred_interrupts():
+            with deferred_interrupts(at_most=_BOOKKEEPING_SECONDS):
                 recover_lost_trials(study, sightings)
             sightings = sightings or Sightings()
             settled = finished_slots(study)
@@ -112,7 +115,8 @@ def _evaluate_one(
     study: Study, objective: Objective, wanted: int, propose: bool, failures: Failures
 ) -> bool:
     """Claims a trial and evaluates it; False if there is none to claim."""
-    with deferred_interrupts() as interrupts:  # Optuna's bookkeeping must not be interrupted
+    # Optuna's bookkeeping must not be interrupted.
+    with deferred_interrupts(at_most=_BOOKKEEPING_SECONDS) as interrupts:
         study._thread_local.cached_all_trials = None  # as `Study.ask` does
         trial_id = claim_trial(study, wanted=wanted, propose=propose)
         if trial_id is None:

@@ -100,3 +100,32 @@ def test_a_signal_comes_before_the_failure_of_what_held_it_back(name: str) -> No
     found = subprocess.run([sys.executable, "-c", FAILING, name], capture_output=True, text=True)
     assert found.stdout == "the server went away\n", found.stderr
     assert found.returncode == 7  # an end that was asked for stays one
+
+
+WAITING = """
+import os, signal, sys, time
+from msnas_optuna.interrupts import deferred_interrupts, insist_on_interrupts
+heeded = insist_on_interrupts()
+try:
+    with deferred_interrupts(at_most=0.2):
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        print("held", flush=True)
+        time.sleep(60)  # as a call to a server that has gone away
+        print("over")
+except KeyboardInterrupt:
+    heeded()
+    print("heeded")
+with deferred_interrupts(at_most=0.2):
+    time.sleep(0.5)
+print("without a signal nothing is cut short")
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_is_held_back_for_so_long_and_no_longer(name: str) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", WAITING, name], capture_output=True, text=True, timeout=50
+    )
+    assert found.stdout.splitlines() == (
+        ["held", "heeded", "without a signal nothing is cut short"]
+    ), found.stderr

@@ -157,6 +157,24 @@ def test_torchrun_starts_workers_of_which_the_first_speaks(trained: Path) -> Non
 
 
 @pytest.mark.slow
+def test_torchrun_on_two_nodes(trained: Path, unused_port: int) -> None:
+    longer(trained, trials=20, finetune=1)
+    nodes = [
+        start("search", trained, "--json", launcher=(
+            "-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", rank,
+            "--nproc-per-node", "2", "--master-addr", "127.0.0.1",
+            "--master-port", str(unused_port),
+        ))
+        for rank in "01"
+    ]  # fmt: skip
+    said = [node.communicate(timeout=300) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert json.loads(said[0][0])["completed"] == 20
+    assert said[1][0] == ""  # one of four has printed
+    assert [t.state for t in trials_of(trained)] == [TrialState.COMPLETE] * 20
+
+
+@pytest.mark.slow
 def test_what_ends_all_workers_is_said_once(tiny: Path) -> None:
     process = start("search", tiny, "--workers", 2)
     _, err = process.communicate(timeout=120)

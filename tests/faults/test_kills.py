@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import optuna
 import pytest
 from cheap import SPACE, cheap_study, value_of
 from conftest import Workers, check_whole, complete, results
@@ -43,6 +44,10 @@ def until(condition: Callable[[], object], workers: Workers, seconds: float = 12
     while not condition():
         assert time.monotonic() < deadline, workers.said()
         time.sleep(0.05)
+
+
+def at_once(trial: optuna.Trial) -> float:
+    return value_of({name: trial._suggest(name, d) for name, d in SPACE.distributions.items()})
 
 
 @pytest.mark.timeout(PATIENCE + 60)
@@ -106,11 +111,7 @@ def test_kill_9_of_the_only_worker_changes_nothing(workers: Workers, tmp_path: P
     workers.join()
     check_whole(study, wanted)
     whole = cheap_study(f"journal:///{tmp_path}/undisturbed")
-
-    def objective(trial):
-        return value_of({n: trial._suggest(n, d) for n, d in SPACE.distributions.items()})
-
-    evaluate_trials(whole, objective, wanted=wanted)
+    evaluate_trials(whole, at_once, wanted=wanted)
     assert results(study) == results(whole)
 
 
@@ -188,6 +189,35 @@ def test_postgresql_restarts_in_the_middle(tmp_path: Path, mode: str) -> None:
             process.wait()
         pg_ctl("-m", "immediate", "stop")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_workers_whose_proxy_has_gone_away(
+    tiny: Path, tmp_path: Path, unused_port: int, number: signal.Signals
+) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    study, workers = cheap_study(url), Workers(f"grpc://127.0.0.1:{unused_port}", tmp_path)
+    command = [sys.executable, "-m", "msnas_optuna", "storage-proxy", str(tiny)]
+    proxy = subprocess.Popen([*command, "--storage", url, "--port", str(unused_port)])
+    try:
+        workers.study()  # waits for the proxy
+        crew = [workers.start(1000, 0.2) for _ in range(3)]
+        until(lambda: finished_slots(study) >= 9, workers)
+        proxy.kill()
+        proxy.wait()
+        time.sleep(2)  # by now each of them waits for an answer
+        for process in crew:
+            process.send_signal(number)
+        assert [p.wait(timeout=90) for p in crew] == [130] * 3, workers.said()
+        assert "Traceback" not in workers.said()
+    finally:
+        for process in (*workers.processes, proxy):
+            process.kill()
+            process.wait()
+    recover_lost_trials(study)
+    done = finished_slots(study)
+    evaluate_trials(study, at_once, wanted=done + 5)
+    check_whole(study, done + 5)
 
 
 def test_a_proxy_restarts_in_the_middle(tiny: Path, tmp_path: Path, unused_port: int) -> None:
