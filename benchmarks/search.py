@@ -40,11 +40,11 @@ WARM_START = 50  # feasible trials that a warm-started study begins with, its ow
 
 @dataclass(frozen=True)
 class Settings:
-    """What `MSNASSampler` can be told; the defaults are its own, the paper's."""
+    """What `MSNASSampler` can be told; the defaults are its own."""
 
-    population_size: int = 50
-    n_children: int = 50
-    n_random: int = 10
+    population_size: int = 10
+    n_children: int = 10
+    n_random: int = 1
     mutation_probability: float = 0.5
     encoder_probability: float = 0.5
     window: int = 4
@@ -52,11 +52,12 @@ class Settings:
     recombination_probability: float = 1.0
 
 
-PAPER = Settings()
+DEFAULT = Settings()
+PAPER = Settings(50, 50, 10)
 TUNED = Settings(5, 5, 1, gene_probability=0.02)
 TUNED_OPERATORS = Settings(5, 5, 2, mutation_probability=0.25)
 TUNED_REJECTION = Settings(5, 5, 1, gene_probability=0.1)
-PAPER_REJECTION = Settings(gene_probability=0.1)
+PAPER_REJECTION = replace(PAPER, gene_probability=0.1)
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def uniform_anything(table: TabularBenchmark, seed: int) -> BaseSampler:
 
 
 CONTESTANTS = (
+    Contestant("MSNASSampler", partial(evolution, DEFAULT)),
     Contestant("MSNASSampler, tuned", partial(evolution, TUNED)),
     Contestant("MSNASSampler, P = 50", partial(evolution, PAPER)),
     Contestant("four exact operators, tuned", partial(four_operators, TUNED_OPERATORS)),

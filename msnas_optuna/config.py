@@ -207,9 +207,9 @@ class SamplerSection:
             "1 2 2 .5 | 8 8 16 16 32".
     """
 
-    population_size: PositiveInt = 50
-    n_children: PositiveInt = 50
-    n_random: Annotated[int, Field(ge=0)] = 10
+    population_size: PositiveInt = 10
+    n_children: PositiveInt = 10
+    n_random: Annotated[int, Field(ge=0)] = 1
     n_reevaluated: Annotated[int, Field(ge=0)] = 0
     mutation_probability: Probability = 0.5
     encoder_probability: Probability = 0.5

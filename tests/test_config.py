@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from pathlib import Path
 
 import pytest
 
 from msnas_optuna.config import ConfigError, load_config
+from msnas_optuna.samplers import MSNASSampler
 
 MINIMAL = """
 [study]
@@ -34,10 +37,12 @@ def changed(old: str, new: str) -> str:
     return MINIMAL.replace(old, new)
 
 
-def test_a_minimal_file_has_the_paper_s_defaults(tmp_path):
+def test_a_minimal_file_has_the_sampler_s_and_the_paper_s_defaults(tmp_path):
     config = load_config(write(tmp_path, MINIMAL))
-    assert config.sampler.population_size == 50  # §4.1
-    assert (config.sampler.n_children, config.sampler.n_random) == (50, 10)
+    sampler = inspect.signature(MSNASSampler).parameters
+    for setting in dataclasses.fields(config.sampler):
+        if setting.name != "seeds":
+            assert getattr(config.sampler, setting.name) == sampler[setting.name].default
     assert config.budget.tolerance == 0.01
     assert (config.finetune.steps, config.finetune.batch_size) == (100, 32)
     assert config.data.image_size == (800, 1333)

@@ -1,0 +1,135 @@
+"""How many parents a search should have: a large space, a few hundred or a thousand trials.
+
+python benchmarks/population.py [--json] [--processes 2]
+
+No table can hold the r18 space (209,524 architectures in the window), so the values are made up:
+each choice of a gene has a random effect, and so has each pair of choices of a fifth of the pairs
+of genes. They are standardised: 0 is the mean of the feasible architectures and 1 their standard
+deviation. One half of the runs sees them with noise of half a standard deviation, as one-shot
+evaluation is noisy. Printed is, after so many trials, the value without noise of the trial that
+looks best, mean and standard error over the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from statistics import fmean, pstdev, stdev
+from typing import Any
+
+import numpy as np
+import optuna
+
+from msnas_optuna import MSNASSampler
+from msnas_optuna.cost import EncoderCost
+from msnas_optuna.spaces.lattice import Lattice
+from msnas_optuna.spaces.msnas import MSNASSpace
+from msnas_optuna.spaces.published import PRESETS
+
+SPACE, COST = MSNASSpace(13), EncoderCost.from_preset("r18")
+TARGET = PRESETS["r18"].target_gflops * 1e9
+WINDOW = (math.ceil(0.99 * TARGET), math.floor(1.01 * TARGET))
+NOISES = (0.0, 0.5)
+MARKS = (100, 200, 300, 500, 1000)
+PAIRS, PAIR_EFFECT = 0.2, 0.7  # share of the pairs of genes, size beside that of single genes
+STANDARD = 5_000  # architectures that the standardisation is taken from
+
+SCHEDULES = ((5, 5, 1), (10, 10, 1), (15, 10, 1), (20, 16, 4), (30, 20, 4), (50, 50, 10))
+"""P, children, random children; the last one is the paper's."""
+
+Value = Callable[[dict[str, Any]], float]
+Task = tuple[tuple[int, int, int], float, int, int]
+
+
+@cache
+def _feasible() -> Lattice:
+    return Lattice(SPACE, COST, window=WINDOW)
+
+
+def landscape(seed: int) -> Value:
+    """A made-up value of every architecture, from its parameters."""
+    rng = np.random.default_rng([seed, 0])
+    choices = {name: d.choices for name, d in SPACE.distributions.items()}
+    alone = {
+        name: dict(zip(c, rng.normal(size=len(c)), strict=True)) for name, c in choices.items()
+    }
+    together = {
+        (a, b): {pair: rng.normal() for pair in itertools.product(choices[a], choices[b])}
+        for a, b in itertools.combinations(choices, 2)
+        if rng.random() < PAIRS
+    }
+
+    def value(params: dict[str, Any]) -> float:
+        single = sum(effects[params[name]] for name, effects in alone.items())
+        pairs = sum(effects[params[a], params[b]] for (a, b), effects in together.items())
+        return float(single + PAIR_EFFECT * pairs)
+
+    drawn = [value(SPACE.encode(a)) for a in _feasible().sample(rng, STANDARD)]
+    middle, spread = fmean(drawn), pstdev(drawn)
+    return lambda params: (value(params) - middle) / spread
+
+
+def run(task: Task) -> list[float]:
+    """The true value of what looks best, after each of the marks that the run reaches."""
+    (size, children, n_random), noise, seed, trials = task
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    value, rng = landscape(seed), np.random.default_rng([seed, 1])
+    sampler = MSNASSampler(
+        _feasible(), population_size=size, n_children=children, n_random=n_random, seed=seed
+    )
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    seen: list[tuple[float, float]] = []
+    for _ in range(trials):
+        trial = study.ask()
+        true = value({name: trial._suggest(name, d) for name, d in SPACE.distributions.items()})
+        seen.append((true + noise * rng.normal(), true))
+        study.tell(trial, seen[-1][0])
+    return [max(seen[:mark])[1] for mark in MARKS if mark <= trials]
+
+
+def compare(*, seeds: int, trials: int, processes: int) -> list[dict[str, Any]]:
+    """One row for each amount of noise and schedule."""
+    cases = list(itertools.product(SCHEDULES, NOISES))
+    tasks = [(*case, seed, trials) for case in cases for seed in range(seeds)]
+    with ProcessPoolExecutor(processes) as pool:
+        found = list(pool.map(run, tasks))
+    rows = []
+    for i, (schedule, noise) in enumerate(cases):
+        marks = list(zip(*found[i * seeds : (i + 1) * seeds], strict=True))
+        rows.append(
+            {
+                "schedule": schedule,
+                "noise": noise,
+                "means": [fmean(m) for m in marks],
+                "errors": [stdev(m) / math.sqrt(seeds) for m in marks],
+            }
+        )
+    return sorted(rows, key=lambda row: row["noise"])
+
+
+def main() -> None:
+    """Prints one row for each amount of noise and schedule, or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--seeds", type=int, default=20, help="landscapes, at least 2")
+    parser.add_argument("--trials", type=int, default=1000, help="of a run, at least 100")
+    parser.add_argument("--processes", type=int, default=2)
+    arguments = parser.parse_args()
+    rows = compare(seeds=arguments.seeds, trials=arguments.trials, processes=arguments.processes)
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+        return
+    marks = [mark for mark in MARKS if mark <= arguments.trials]
+    print("noise  P, children, random", *(f"{mark:>11}" for mark in marks))
+    for row in rows:
+        cells = (f"{m:5.2f} ±{e:5.2f}" for m, e in zip(row["means"], row["errors"], strict=True))
+        print(f"{row['noise']:5}  {row['schedule']!s:19}", *cells)
+
+
+if __name__ == "__main__":
+    main()
