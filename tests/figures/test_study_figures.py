@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 import pytest
 
 from msnas_optuna import EncoderCost, Lattice, MSNASSampler, MSNASSpace, figures
+from msnas_optuna.benchmarks import TabularObjective
 from msnas_optuna.figures import (
     catalogue,
     plot_architecture,
@@ -382,6 +383,21 @@ def test_only_a_finished_trial_can_be_asked_for(searched):
         )
         with pytest.raises(ValueError, match=r"trial must be .* finished trial, got 99"):
             plot(searched, trial=99)
+
+
+def test_figures_of_many_generations_are_small_and_end_with_the_last(table):
+    sampler = MSNASSampler(table.feasible, population_size=3, n_children=1, n_random=1, seed=0)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(TabularObjective(table), n_trials=1000)
+    observed = Observed(study)
+    last = observed.generations[-1]
+    assert last > 450
+    for info in (_get_evolution_info, _get_survivors_info, _get_block_strides_info):
+        assert info(observed).generations[-1] == last
+    drawn = study_figures(observed)
+    assert f"after {last + 1} generations" in drawn["evolution"].layout.title.text
+    sizes = {name: len(figure.to_json()) for name, figure in drawn.items()}
+    assert max(sizes.values()) < LIMIT, json.dumps(sizes, indent=2)
 
 
 @pytest.mark.slow
