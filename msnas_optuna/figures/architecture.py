@@ -69,9 +69,10 @@ def plot_best_architectures(
         cost: FLOPs of encoder + RPN head; the default is that of the stored configuration.
     """
     observed = Observed.of(study)
-    title = f"The best {top} architectures, and the FPN-like path"
     if not observed.distinct or observed.space is None:
-        return message(title, "no trial is finished yet")
+        return message("The best architectures", "no trial is finished yet")
+    n = len(observed.distinct[:top])
+    best = "The best architecture" if n == 1 else f"The best {n} architectures"
     cost = cost or observed.cost
     infos = [
         get_architecture_info(o.architecture, name=_name(o), cost=cost)
@@ -79,7 +80,7 @@ def plot_best_architectures(
     ]
     by_hand = observed.space.fpn_like()
     infos.append(get_architecture_info(by_hand, name="FPN-like path", cost=cost))
-    return _get_grid_plot(infos, title)
+    return _get_grid_plot(infos, f"{best}, and the FPN-like path")
 
 
 def _name(observation: Observation) -> str:

@@ -186,6 +186,8 @@ def test_all_is_said_only_where_it_is_all():
     assert comparison(random=(10.0, 30.0), best_kind="random").beaten == "all others"
     assert comparison(random=(10.0, 30.0)).beaten == "50% of them"  # a child with the same AP
     assert comparison(random=()).beaten is None
+    assert comparison(random=(30.0,), best_kind="random").beaten is None
+    assert comparison(random=(20.0, 30.0), best_kind="random").beaten == "all others"
 
 
 def test_differences_agree_with_the_values_that_are_shown():
@@ -212,6 +214,18 @@ def test_queued_architectures_count_among_the_measured(table):
     n = len(Observed(study).distinct)
     assert n == 5
     assert "the best of 5 measured values" in str(plot_comparison(study).layout.title.text)
+
+
+def test_one_trial_is_compared_with_nothing(table):
+    study = search(table, 1, optuna.storages.InMemoryStorage())
+    assert plot_comparison(study).layout.title.text == "The best against chance and hand"
+
+
+def test_no_more_architectures_are_announced_than_drawn(table):
+    study = search(table, 2, optuna.storages.InMemoryStorage())
+    assert plot_best_architectures(study).layout.title.text.startswith("The best 2 architectures,")
+    title = plot_best_architectures(study, top=1).layout.title.text
+    assert title.startswith("The best architecture, and the FPN-like path")
 
 
 def test_one_generation_is_singular(table):
