@@ -124,14 +124,21 @@ def _resolution_axis(title: str) -> dict[str, Any]:
     }
 
 
+_MOST_NAMED: Final = 24
+"""Blocks beside which each head has room for a name of its own."""
+
+
 def _depth_axis(info: ArchitectureInfo) -> dict[str, Any]:
     n = len(info.strides)
     every = 1 if n <= 13 else 2
     blocks = range(every, n + 1, every)
     heads = [head_depth(info, g) for g in range(len(info.heads))]
+    names = [f"h{g + 1}" for g in range(len(heads))]
+    if n > _MOST_NAMED:
+        names = ["heads" if g == len(heads) // 2 else "" for g in range(len(heads))]
     return {
         "tickvals": [0, *blocks, *heads],
-        "ticktext": ["stem", *map(str, blocks), *(f"h{g + 1}" for g in range(len(heads)))],
+        "ticktext": ["stem", *map(str, blocks), *names],
         "range": [-0.6, heads[-1] + 0.6],
         "tickangle": 0,
         "showgrid": False,

@@ -267,6 +267,16 @@ def test_both_rows_of_an_architecture_have_their_marks_at_the_blocks(searched):
     assert layout.xaxis.tickvals[:3] == (0, 1, 2)
 
 
+@pytest.mark.parametrize(("n_blocks", "names"), [(21, "h1 h2 h3 h4 h5"), (32, "  heads  ")])
+def test_names_of_heads_do_not_run_into_one_another(n_blocks, names):
+    space, study = MSNASSpace(n_blocks), optuna.create_study(direction="maximize")
+    params = space.encode(space.fpn_like())
+    study.add_trial(
+        optuna.create_trial(params=params, distributions=space.distributions, value=0.1)
+    )
+    assert " ".join(plot_architecture(study).layout.xaxis.ticktext[-5:]) == names
+
+
 def test_the_family_tree_begins_at_the_first_generation(searched):
     for trial in searched.trials[0], searched.trials[-1]:
         axis = plot_family_tree(searched, trial=trial.number).layout.xaxis
