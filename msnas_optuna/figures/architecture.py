@@ -15,7 +15,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from msnas_optuna.cost import EncoderCost
-from msnas_optuna.figures.layout import ArchitectureInfo, get_architecture_info, head_depth
+from msnas_optuna.figures.layout import (
+    MOST_ARC_HEIGHT,
+    ArchitectureInfo,
+    get_architecture_info,
+    head_depth,
+)
 from msnas_optuna.figures.observation import Observation
 from msnas_optuna.figures.observations import Observed, Source
 from msnas_optuna.figures.path import path_traces
@@ -31,7 +36,7 @@ from msnas_optuna.figures.style import (
     rounded,
     styled,
 )
-from msnas_optuna.spaces.msnas import FEATURE_STRIDES
+from msnas_optuna.spaces.msnas import FEATURE_STRIDES, STEM_STRIDE
 
 
 def plot_architecture(
@@ -120,7 +125,7 @@ def _resolution_axis(title: str) -> dict[str, Any]:
         "title": {"text": title},
         "tickvals": [-log2(a) for a in FEATURE_STRIDES],
         "ticktext": [str(a) for a in FEATURE_STRIDES],
-        "range": [-6.4, -1.4],
+        "range": [-log2(FEATURE_STRIDES[-1]) - 0.4, -log2(STEM_STRIDE) + MOST_ARC_HEIGHT + 0.1],
     }
 
 

@@ -267,6 +267,20 @@ def test_both_rows_of_an_architecture_have_their_marks_at_the_blocks(searched):
     assert layout.xaxis.tickvals[:3] == (0, 1, 2)
 
 
+@pytest.mark.parametrize("n_blocks", [7, 13, 32])
+def test_no_lateral_connection_leaves_the_picture(n_blocks):
+    space, study = MSNASSpace(n_blocks), optuna.create_study(direction="maximize")
+    params = space.encode(space.fpn_like())
+    study.add_trial(
+        optuna.create_trial(params=params, distributions=space.distributions, value=0.1)
+    )
+    for figure in (plot_architecture(study), plot_best_architectures(study)):
+        low, high = figure.layout.yaxis.range
+        arcs = [trace for trace in figure.data if trace.name == "lateral connection"]
+        assert arcs
+        assert all(low < y < high for trace in arcs for y in trace.y if y is not None)
+
+
 @pytest.mark.parametrize(("n_blocks", "names"), [(21, "h1 h2 h3 h4 h5"), (32, "  heads  ")])
 def test_names_of_heads_do_not_run_into_one_another(n_blocks, names):
     space, study = MSNASSpace(n_blocks), optuna.create_study(direction="maximize")
