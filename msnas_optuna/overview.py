@@ -148,9 +148,10 @@ def _window(overview: Overview) -> str:
 def _progress(overview: Overview) -> str:
     summary, wanted = overview.summary, overview.wanted
     failed = f", {summary.failed} failed" if summary.failed else ""
+    n = len(overview.observed.generations)
     return (
         f"So far: {summary.completed} of {wanted} trials finished{failed}, "
-        f"{len(overview.observed.generations)} generations."
+        f"{n} generation{'' if n == 1 else 's'}."
     )
 
 

@@ -283,6 +283,11 @@ class Setting:
         return self.config.runtime.dashboard and due
 
     @property
+    def ranking(self) -> str:
+        """What the best architectures of a search are, as a heading."""
+        return "Pareto front, by AP" if len(self.metrics) > 1 else "Best architectures"
+
+    @property
     def metrics(self) -> list[Metric]:
         """The objectives of the search."""
         return [METRICS[name] for name in self.config.study.objectives]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna_dashboard import save_note
+from optuna_dashboard import get_note, save_note
 from typer.testing import CliRunner
 
 from msnas_optuna.cli import app
@@ -62,6 +62,32 @@ class Reader(HTMLParser):
 @pytest.fixture
 def overview(finished: Path) -> Overview:
     return Overview(Setting.load(finished))
+
+
+def test_a_pareto_front_is_called_one(tiny):
+    objectives = 'trials = 7\nobjectives = ["ap", "gflops"]'
+    tiny.write_text(tiny.read_text().replace("trials = 7", objectives))
+    setting = Setting.load(tiny)
+    study = open_study(
+        setting.storage,
+        name=setting.study_name(),
+        directions=["maximize", "minimize"],
+        sampler=optuna.samplers.RandomSampler(),
+        config=setting.config.identity(),
+    )
+    for i in range(4):
+        params = setting.space.encode(setting.feasible.at(i))
+        values = [0.1 * i, setting.cost.total(setting.feasible.at(i)) / 1e9]
+        study.add_trial(
+            optuna.create_trial(
+                params=params, distributions=setting.space.distributions, values=values
+            )
+        )
+    publish(setting)
+    page, note = report_page(Overview(setting)), get_note(study)
+    assert '<h2 id="best">Pareto front, by AP</h2>' in page
+    assert "## Pareto front, by AP" in note
+    assert "Best architectures" not in Reader(page).text + note
 
 
 def test_the_page_says_what_won_and_why(overview):

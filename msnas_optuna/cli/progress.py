@@ -44,7 +44,8 @@ class Bars:
     """Told about steps; shows them as bars, as lines or not at all.
 
     Without bars, a step has a line a minute and one at its end; a step that is repeated, as the
-    evaluation of every trial is, has the latter once unless it takes as long.
+    evaluation of every trial is, has the latter once unless it takes as long. Each step has a
+    minute of its own: the evaluations within a search do not take its lines away.
 
     Args:
         console: where to; bars need it to be a terminal.
@@ -60,7 +61,7 @@ class Bars:
         self._started: dict[str, float] = {}
         self._done: dict[str, int] = {}
         self._repeated: set[str] = set()
-        self._printed = time.monotonic()
+        self._printed: dict[str, float] = {}
         self._tables: dict[str, Callable[[], RenderableType]] = {}
         self._table: RenderableType | None = None
         self._progress = Progress(
@@ -104,7 +105,7 @@ class Bars:
     def _begin(self, step: str, done: int, total: int, note: str) -> None:
         if step in self._started:
             self._repeated.add(step)
-        self._started[step] = time.monotonic()
+        self._started[step] = self._printed[step] = time.monotonic()
         if not self._bars:
             return
         if not self._live.is_started:
@@ -119,12 +120,13 @@ class Bars:
     def _line(self, step: str, done: int, total: int, note: str, *, ended: bool) -> None:
         """Prints what is due; `ended` says that the step was at its end before."""
         now = time.monotonic()
-        due = now - self._printed > LINE_SECONDS
-        if due or (done >= total and not ended and step not in self._repeated):
-            seconds = now - self._started[step]
+        seconds = now - self._started[step]
+        brief = step in self._repeated and seconds <= LINE_SECONDS
+        due = now - self._printed[step] > LINE_SECONDS
+        if due or (done >= total and not ended and not brief):
             line = f"{step}: {done}/{total} in {seconds:.0f} s {note}".rstrip()
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-            self._printed = now
+            self._printed[step] = now
 
     def _renderable(self) -> RenderableType:
         return self._progress if self._table is None else Group(self._table, self._progress)

@@ -79,9 +79,7 @@ def live_table(setting: Setting) -> Table:
 
 def _results_table(setting: Setting, best: list[Result], by_hand: Result) -> Table:
     latency = "latency" in setting.config.study.objectives
-    table = Table(
-        title="Pareto front, by AP" if len(setting.metrics) > 1 else "Best architectures"
-    )
+    table = Table(title=setting.ranking)
     table.add_column("", no_wrap=True)
     for column in ("strides", "reading"):
         table.add_column(column)

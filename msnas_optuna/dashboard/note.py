@@ -25,7 +25,7 @@ def study_note(
     parts = [
         f"# Architecture search `{overview.setting.study_name()}`",
         "\n".join(f"- {sentence}" for sentence in sentences(overview)),
-        "## Best architectures",
+        f"## {overview.setting.ranking}",
         _table([heading, *_architectures(rows)]),
         "Strides and feature strides are written as in the paper's Tables 7-9.",
         *_budget(overview),

@@ -15,7 +15,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from msnas_optuna.cost import EncoderCost
-from msnas_optuna.figures.layout import ArchitectureInfo, get_architecture_info, head_depth
+from msnas_optuna.figures.layout import (
+    MOST_ARC_HEIGHT,
+    ArchitectureInfo,
+    get_architecture_info,
+    head_depth,
+)
 from msnas_optuna.figures.observation import Observation
 from msnas_optuna.figures.observations import Observed, Source
 from msnas_optuna.figures.path import path_traces
@@ -31,7 +36,7 @@ from msnas_optuna.figures.style import (
     rounded,
     styled,
 )
-from msnas_optuna.spaces.msnas import FEATURE_STRIDES
+from msnas_optuna.spaces.msnas import FEATURE_STRIDES, STEM_STRIDE
 
 
 def plot_architecture(
@@ -69,9 +74,10 @@ def plot_best_architectures(
         cost: FLOPs of encoder + RPN head; the default is that of the stored configuration.
     """
     observed = Observed.of(study)
-    title = f"The best {top} architectures, and the FPN-like path"
     if not observed.distinct or observed.space is None:
-        return message(title, "no trial is finished yet")
+        return message("The best architectures", "no trial is finished yet")
+    n = len(observed.distinct[:top])
+    best = "The best architecture" if n == 1 else f"The best {n} architectures"
     cost = cost or observed.cost
     infos = [
         get_architecture_info(o.architecture, name=_name(o), cost=cost)
@@ -79,7 +85,7 @@ def plot_best_architectures(
     ]
     by_hand = observed.space.fpn_like()
     infos.append(get_architecture_info(by_hand, name="FPN-like path", cost=cost))
-    return _get_grid_plot(infos, title)
+    return _get_grid_plot(infos, f"{best}, and the FPN-like path")
 
 
 def _name(observation: Observation) -> str:
@@ -119,8 +125,12 @@ def _resolution_axis(title: str) -> dict[str, Any]:
         "title": {"text": title},
         "tickvals": [-log2(a) for a in FEATURE_STRIDES],
         "ticktext": [str(a) for a in FEATURE_STRIDES],
-        "range": [-6.4, -1.4],
+        "range": [-log2(FEATURE_STRIDES[-1]) - 0.4, -log2(STEM_STRIDE) + MOST_ARC_HEIGHT + 0.1],
     }
+
+
+_MOST_NAMED: Final = 24
+"""Blocks beside which each head has room for a name of its own."""
 
 
 def _depth_axis(info: ArchitectureInfo) -> dict[str, Any]:
@@ -128,9 +138,12 @@ def _depth_axis(info: ArchitectureInfo) -> dict[str, Any]:
     every = 1 if n <= 13 else 2
     blocks = range(every, n + 1, every)
     heads = [head_depth(info, g) for g in range(len(info.heads))]
+    names = [f"h{g + 1}" for g in range(len(heads))]
+    if n > _MOST_NAMED:
+        names = ["heads" if g == len(heads) // 2 else "" for g in range(len(heads))]
     return {
         "tickvals": [0, *blocks, *heads],
-        "ticktext": ["stem", *map(str, blocks), *(f"h{g + 1}" for g in range(len(heads)))],
+        "ticktext": ["stem", *map(str, blocks), *names],
         "range": [-0.6, heads[-1] + 0.6],
         "tickangle": 0,
         "showgrid": False,

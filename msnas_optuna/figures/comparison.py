@@ -55,13 +55,18 @@ class ComparisonInfo:
 
     @property
     def beaten(self) -> str | None:
-        """What of the random architectures the best exceeds, in words; shares are rounded down."""
-        if not self.random:
+        """What of the random architectures the best exceeds, in words; shares are rounded down.
+
+        None where there is no random architecture but the best itself.
+        """
+        among = self.best_kind == "random"
+        n = len(self.random)
+        if n == among:
             return None
-        beaten, n = sum(ap < self.best[0] for ap in self.random), len(self.random)
-        if beaten == n - 1 and self.best_kind == "random":
-            return "all others"
-        return "all of them" if beaten == n else f"{100 * beaten // n}% of them"
+        beaten = sum(ap < self.best[0] for ap in self.random)
+        if beaten == n - among:
+            return "all others" if among else "all of them"
+        return f"{100 * beaten // n}% of them"
 
     @property
     def over_random(self) -> str | None:
@@ -147,15 +152,15 @@ def _box(name: str, aps: Sequence[float], colour: str) -> go.Box:
 
 
 def _comparison_note(info: ComparisonInfo) -> str:
-    parts = []
+    lines, last = [], []
     if info.beaten is not None:
-        parts.append(
+        lines.append(
             f"{info.over_random} mAP over the mean of {len(info.random)} random "
             f"architectures, ahead of {info.beaten}"
         )
     if info.by_hand is not None:
-        parts.append(f"{info.over_hand} over the FPN-like path")
-    last = parts.pop() if info.by_hand is not None else ""
-    caveat = f"the best of {info.measured} measured values: a part of it is luck"
-    parts.append("; ".join(filter(None, [last, caveat])))
-    return "</sup><br><sup>".join(parts)  # a narrow page cuts off what is long
+        last.append(f"{info.over_hand} over the FPN-like path")
+    if info.measured > 1:
+        last.append(f"the best of {info.measured} measured values: a part of it is luck")
+    lines.append("; ".join(last))
+    return "</sup><br><sup>".join(filter(None, lines))  # a narrow page cuts off what is long

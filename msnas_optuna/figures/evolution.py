@@ -21,6 +21,7 @@ from msnas_optuna.figures.observation import KINDS
 from msnas_optuna.figures.observations import Observed, Source
 from msnas_optuna.figures.style import (
     BLUE,
+    GENERATIONS,
     KIND_COLOURS,
     ORANGE,
     VERMILION,
@@ -39,18 +40,16 @@ class EvolutionInfo:
     """AP in percent by generation.
 
     Attributes:
-        generations: 0, 1, ...
+        generations: 0, 1, ..., thinned where they are many.
         quantiles: of the population, [generations][QUANTILES].
         best: so far.
         random: (generation, AP) of each random child after the first population.
-        random_mean: mean AP of the random children of each generation, None without any.
     """
 
     generations: tuple[int, ...]
     quantiles: tuple[tuple[float, ...], ...]
     best: tuple[float, ...]
     random: tuple[tuple[int, float], ...]
-    random_mean: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class SurvivorsInfo:
     """Where the members of the population come from.
 
     Attributes:
-        generations: 0, 1, ...
+        generations: 0, 1, ..., thinned where they are many.
         shares: for each of `KINDS` that occurs, its share of the population by generation, 0..1.
     """
 
@@ -89,30 +88,26 @@ def plot_survivors(study: Source) -> go.Figure:
 
 
 def _get_evolution_info(observed: Observed) -> EvolutionInfo | None:
-    generations = [g for g in observed.generations if observed.population(g)]
-    if not generations:
+    populations = observed.populations(GENERATIONS)
+    if not populations:
         return None
-    aps = {g: [100 * o.ap for o in observed.population(g)] for g in generations}
+    aps = [[100 * o.ap for o in population] for population in populations.values()]
     random = [
         (o.generation, 100 * o.ap)
         for o in observed.observations
         if o.kind == "random" and o.generation > 0
     ]
-    means = {g: [ap for at, ap in random if at == g] for g in generations}
     return EvolutionInfo(
-        generations=tuple(generations),
-        quantiles=tuple(
-            tuple(float(q) for q in np.quantile(aps[g], QUANTILES)) for g in generations
-        ),
-        best=tuple(accumulate((max(aps[g]) for g in generations), max)),
+        generations=tuple(populations),
+        quantiles=tuple(tuple(float(q) for q in np.quantile(found, QUANTILES)) for found in aps),
+        best=tuple(accumulate(map(max, aps), max)),
         random=tuple(random),
-        random_mean=tuple(float(np.mean(means[g])) if means[g] else None for g in generations),
     )
 
 
 def _get_survivors_info(observed: Observed) -> SurvivorsInfo | None:
-    populations = {g: observed.population(g) for g in observed.generations}
-    counts = {g: Counter(o.kind for o in p) for g, p in populations.items() if p}
+    populations = observed.populations(GENERATIONS)
+    counts = {g: Counter(o.kind for o in p) for g, p in populations.items()}
     if not counts:
         return None
     shares = {
@@ -155,10 +150,11 @@ def _get_evolution_plot(info: EvolutionInfo, title: str) -> go.Figure:
         name="random children",
         marker={"symbol": "x-thin", "size": 7, "line": {"color": ORANGE, "width": 2}},
     )
-    after = "1 generation" if len(x) == 1 else f"{len(x)} generations"
+    n = x[-1] + 1
+    after = "1 generation" if n == 1 else f"{n} generations"
     note = f"after {after} the best has {info.best[-1]:.1f} mAP"
     styled(figure, title, note=note)
-    figure.update_xaxes(title={"text": "generation"}, dtick=max(1, len(x) // 10))
+    figure.update_xaxes(title={"text": "generation"}, dtick=max(1, n // 10))
     figure.update_yaxes(title={"text": "one-shot mAP"})
     return legend_below(figure)
 
@@ -175,6 +171,8 @@ def _get_survivors_plot(info: SurvivorsInfo, title: str) -> go.Figure:
         )
     styled(figure, title, note="share of the best P architectures after each generation")
     figure.update_layout(barmode="stack", bargap=0.15)
-    figure.update_xaxes(title={"text": "generation"}, dtick=max(1, len(info.generations) // 10))
+    figure.update_xaxes(
+        title={"text": "generation"}, dtick=max(1, (info.generations[-1] + 1) // 10)
+    )
     figure.update_yaxes(title={"text": "share of the population, %"}, range=[0, 100])
     return legend_below(figure)

@@ -19,6 +19,9 @@ _ARC: Final = 8
 _ARC_HEIGHT: Final = 0.32
 """Of an arc over neighbouring blocks, in octaves of the resolution."""
 
+MOST_ARC_HEIGHT: Final = 0.77
+"""Of the longest arcs, in octaves of the resolution."""
+
 HEAD_GAP: Final = 0.8
 """From the last block to the first head, and then from head to head, in blocks."""
 
@@ -89,7 +92,7 @@ def head_depth(info: ArchitectureInfo, group: int) -> float:
 
 def arc(start: int, end: int, level: float, *, pieces: int = _ARC) -> list[tuple[float, float]]:
     """Points (depth, level) of a lateral connection over the blocks that it passes."""
-    height = _ARC_HEIGHT * min(1 + 0.15 * (end - start - 1), 2.4)
+    height = min(_ARC_HEIGHT * (1 + 0.15 * (end - start - 1)), MOST_ARC_HEIGHT)
     points = []
     for i in range(pieces + 1):
         t = i / pieces

@@ -20,6 +20,7 @@ from msnas_optuna.config import BudgetSection, SpaceSection
 from msnas_optuna.cost import EncoderCost
 from msnas_optuna.feasibility import Feasibility, feasibility
 from msnas_optuna.figures.observation import Observation, number_in, observe
+from msnas_optuna.figures.style import thinned
 from msnas_optuna.metrics import METRICS
 from msnas_optuna.samplers.history import History, Ledger, Schedule
 from msnas_optuna.setting import (
@@ -180,6 +181,14 @@ class Observed:
             generation + 1, before=len(self._trials), size=self.population_size
         )
         return [self._mean(self.by_number[r.number]) for r in best if r.number in self.by_number]
+
+    def populations(self, most: int) -> dict[int, list[Observation]]:
+        """The population by generation, of at most about `most` generations and the last.
+
+        They are evenly spread; those in which nothing was measured yet are left out.
+        """
+        shown = thinned(len(self.generations), keep=self.generations[-1:], limit=most)
+        return {g: population for g in shown if (population := self.population(g))}
 
     @cached_property
     def _ap_of(self) -> dict[Architecture, float]:

@@ -22,13 +22,16 @@ from msnas_optuna.spaces.msnas import FEATURE_STRIDES
 _MOST_LABELS: Final = 160
 """Cells of a heat map that have room for their number."""
 
+_MOST_CELLS: Final = 1250
+"""Cells that a heat map has at most; a dashboard sends each figure every few seconds."""
+
 
 @dataclass(frozen=True)
 class StridesInfo:
     """Strides of the population by generation.
 
     Attributes:
-        generations: 0, 1, ...; the columns.
+        generations: 0, 1, ..., thinned where they are many; the columns.
         mean: [rows][generations], geometric mean over the population of the absolute stride of a
             block or of the stride that a head reads, in pixels.
         most: [rows][generations], the most frequent one.
@@ -68,11 +71,11 @@ def plot_feature_strides(study: Source) -> go.Figure:
 
 
 def _get_block_strides_info(observed: Observed) -> StridesInfo | None:
+    rows = 1 if observed.space is None else observed.space.n_blocks
     return _strides(
         {
             g: [tuple(int(a) for a in o.architecture.absolute_strides) for o in population]
-            for g in observed.generations
-            if (population := observed.population(g))
+            for g, population in observed.populations(_MOST_CELLS // rows).items()
         }
     )
 
@@ -81,8 +84,7 @@ def _get_feature_strides_info(observed: Observed) -> StridesInfo | None:
     return _strides(
         {
             g: [o.architecture.feature_strides for o in population]
-            for g in observed.generations
-            if (population := observed.population(g))
+            for g, population in observed.populations(_MOST_CELLS // len(FEATURE_STRIDES)).items()
         }
     )
 
@@ -108,6 +110,7 @@ def _strides(by_generation: dict[int, list[tuple[int, ...]]]) -> StridesInfo | N
 
 def _get_strides_plot(info: StridesInfo, title: str, *, rows: str, height: int) -> go.Figure:
     names = [str(i + 1) for i in range(len(info.mean))]
+    last = info.generations[-1]
     labels = len(info.mean) * len(info.generations) <= _MOST_LABELS
     figure = go.Figure(
         go.Heatmap(
@@ -139,7 +142,7 @@ def _get_strides_plot(info: StridesInfo, title: str, *, rows: str, height: int) 
     )
     note = "mean absolute stride, in pixels" + ("; number: the most frequent" if labels else "")
     styled(figure, title, note=note, height=height)
-    figure.update_xaxes(title={"text": "generation"}, dtick=max(1, len(info.generations) // 10))
+    figure.update_xaxes(title={"text": "generation"}, dtick=max(1, (last + 1) // 10))
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(title={"text": rows}, autorange="reversed", type="category")
     return figure.update_yaxes(showgrid=False, dtick=1 if len(names) <= 13 else 2)

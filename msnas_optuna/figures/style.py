@@ -52,6 +52,9 @@ HEIGHT: Final = 440
 POINTS: Final = 600
 """Trials that a scatter plot shows at most; a dashboard sends each figure every few seconds."""
 
+GENERATIONS: Final = 250
+"""Generations that a figure shows at most."""
+
 
 def styled(figure: go.Figure, title: str, *, note: str = "", height: int = HEIGHT) -> go.Figure:
     """Gives a figure its title and the common look.

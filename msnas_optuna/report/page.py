@@ -56,6 +56,7 @@ def report_page(overview: Overview) -> str:
     return _template().render(
         name=overview.setting.study_name(),
         sentences=sentences(overview),
+        ranking=overview.setting.ranking,
         architectures=table_rows(overview),
         one_shot=one_shot_table(overview),
         standalone=standalone_table(overview),

@@ -66,6 +66,38 @@ def test_a_long_step_has_a_line_a_minute(monkeypatch):
     assert len(text(console).splitlines()) == 2
 
 
+def test_short_steps_within_a_long_one_leave_it_its_lines(monkeypatch):
+    console, now = piped(), [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    bars = Bars(console)
+    bars("search", 0, 4)
+    for trial in range(1, 5):
+        for done in (16, 32, 40):
+            now[0] += 10
+            bars("evaluation", done, 40)
+        now[0] += 1
+        bars("search", trial, 4)
+    assert text(console).splitlines() == [
+        "evaluation: 40/40 in 20 s",
+        "search: 2/4 in 62 s",
+        "search: 4/4 in 124 s",
+    ]
+
+
+def test_a_repeated_step_that_takes_long_has_a_line_at_its_end(monkeypatch):
+    console, now = piped(), [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    bars = Bars(console)
+    for done, seconds in ((30, 0), (60, 5), (30, 10), (58, 75), (60, 80)):
+        now[0] = seconds
+        bars("evaluation", done, 60)
+    assert text(console).splitlines() == [
+        "evaluation: 60/60 in 5 s",
+        "evaluation: 58/60 in 65 s",
+        "evaluation: 60/60 in 70 s",
+    ]
+
+
 def test_a_step_that_has_ended_does_not_begin_anew(monkeypatch):
     """Several workers end one after the other; what they did is told again and again."""
     console, now = piped(), [0.0]

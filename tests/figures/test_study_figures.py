@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 import pytest
 
 from msnas_optuna import EncoderCost, Lattice, MSNASSampler, MSNASSpace, figures
+from msnas_optuna.benchmarks import TabularObjective
 from msnas_optuna.figures import (
     catalogue,
     plot_architecture,
@@ -185,6 +186,8 @@ def test_all_is_said_only_where_it_is_all():
     assert comparison(random=(10.0, 30.0), best_kind="random").beaten == "all others"
     assert comparison(random=(10.0, 30.0)).beaten == "50% of them"  # a child with the same AP
     assert comparison(random=()).beaten is None
+    assert comparison(random=(30.0,), best_kind="random").beaten is None
+    assert comparison(random=(20.0, 30.0), best_kind="random").beaten == "all others"
 
 
 def test_differences_agree_with_the_values_that_are_shown():
@@ -211,6 +214,18 @@ def test_queued_architectures_count_among_the_measured(table):
     n = len(Observed(study).distinct)
     assert n == 5
     assert "the best of 5 measured values" in str(plot_comparison(study).layout.title.text)
+
+
+def test_one_trial_is_compared_with_nothing(table):
+    study = search(table, 1, optuna.storages.InMemoryStorage())
+    assert plot_comparison(study).layout.title.text == "The best against chance and hand"
+
+
+def test_no_more_architectures_are_announced_than_drawn(table):
+    study = search(table, 2, optuna.storages.InMemoryStorage())
+    assert plot_best_architectures(study).layout.title.text.startswith("The best 2 architectures,")
+    title = plot_best_architectures(study, top=1).layout.title.text
+    assert title.startswith("The best architecture, and the FPN-like path")
 
 
 def test_one_generation_is_singular(table):
@@ -250,6 +265,30 @@ def test_both_rows_of_an_architecture_have_their_marks_at_the_blocks(searched):
     layout = plot_architecture(searched).layout
     assert layout.xaxis.tickvals == layout.xaxis2.tickvals
     assert layout.xaxis.tickvals[:3] == (0, 1, 2)
+
+
+@pytest.mark.parametrize("n_blocks", [7, 13, 32])
+def test_no_lateral_connection_leaves_the_picture(n_blocks):
+    space, study = MSNASSpace(n_blocks), optuna.create_study(direction="maximize")
+    params = space.encode(space.fpn_like())
+    study.add_trial(
+        optuna.create_trial(params=params, distributions=space.distributions, value=0.1)
+    )
+    for figure in (plot_architecture(study), plot_best_architectures(study)):
+        low, high = figure.layout.yaxis.range
+        arcs = [trace for trace in figure.data if trace.name == "lateral connection"]
+        assert arcs
+        assert all(low < y < high for trace in arcs for y in trace.y if y is not None)
+
+
+@pytest.mark.parametrize(("n_blocks", "names"), [(21, "h1 h2 h3 h4 h5"), (32, "  heads  ")])
+def test_names_of_heads_do_not_run_into_one_another(n_blocks, names):
+    space, study = MSNASSpace(n_blocks), optuna.create_study(direction="maximize")
+    params = space.encode(space.fpn_like())
+    study.add_trial(
+        optuna.create_trial(params=params, distributions=space.distributions, value=0.1)
+    )
+    assert " ".join(plot_architecture(study).layout.xaxis.ticktext[-5:]) == names
 
 
 def test_the_family_tree_begins_at_the_first_generation(searched):
@@ -382,6 +421,21 @@ def test_only_a_finished_trial_can_be_asked_for(searched):
         )
         with pytest.raises(ValueError, match=r"trial must be .* finished trial, got 99"):
             plot(searched, trial=99)
+
+
+def test_figures_of_many_generations_are_small_and_end_with_the_last(table):
+    sampler = MSNASSampler(table.feasible, population_size=3, n_children=1, n_random=1, seed=0)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(TabularObjective(table), n_trials=1000)
+    observed = Observed(study)
+    last = observed.generations[-1]
+    assert last > 450
+    for info in (_get_evolution_info, _get_survivors_info, _get_block_strides_info):
+        assert info(observed).generations[-1] == last
+    drawn = study_figures(observed)
+    assert f"after {last + 1} generations" in drawn["evolution"].layout.title.text
+    sizes = {name: len(figure.to_json()) for name, figure in drawn.items()}
+    assert max(sizes.values()) < LIMIT, json.dumps(sizes, indent=2)
 
 
 @pytest.mark.slow
