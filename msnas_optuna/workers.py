@@ -44,6 +44,10 @@ _BOOKKEEPING_SECONDS: Final = 20.0
 """Bookkeeping takes a moment; where it takes longer, the storage has gone away."""
 
 
+class _OvertakenError(Exception):
+    """Others have ended the trial, because they took this worker for dead."""
+
+
 def evaluate_trials(
     study: Study,
     objective: Objective,
@@ -143,17 +147,22 @@ def _outcome(
     except optuna.TrialPruned as pruned:
         return pruned
     except failures as failure:
-        trial.set_user_attr(ERROR, str(failure))
+        with suppress(UpdateFinishedTrialError):
+            trial.set_user_attr(ERROR, str(failure))
         warnings.warn(f"trial {trial.number} failed: {failure}", stacklevel=2)
         return failure
     except BaseException as error:  # not the architecture's fault: the next run repeats the trial
-        mark_interrupted(trial.study, trial)
+        try:
+            mark_interrupted(trial.study, trial)
+        except UpdateFinishedTrialError:
+            if isinstance(error, UpdateFinishedTrialError):
+                return _OvertakenError()
         return error
 
 
 def _is_told(outcome: BaseException, failures: Failures) -> bool:
     """Whether an exception says no more than the state of the trial does."""
-    return isinstance(outcome, (optuna.TrialPruned, *failures))
+    return isinstance(outcome, (optuna.TrialPruned, _OvertakenError, *failures))
 
 
 def _tell(study: Study, trial: Trial, outcome: float | Sequence[float] | BaseException) -> None:
@@ -170,7 +179,9 @@ def _tell(study: Study, trial: Trial, outcome: float | Sequence[float] | BaseExc
             state = TrialState.FAIL
         except Exception as error:
             storage_failures.wait(error)
-    if state == TrialState.FAIL and "values" in arguments:
+    if isinstance(outcome, _OvertakenError) or (
+        state == TrialState.FAIL and "values" in arguments
+    ):
         warnings.warn(
             f"trial {trial.number} has no result: its value is no number, or other workers took "
             "this one for dead and repeat the trial",
