@@ -110,7 +110,11 @@ def evaluate_trials(
             return  # nobody would settle more
         if others and (not hopeful or time.monotonic() - since > patience):
             left = wanted - settled
-            warnings.warn(f"{left} trials are left to other workers", stacklevel=2)
+            warnings.warn(
+                f"{left} trials are left to other workers; if one of these has ended, "
+                "`msnas doctor` shows how to repeat its trial",
+                stacklevel=2,
+            )
             return
         time.sleep(POLL_SECONDS if others else 0)
 
