@@ -44,6 +44,10 @@ _BOOKKEEPING_SECONDS: Final = 20.0
 """Bookkeeping takes a moment; where it takes longer, the storage has gone away."""
 
 
+class _OvertakenError(Exception):
+    """Others have ended the trial, because they took this worker for dead."""
+
+
 def evaluate_trials(
     study: Study,
     objective: Objective,
@@ -106,7 +110,11 @@ def evaluate_trials(
             return  # nobody would settle more
         if others and (not hopeful or time.monotonic() - since > patience):
             left = wanted - settled
-            warnings.warn(f"{left} trials are left to other workers", stacklevel=2)
+            warnings.warn(
+                f"{left} trials are left to other workers; if one of these has ended, "
+                "`msnas doctor` shows how to repeat its trial",
+                stacklevel=2,
+            )
             return
         time.sleep(POLL_SECONDS if others else 0)
 
@@ -143,17 +151,22 @@ def _outcome(
     except optuna.TrialPruned as pruned:
         return pruned
     except failures as failure:
-        trial.set_user_attr(ERROR, str(failure))
+        with suppress(UpdateFinishedTrialError):
+            trial.set_user_attr(ERROR, str(failure))
         warnings.warn(f"trial {trial.number} failed: {failure}", stacklevel=2)
         return failure
     except BaseException as error:  # not the architecture's fault: the next run repeats the trial
-        mark_interrupted(trial.study, trial)
+        try:
+            mark_interrupted(trial.study, trial)
+        except UpdateFinishedTrialError:
+            if isinstance(error, UpdateFinishedTrialError):
+                return _OvertakenError()
         return error
 
 
 def _is_told(outcome: BaseException, failures: Failures) -> bool:
     """Whether an exception says no more than the state of the trial does."""
-    return isinstance(outcome, (optuna.TrialPruned, *failures))
+    return isinstance(outcome, (optuna.TrialPruned, _OvertakenError, *failures))
 
 
 def _tell(study: Study, trial: Trial, outcome: float | Sequence[float] | BaseException) -> None:
@@ -170,7 +183,9 @@ def _tell(study: Study, trial: Trial, outcome: float | Sequence[float] | BaseExc
             state = TrialState.FAIL
         except Exception as error:
             storage_failures.wait(error)
-    if state == TrialState.FAIL and "values" in arguments:
+    if isinstance(outcome, _OvertakenError) or (
+        state == TrialState.FAIL and "values" in arguments
+    ):
         warnings.warn(
             f"trial {trial.number} has no result: its value is no number, or other workers took "
             "this one for dead and repeat the trial",

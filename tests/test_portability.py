@@ -323,6 +323,12 @@ def test_a_trial_that_was_handed_out_can_be_told_after_the_move(
     assert optuna.load_study(study_name="tiny", storage=server.storage).best_value == 0.4
 
 
+def test_the_folder_of_the_file_is_made(rich: Path) -> None:
+    home, file = Setting.load(rich), rich.with_name("backups") / "new" / "s.zip"
+    export_study(home, str(file))
+    assert [file] == list(file.parent.iterdir())
+
+
 # What is refused
 
 

@@ -168,6 +168,16 @@ def test_a_wrong_password_says_what_to_check(postgres_url: str) -> None:
         open_storage(url)
 
 
+def test_a_role_without_rights_on_another_s_tables_reads_why(
+    postgres_server, postgres_url: str
+) -> None:
+    open_storage(postgres_url)
+    postgres_server.psql("DROP ROLE IF EXISTS stranger; CREATE ROLE stranger LOGIN;")
+    stranger = make_url(postgres_url).set(username="stranger", password=None)
+    with pytest.raises(StorageError, match=r"\?host=\S+: permission denied for table"):
+        open_storage(stranger.render_as_string())
+
+
 READER = """
 DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN;
 GRANT pg_read_all_data TO reader;

@@ -307,6 +307,27 @@ def test_a_trial_that_other_workers_took_is_dropped(url: str) -> None:
     assert [t.state.name for t in study.trials] == ["FAIL", "COMPLETE"]
 
 
+def test_a_worker_whose_trial_others_took_before_it_wrote_goes_on(url: str) -> None:
+    study = cheap_study(url)
+
+    def taken(trial: optuna.Trial) -> float:
+        value = cheap(trial)
+        if trial.number != 2:
+            study._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+        if trial.number == 1:
+            raise ZeroDivisionError("one over nothing")
+        if trial.number == 3:
+            raise OSError("what a person must know")
+        trial.set_user_attr("gflops", 1.0)
+        return value
+
+    with pytest.warns(UserWarning, match=r"trial 0 has no result|trial 1 failed: one over"):
+        evaluate_trials(study, taken, wanted=3, failures=(ZeroDivisionError,))
+    assert [t.state.name for t in study.trials] == ["FAIL", "FAIL", "COMPLETE"]
+    with pytest.raises(OSError, match="what a person must know"):
+        evaluate_trials(study, taken, wanted=4)
+
+
 ELSEWHERE = """
 import os, signal, socket, sys
 socket.gethostname = lambda: "elsewhere"
@@ -357,7 +378,7 @@ def test_no_heartbeat_means_death_only_where_one_is_due(
         assert recover_lost_trials(study, sightings) == []
     assert would_notice_death(study, study.trials[0]) == (how == "beats")
     if how == "proxy":  # nobody could end the wait
-        with pytest.warns(UserWarning, match="1 trials are left to other workers"):
+        with pytest.warns(UserWarning, match="1 trials are left to other .*`msnas doctor` shows"):
             evaluate_trials(study, cheap, wanted=1, patience=inf)
 
 

@@ -56,6 +56,7 @@ def save_bundle(path: Path, snapshots: Sequence[Snapshot], artifact_dir: Path) -
     """
     if path.exists():
         raise FileExistsError(f"{path} exists; remove it, or give another name")
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from optuna.exceptions import OptunaError
+from optuna.exceptions import OptunaError, StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import event
@@ -68,7 +68,8 @@ def open_storage(url: str) -> BaseStorage:
     try:
         return open_it()
     except (SQLAlchemyError, OptunaError, sqlite3.Error, OSError, ImportError, TypeError) as error:
-        reason = str(error.orig if isinstance(error, DBAPIError) else error)
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        reason = str(cause.orig if isinstance(cause, DBAPIError) else cause or error)
         reason = "; ".join(line.strip() for line in reason.splitlines() if line.strip())
         raise StorageError(
             f"cannot open the storage {redacted(url)}: {without_secrets(reason, url)}; {repair}"
