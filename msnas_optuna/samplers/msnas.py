@@ -41,7 +41,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from msnas_optuna.samplers import operators as ops
 from msnas_optuna.samplers.history import History, Ledger, Record, Schedule, next_repeat
-from msnas_optuna.samplers.recombination import Recombination, WeightedSet
+from msnas_optuna.samplers.recombination import GenePool, Recombination, WeightedSet
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.spaces.msnas import N_GROUPS, Architecture
 from msnas_optuna.storage import (
@@ -339,11 +339,11 @@ class MSNASSampler(BaseGASampler):
                 return again
         elif not self._schedule.is_random(slot):
             parents = self._parents(history, self._schedule.generation(slot), number)
+            pool = self._gene_pool(parents, feasible)
+            taken = partial(history.holds, besides=number)
             for _ in range(self._max_attempts if parents else 0):  # Alg. 1, l. 4
                 # Deviation: repeats are dropped, because to evaluate one again tells nothing new.
-                child = self._child(
-                    parents, rng, feasible, taken=partial(history.holds, besides=number)
-                )
+                child = self._child(parents, pool, rng, feasible, taken=taken)
                 if child is not None:
                     return child
         # Deviation: pop_0 is drawn inside C, because else the heaviest win every Topk; random
@@ -377,17 +377,28 @@ class MSNASSampler(BaseGASampler):
         )
         return Proposal(architecture, "reevaluated", (first,), next_repeat(slots))
 
+    def _gene_pool(
+        self, parents: list[Record], feasible: FeasibleSet[Architecture]
+    ) -> GenePool | None:
+        """What recombined children are drawn from; None where there are none."""
+        if not (parents and self._recombination_probability):
+            return None
+        weighted = cast("WeightedSet", feasible)  # `_check_operators` has seen to it
+        known = (r.architecture for r in parents if r.architecture is not None)  # all are
+        return self._recombination.pool(known, weighted)
+
     def _child(
         self,
         parents: list[Record],
+        pool: GenePool | None,
         rng: np.random.Generator,
         feasible: FeasibleSet[Architecture],
         *,
         taken: Callable[[Architecture], bool],
     ) -> Proposal | None:
         """One attempt at a child that is not taken."""
-        if rng.random() < self._recombination_probability:
-            return self._recombined(parents, rng, feasible, taken=taken)
+        if rng.random() < self._recombination_probability and pool is not None:
+            return _recombined(parents, pool, rng, taken=taken)
         mutate = rng.random() < self._mutation_probability or len(parents) < 2
         encoder = rng.random() < self._encoder_probability
         origin = ("mutate" if mutate else "crossover") + (
@@ -400,23 +411,6 @@ class MSNASSampler(BaseGASampler):
         if child is None or taken(child):
             return None
         return Proposal(child, origin, tuple(parents[i].number for i in chosen))
-
-    def _recombined(
-        self,
-        parents: list[Record],
-        rng: np.random.Generator,
-        feasible: FeasibleSet[Architecture],
-        *,
-        taken: Callable[[Architecture], bool],
-    ) -> Proposal | None:
-        weighted = cast("WeightedSet", feasible)  # `_check_operators` has seen to it
-        known = (r.architecture for r in parents if r.architecture is not None)  # all are
-        pool = self._recombination.pool(known, weighted)
-        child = pool.child(rng)
-        if child is None or taken(child):
-            return None
-        numbers = tuple(parents[i].number for i in pool.contributors(child))
-        return Proposal(child, "recombination", numbers)
 
     def _queued(
         self,
@@ -488,6 +482,20 @@ def _operators(
             ops.rejecting_mutate_feature_strides, probability=gene_probability
         ),
     }
+
+
+def _recombined(
+    parents: list[Record],
+    pool: GenePool,
+    rng: np.random.Generator,
+    *,
+    taken: Callable[[Architecture], bool],
+) -> Proposal | None:
+    child = pool.child(rng)
+    if child is None or taken(child):
+        return None
+    numbers = tuple(parents[i].number for i in pool.contributors(child))
+    return Proposal(child, "recombination", numbers)
 
 
 def _random_child(

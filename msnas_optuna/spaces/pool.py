@@ -10,9 +10,9 @@ Symbols: N blocks, k FLOPs so far in units, see `Graph`.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from itertools import accumulate
-from typing import Generic, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +20,8 @@ from msnas_optuna.spaces.graph import Graph, visited_of
 from msnas_optuna.spaces.msnas import Architecture
 from msnas_optuna.spaces.tables import Tables, Weights
 
-_T = TypeVar("_T", bound=Hashable)
-
-_Move = tuple[float, int, int]
-"""Stride of the next block, state after it, k after it."""
+_Place = tuple[float, int, int, int]
+"""Where a path has come to: stride of the first block, blocks so far, state, k."""
 
 
 class WeightedDraw:
@@ -45,57 +43,85 @@ class WeightedDraw:
             for stride, root in graph.roots.items()
         }
         self._first = _Choice(
-            (s, weights.strides[0][s] * t.total) for s, t in self._tables.items()
+            (s, (s, 1, t.root.state, 0), weights.strides[0][s] * t.total)
+            for s, t in self._tables.items()
         )
         # What a draw has met is kept: most draws of a converged population meet the same.
-        self._moves: dict[tuple[float, int, int, int], _Choice[_Move]] = {}
-        self._utilisations: dict[tuple[float, int, int], _Choice[tuple[int, ...]]] = {}
+        self._choices: dict[_Place, _Choice] = {}
+        self._drawn: dict[tuple[tuple[float, ...], tuple[int, ...]], Architecture] = {}
 
     def sample(self, rng: np.random.Generator) -> Architecture | None:
         """One architecture, with a chance proportional to its weight; None if all weigh 0."""
         if not self._first.total:
             return None
-        chances = rng.random(len(self._graph.steps) + 2).tolist()
-        root = self._first.at(chances[0])
-        path, state, k = [root], self._tables[root].root.state, 0
-        for block in range(1, len(self._graph.steps) + 1):
-            key = (root, block, state, k)
-            moves = self._moves.get(key)
-            if moves is None:
-                moves = self._moves[key] = self._after(*key)
-            stride, state, k = moves.at(chances[block])
-            path.append(stride)
-        end = (root, state, k)
-        utilisations = self._utilisations.get(end)
-        if utilisations is None:
-            utilisations = self._utilisations[end] = self._readable(*end)
-        return Architecture(tuple(path), utilisations.at(chances[-1]))
+        *chances, last = rng.random(len(self._graph.steps) + 2).tolist()
+        path, choice = [], self._first
+        for chance in chances:
+            found = choice.at(chance)
+            path.append(choice.genes[found])
+            following = choice.following[found]
+            if following is None:
+                following = choice.following[found] = self._choice(choice.places[found])
+            choice = following
+        genes = (tuple(path), choice.genes[choice.at(last)])
+        architecture = self._drawn.get(genes)
+        if architecture is None:
+            architecture = self._drawn[genes] = Architecture(*genes)
+        return architecture
 
-    def _after(self, root: float, block: int, state: int, k: int) -> _Choice[_Move]:
-        """The strides of a block (0-based position), by the weight of all their completions."""
+    def _choice(self, place: _Place) -> _Choice:
+        """What may follow there: strides of the next block, or after the last one utilisations."""
+        choice = self._choices.get(place)
+        if choice is None:
+            ended = place[1] > len(self._graph.steps)
+            choice = self._readable(place) if ended else self._after(place)
+            self._choices[place] = choice
+        return choice
+
+    def _after(self, place: _Place) -> _Choice:
+        """The strides of the next block, by the weight of all their completions."""
+        root, block, state, k = place
         weights, layer = self._weights.strides[block], self._tables[root].layers[block]
         return _Choice(
-            ((stride, after, k + units), weights[stride] * layer[after].at(k + units))
+            (
+                stride,
+                (root, block + 1, after, k + units),
+                weights[stride] * layer[after].at(k + units),
+            )
             for stride, (after, units) in self._graph.steps[block - 1][state].items()
         )
 
-    def _readable(self, root: float, state: int, k: int) -> _Choice[tuple[int, ...]]:
+    def _readable(self, place: _Place) -> _Choice:
         """The utilisations that end a path inside the window."""
+        root, _, state, k = place
         reading = self._graph.utilisations[visited_of(state)]
         first, end = reading.between(*self._tables[root].left(state, k))
-        return _Choice((v, self._weights.of_utilisation(v)) for v in reading.vectors[first:end])
+        return _Choice(
+            (v, place, self._weights.of_utilisation(v)) for v in reading.vectors[first:end]
+        )
 
 
-class _Choice(Generic[_T]):
-    """One of some items, by their weights."""
+class _Choice:
+    """A gene's values, by their weights.
 
-    def __init__(self, weighed: Iterable[tuple[_T, float]]) -> None:
-        kept = [(item, weight) for item, weight in weighed if weight > 0]
-        self._items = [item for item, _ in kept]
-        self._bounds = list(accumulate(weight for _, weight in kept))
+    Attributes:
+        genes: the values that can be drawn.
+        places: where each of them leads.
+        following: the choice there, as soon as it has been needed.
+        total: sum of the weights.
+    """
+
+    __slots__ = ("_bounds", "following", "genes", "places", "total")
+
+    def __init__(self, weighed: Iterable[tuple[Any, _Place, float]]) -> None:
+        kept = [item for item in weighed if item[2] > 0]
+        self.genes = [gene for gene, _, _ in kept]
+        self.places = [place for _, place, _ in kept]
+        self.following: list[_Choice | None] = [None] * len(kept)
+        self._bounds = list(accumulate(weight for _, _, weight in kept))
         self.total = self._bounds[-1] if kept else 0.0
 
-    def at(self, chance: float) -> _T:
-        """The item at a share of the total, in [0, 1)."""
+    def at(self, chance: float) -> int:
+        """The position at a share of the total, in [0, 1)."""
         found = bisect_right(self._bounds, chance * self.total)
-        return self._items[min(found, len(self._items) - 1)]  # rounding
+        return found if found < len(self.genes) else found - 1  # rounding
