@@ -50,13 +50,16 @@ class Settings:
     window: int = 4
     gene_probability: float = 0.05
     recombination_probability: float = 1.0
+    max_attempts: int = 50
 
 
 DEFAULT = Settings()
-PAPER = Settings(50, 50, 10)
-TUNED = Settings(5, 5, 1, gene_probability=0.02)
-TUNED_OPERATORS = Settings(5, 5, 2, mutation_probability=0.25)
-TUNED_REJECTION = Settings(5, 5, 1, gene_probability=0.1)
+PAPER = Settings(50, 50, 10, max_attempts=100)
+TUNED = replace(PAPER, population_size=5, n_children=5, n_random=1, gene_probability=0.02)
+TUNED_OPERATORS = replace(
+    PAPER, population_size=5, n_children=5, n_random=2, mutation_probability=0.25
+)
+TUNED_REJECTION = replace(TUNED, gene_probability=0.1)
 PAPER_REJECTION = replace(PAPER, gene_probability=0.1)
 
 

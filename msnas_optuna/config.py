@@ -217,7 +217,7 @@ class SamplerSection:
     gene_probability: Probability = 0.05
     operators: Literal["exact", "rejection"] = "exact"
     recombination_probability: Probability = 1.0
-    max_attempts: PositiveInt = 100
+    max_attempts: PositiveInt = 50
     seeds: tuple[str, ...] = ()
 
 

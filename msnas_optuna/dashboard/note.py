@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from optuna_dashboard.artifact import get_artifact_path
 
 from msnas_optuna.detections import Detections, absence, image_name
+from msnas_optuna.figures.svg import LEGEND
 from msnas_optuna.overview import TOP, Overview, budget_parts, giga, sentences, table_rows
 
 
@@ -30,6 +31,7 @@ def study_note(
         "Strides and feature strides are written as in the paper's Tables 7-9.",
         *_budget(overview),
         *(f"![{caption}]({url})" for caption, url in pictures.items()),
+        *([LEGEND] if pictures else []),
         *_detections(overview, detections),
         "## Go on",
         _commands(overview),

@@ -18,6 +18,13 @@ from msnas_optuna.figures.path import MOVES
 from msnas_optuna.figures.style import GREEN, INK, PURPLE, VERMILION
 from msnas_optuna.spaces.msnas import FEATURE_STRIDES, Architecture
 
+LEGEND: Final = (
+    "Blue triangles halve the resolution, squares keep it, orange triangles double it; dashes are "
+    "lateral connections; diamonds are the heads of the five object groups, small objects first, "
+    "and dots lead to the feature that each reads."
+)
+"""What the signs of a picture mean."""
+
 _STEP: Final = 36.0
 """Pixels from block to block."""
 

@@ -25,7 +25,7 @@ from plotly.offline import get_plotlyjs
 
 from msnas_optuna.detections import Detections, absence, image_name, stored_detections
 from msnas_optuna.figures.catalogue import study_figures
-from msnas_optuna.figures.svg import draw_architecture
+from msnas_optuna.figures.svg import LEGEND, draw_architecture
 from msnas_optuna.notes import by_people
 from msnas_optuna.overview import Overview, budget_parts, giga, sentences, table_rows
 from msnas_optuna.results import Result
@@ -63,6 +63,7 @@ def report_page(overview: Overview) -> str:
         tau=overview.transfer.tau,
         winner=overview.best[0] if overview.best else None,
         parts=_parts(overview),
+        legend=LEGEND,
         pictures=[_picture(overview, r) for r in (*overview.best, overview.by_hand)],
         source=None if detections is None else detections.source,
         detections=[] if detections is None else _images(detections),

@@ -119,7 +119,7 @@ class MSNASSampler(BaseGASampler):
         recombination_probability: chance that an exact child takes each gene from any of the P
             parents, rather than by one of the four operators of Algorithm 1.
         max_attempts: M, attempts at a child; then a random architecture takes its place, and
-            says so by its origin.
+            says so by its origin. Those of "rejection" mostly fail, and want hundreds.
         seed: makes the sequence of proposals reproducible; None draws it anew.
 
     Raises:
@@ -140,7 +140,7 @@ class MSNASSampler(BaseGASampler):
         gene_probability: float = 0.05,
         operators: OperatorKind = "exact",
         recombination_probability: float = 1.0,
-        max_attempts: int = 100,
+        max_attempts: int = 50,
         seed: int | None = None,
     ) -> None:
         _at_least("population_size", population_size, 1)

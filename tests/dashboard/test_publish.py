@@ -27,6 +27,7 @@ from msnas_optuna.artifacts import (
 from msnas_optuna.dashboard import Publisher, PublishingError, publish
 from msnas_optuna.detections import Drawn, refresh_detections, stored_detections
 from msnas_optuna.figures.catalogue import FIGURES
+from msnas_optuna.figures.svg import LEGEND
 from msnas_optuna.notes import BEGIN, END, by_people, merged
 from msnas_optuna.overview import TOP, NothingToShowError
 from msnas_optuna.results import best_results
@@ -75,6 +76,7 @@ def test_a_refresh_writes_figures_note_and_pictures(finished):
     strides, reading = best.user_attrs["arch"].split(" | ")
     assert f"| trial {best.number}&emsp; | `{strides}`&emsp; | `{reading}`&emsp; |" in note
     assert "inside the window" in note
+    assert LEGEND in note
     assert f"msnas search {finished}" in note
     ids = {meta.filename: meta.artifact_id for meta in get_all_artifact_meta(study)}
     assert sorted(ids) == [f"best-{rank}.svg" for rank in range(1, TOP + 1)]

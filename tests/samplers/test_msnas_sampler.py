@@ -94,8 +94,9 @@ def test_every_proposal_is_feasible_and_new_and_python_scalars_are_stored() -> N
 @pytest.mark.parametrize("operators", ["exact", "rejection"])
 def test_all_four_operators_contribute(operators: Any) -> None:
     study = new_study(
-        operators=operators, recombination_probability=0, population_size=20, n_children=20
-    )
+        operators=operators, recombination_probability=0, population_size=20, n_children=20,
+        max_attempts=100,
+    )  # fmt: skip
     study.optimize(objective, n_trials=150)
     assert set(Counter(t.user_attrs[ORIGIN] for t in study.trials)) == {
         "random",
