@@ -367,6 +367,18 @@ def test_a_worker_that_died_elsewhere_before_its_first_heartbeat_is_not_waited_f
     assert study.trials[1].system_attrs["retry_history"] == [0]
 
 
+@pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
+def test_a_worker_of_this_host_lives_although_the_machine_has_slept(url: str) -> None:
+    study = cheap_study(url)
+    trial_id = claim_trial(study, wanted=1)
+    study._storage.record_heartbeat(trial_id)
+    with study._storage._backend.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE trial_heartbeats SET heartbeat = '2020-01-01 00:00:00'")
+    assert study._storage._get_stale_trial_ids(study._study_id) == [trial_id]
+    assert recover_lost_trials(study) == []
+    assert [t.state.name for t in study.trials] == ["RUNNING"]
+
+
 @pytest.mark.parametrize("how", ["beats", "proxy"])
 def test_no_heartbeat_means_death_only_where_one_is_due(
     how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -105,9 +105,7 @@ def recover_lost_trials(study: Study, sightings: Sightings | None = None) -> lis
     retried = {_repeated(trial) for trial in trials}
     recovered = []
     for trial in trials:
-        if trial.state == TrialState.RUNNING and (
-            trial._trial_id in ceased or _is_lost(study, trial, sightings)
-        ):
+        if trial.state == TrialState.RUNNING and _is_lost(study, trial, sightings, ceased):
             if not _fail_lost(study, trial, trials):
                 continue  # another process was faster
         elif trial.number in retried or not _awaits_retry(trial):
@@ -213,13 +211,19 @@ def _awaits_retry(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.FAIL and (lost or _is_interrupted(trial))
 
 
-def _is_lost(study: Study, trial: FrozenTrial, sightings: Sightings | None) -> bool:
+def _is_lost(
+    study: Study, trial: FrozenTrial, sightings: Sightings | None, ceased: Collection[int]
+) -> bool:
     if is_withdrawn(trial):
         return True
     owner = owner_of(trial)
+    if owner is not None and owner.is_here():
+        return owner.is_dead()  # its heart stops while the whole machine sleeps
+    if trial._trial_id in ceased:
+        return True
     if owner is None:
         return not is_told(trial) and sightings is not None and sightings.unowned_for_long(trial)
-    if owner.is_here() or not _announces_heartbeats(study, owner):
+    if not _announces_heartbeats(study, owner):
         return owner.is_dead()
     silent = sightings is not None and sightings.silent_for_long(trial)
     return silent and trial._trial_id not in beating(study)
