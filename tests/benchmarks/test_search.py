@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -12,15 +11,6 @@ from msnas_optuna.benchmarks import load_table
 from msnas_optuna.benchmarks.tabular import TABLE_FILE
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "search.py"
-
-
-@pytest.fixture(scope="module")
-def search():
-    spec = importlib.util.spec_from_file_location("benchmark_search", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def compared(*options: str) -> str:
