@@ -289,6 +289,7 @@ class MSNASSampler(BaseGASampler):
             repeat = _repeat_of_queued(queued, history, slot, feasible)
             plan = self._as_plan(trial, slot, queued, origin="queued", repeat=repeat)
             write_plan(study, trial, plan)
+            _warn_unless_feasible(trial.number, queued, feasible)
             return
         for attempt in range(_MAX_REPLANS):
             proposal = self._propose(history, slot, trial.number, rng, feasible)
@@ -535,6 +536,19 @@ def _repeat_of_queued(
         return 0
     slots = history.slots_of(architecture, besides=slot).items()
     return next_repeat({other: repeat for other, repeat in slots if other < slot})
+
+
+def _warn_unless_feasible(
+    number: int, params: dict[str, Any], feasible: FeasibleSet[Architecture]
+) -> None:
+    try:
+        violation = feasible.violation(feasible.space.decode(params))
+    except InvalidArchitectureError as error:
+        violation = str(error)
+    if violation is not None:
+        _logger.warning(
+            "what is queued as trial %d is not feasible, and never a parent: %s", number, violation
+        )
 
 
 def _is_conditional(feasible: FeasibleSet[Architecture]) -> TypeIs[ops.ConditionalSet]:

@@ -543,14 +543,21 @@ def test_open_parameters_of_a_queued_trial_are_drawn_to_fit() -> None:
 
 
 @pytest.mark.parametrize("fixed", [{"stride_01": 0.5}, None])
-def test_a_queued_architecture_outside_the_set_is_left_to_the_objective(fixed: Any) -> None:
+def test_a_queued_architecture_outside_the_set_is_left_to_the_objective(
+    fixed: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     study = new_study()
     params = fixed or SPACE.encode(Architecture((0.5,) * 7, (4, 4, 4, 4, 8)))
     study.enqueue_trial(params)
     trial = study.ask(DISTRIBUTIONS)
     assert trial.params.items() >= params.items()
+    (said,) = caplog.messages
+    assert said.startswith(
+        "what is queued as trial 0 is not feasible, and never a parent: block 1 "
+    )
     study.tell(trial, state=TrialState.FAIL)
     study.optimize(objective, n_trials=10)
+    assert len(caplog.messages) == 1
     assert all(LATTICE.violation(architecture(t)) is None for t in study.trials[1:])
 
 
