@@ -96,8 +96,9 @@ class MSNASSampler(BaseGASampler):
     A child is, by default, a recombination of all parents (not in the paper: its four operators
     are `recombination_probability=0`). The numbers of parents and children are tuned for a few
     hundred trials; the paper's, 50, 50 and 10, are as good from five hundred trials on, and suit
-    a front of several objectives and dozens of workers. A single parent has hardly any new child
-    to recombine, so that most children are random then; use the four operators there.
+    a front of several objectives and dozens of workers. One or two parents have hardly any new
+    child to recombine, so that most children are random then; use the four operators there, with
+    a wide `window`.
 
     Args:
         feasible: the architectures that may be proposed.
