@@ -107,7 +107,7 @@ class MSNASSampler(BaseGASampler):
         n_random: R, random architectures in each later generation (Table 5).
         n_reevaluated: in each later generation, measure one of the this many best architectures
             again, this many times; for noisy objectives. The one with the fewest measurements is
-            next (of several objectives, among the best P).
+            next (of several objectives, among the best P). Needs `feasible`.
         mutation_probability: of the four operators, chance of a mutation rather than a
             crossover. Like the next two, without effect where all children are recombinations.
         encoder_probability: chance to vary the encoder rather than the utilisation.
@@ -156,6 +156,11 @@ class MSNASSampler(BaseGASampler):
         _probability("gene_probability", gene_probability)
         _probability("recombination_probability", recombination_probability)
         _check_operators(operators, feasible, recombine=recombination_probability > 0)
+        if feasible is None and n_reevaluated:
+            raise ValueError(
+                f"n_reevaluated needs a feasible set, because parameters of any kind are not "
+                f"measured again, got {n_reevaluated}; give one, or leave it 0"
+            )
         if seed is not None:
             _at_least("seed", seed, 0)
         super().__init__(population_size)

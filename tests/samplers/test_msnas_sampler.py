@@ -644,6 +644,11 @@ def test_settings_out_of_range_are_refused(settings: Any, message: str) -> None:
         MSNASSampler(LATTICE, **settings)
 
 
+def test_parameters_of_any_kind_cannot_be_measured_again() -> None:
+    with pytest.raises(ValueError, match=r"n_reevaluated needs a feasible set.*got 2"):
+        MSNASSampler(n_reevaluated=2)
+
+
 class Plain:
     """A feasible set without conditional draws."""
 
