@@ -22,6 +22,7 @@ from msnas_optuna.config import ADDED_KEYS
 from msnas_optuna.interrupts import deferred_interrupts
 from msnas_optuna.samplers import SpaceExhaustedError, queue_architectures
 from msnas_optuna.setting import Setting
+from msnas_optuna.spaces.base import InvalidArchitectureError, suggest
 from msnas_optuna.spaces.msnas import Architecture
 from msnas_optuna.storage import (
     ERROR,
@@ -120,12 +121,10 @@ def ask(
 
 def _described(setting: Setting, trial: optuna.Trial) -> Asked | None:
     """The architecture of a trial; a queued one that is not feasible fails."""
-    for name, distribution in setting.space.distributions.items():
-        trial._suggest(name, distribution)
-    architecture = setting.space.decode(trial.params)
-    violation = setting.feasible.violation(architecture)
-    if violation is not None:
-        trial.set_user_attr(ERROR, violation)
+    try:
+        architecture = suggest(trial, setting.feasible)
+    except InvalidArchitectureError as error:
+        trial.set_user_attr(ERROR, str(error))
         trial.study.tell(trial, state=TrialState.FAIL)
         return None
     gflops = setting.cost.total(architecture) / 1e9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -232,6 +233,17 @@ def test_seeds_come_first_and_what_is_not_feasible_fails(tiny: Path) -> None:
     failed = stored(setting).trials[1]
     assert failed.state == TrialState.FAIL
     assert "GFLOPs" in failed.user_attrs[ERROR]
+
+
+def test_a_queued_value_that_is_no_choice_fails_its_trial_alone(tiny: Path) -> None:
+    setting = Setting.load(tiny)
+    ask(setting)
+    stored(setting).enqueue_trial({"stride_01": 3})
+    (asked,) = ask(setting)
+    assert asked.trial == 2
+    failed = stored(setting).trials[1]
+    assert failed.state == TrialState.FAIL
+    assert re.search("stride_01 .*'3' not in", failed.user_attrs[ERROR])
 
 
 def _violates(setting: Setting, architecture: Architecture) -> bool:

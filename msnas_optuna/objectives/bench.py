@@ -20,7 +20,6 @@ from msnas_optuna.distributed import ALONE, Ranks
 from msnas_optuna.evaluation import DetectionMetrics, Progress, average_precision, detect
 from msnas_optuna.models import Detector
 from msnas_optuna.recipe import Recipe
-from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.spaces.msnas import Architecture
 from msnas_optuna.storage import TrialRecord, write_record
 from msnas_optuna.training import BatchSource, Precision
@@ -133,22 +132,6 @@ class Bench:
         tiled = image.repeat(1, *repeats)[:, :height, :width]
         padding = (0, -width % 64, 0, -height % 64)
         return functional.pad(tiled, padding)[None].to(self.device), (height, width)
-
-
-def suggest(trial: Trial, feasible: FeasibleSet[Architecture]) -> Architecture:
-    """The trial's architecture; every parameter is suggested at once.
-
-    Raises:
-        InvalidArchitectureError: it breaks a rule of the space or lies outside the budget.
-    """
-    params = {
-        name: trial._suggest(name, distribution)
-        for name, distribution in feasible.space.distributions.items()
-    }
-    architecture = feasible.space.decode(params)
-    if (violation := feasible.violation(architecture)) is not None:
-        raise InvalidArchitectureError(f"{architecture}: {violation}")
-    return architecture
 
 
 def record(trial: Trial, architecture: Architecture, score: Score, *, repeat: int = 0) -> None:

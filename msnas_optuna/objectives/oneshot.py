@@ -15,9 +15,9 @@ from torch import Tensor
 from msnas_optuna.cost import EncoderCost
 from msnas_optuna.metrics import METRICS, MetricName
 from msnas_optuna.models import Detector, subset_state
-from msnas_optuna.objectives.bench import Bench, DetectorFactory, Score, record, suggest
+from msnas_optuna.objectives.bench import Bench, DetectorFactory, Score, record
 from msnas_optuna.recipe import Recipe
-from msnas_optuna.spaces.base import FeasibleSet
+from msnas_optuna.spaces.base import FeasibleSet, suggest
 from msnas_optuna.spaces.msnas import Architecture
 from msnas_optuna.storage import repeat_of
 from msnas_optuna.training import recalibrate, train

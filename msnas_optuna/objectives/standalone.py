@@ -20,9 +20,9 @@ from msnas_optuna.checkpoint import exclusive
 from msnas_optuna.cost import EncoderCost
 from msnas_optuna.distributed import ALONE, Ranks
 from msnas_optuna.models import Detector
-from msnas_optuna.objectives.bench import Bench, DetectorFactory, Score, record, suggest
+from msnas_optuna.objectives.bench import Bench, DetectorFactory, Score, record
 from msnas_optuna.recipe import Recipe
-from msnas_optuna.spaces.base import FeasibleSet
+from msnas_optuna.spaces.base import FeasibleSet, suggest
 from msnas_optuna.spaces.msnas import Architecture
 from msnas_optuna.training import Checkpointing, NonFiniteLossError, train
 

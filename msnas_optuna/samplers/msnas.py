@@ -96,8 +96,9 @@ class MSNASSampler(BaseGASampler):
     A child is, by default, a recombination of all parents (not in the paper: its four operators
     are `recombination_probability=0`). The numbers of parents and children are tuned for a few
     hundred trials; the paper's, 50, 50 and 10, are as good from five hundred trials on, and suit
-    a front of several objectives and dozens of workers. A single parent has hardly any new child
-    to recombine, so that most children are random then; use the four operators there.
+    a front of several objectives and dozens of workers. One or two parents have hardly any new
+    child to recombine, so that most children are random then; use the four operators there, with
+    a wide `window`.
 
     Args:
         feasible: the architectures that may be proposed.
@@ -106,7 +107,7 @@ class MSNASSampler(BaseGASampler):
         n_random: R, random architectures in each later generation (Table 5).
         n_reevaluated: in each later generation, measure one of the this many best architectures
             again, this many times; for noisy objectives. The one with the fewest measurements is
-            next (of several objectives, among the best P).
+            next (of several objectives, among the best P). Needs `feasible`.
         mutation_probability: of the four operators, chance of a mutation rather than a
             crossover. Like the next two, without effect where all children are recombinations.
         encoder_probability: chance to vary the encoder rather than the utilisation.
@@ -155,6 +156,11 @@ class MSNASSampler(BaseGASampler):
         _probability("gene_probability", gene_probability)
         _probability("recombination_probability", recombination_probability)
         _check_operators(operators, feasible, recombine=recombination_probability > 0)
+        if feasible is None and n_reevaluated:
+            raise ValueError(
+                f"n_reevaluated needs a feasible set, because parameters of any kind are not "
+                f"measured again, got {n_reevaluated}; give one, or leave it 0"
+            )
         if seed is not None:
             _at_least("seed", seed, 0)
         super().__init__(population_size)
@@ -289,6 +295,7 @@ class MSNASSampler(BaseGASampler):
             repeat = _repeat_of_queued(queued, history, slot, feasible)
             plan = self._as_plan(trial, slot, queued, origin="queued", repeat=repeat)
             write_plan(study, trial, plan)
+            _warn_unless_feasible(trial.number, queued, feasible)
             return
         for attempt in range(_MAX_REPLANS):
             proposal = self._propose(history, slot, trial.number, rng, feasible)
@@ -535,6 +542,19 @@ def _repeat_of_queued(
         return 0
     slots = history.slots_of(architecture, besides=slot).items()
     return next_repeat({other: repeat for other, repeat in slots if other < slot})
+
+
+def _warn_unless_feasible(
+    number: int, params: dict[str, Any], feasible: FeasibleSet[Architecture]
+) -> None:
+    try:
+        violation = feasible.violation(feasible.space.decode(params))
+    except InvalidArchitectureError as error:
+        violation = str(error)
+    if violation is not None:
+        _logger.warning(
+            "what is queued as trial %d is not feasible, and never a parent: %s", number, violation
+        )
 
 
 def _is_conditional(feasible: FeasibleSet[Architecture]) -> TypeIs[ops.ConditionalSet]:

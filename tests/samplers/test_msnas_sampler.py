@@ -543,14 +543,21 @@ def test_open_parameters_of_a_queued_trial_are_drawn_to_fit() -> None:
 
 
 @pytest.mark.parametrize("fixed", [{"stride_01": 0.5}, None])
-def test_a_queued_architecture_outside_the_set_is_left_to_the_objective(fixed: Any) -> None:
+def test_a_queued_architecture_outside_the_set_is_left_to_the_objective(
+    fixed: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     study = new_study()
     params = fixed or SPACE.encode(Architecture((0.5,) * 7, (4, 4, 4, 4, 8)))
     study.enqueue_trial(params)
     trial = study.ask(DISTRIBUTIONS)
     assert trial.params.items() >= params.items()
+    (said,) = caplog.messages
+    assert said.startswith(
+        "what is queued as trial 0 is not feasible, and never a parent: block 1 "
+    )
     study.tell(trial, state=TrialState.FAIL)
     study.optimize(objective, n_trials=10)
+    assert len(caplog.messages) == 1
     assert all(LATTICE.violation(architecture(t)) is None for t in study.trials[1:])
 
 
@@ -635,6 +642,11 @@ def test_fixing_a_part_of_the_architecture_is_refused_with_the_way_to_do_it() ->
 def test_settings_out_of_range_are_refused(settings: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MSNASSampler(LATTICE, **settings)
+
+
+def test_parameters_of_any_kind_cannot_be_measured_again() -> None:
+    with pytest.raises(ValueError, match=r"n_reevaluated needs a feasible set.*got 2"):
+        MSNASSampler(n_reevaluated=2)
 
 
 class Plain:
