@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations_with_replacement
+from numbers import Integral
 from typing import Any, Final
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -124,8 +125,8 @@ class MSNASSpace:
     n_blocks: int
 
     def __post_init__(self) -> None:
-        if not 3 <= self.n_blocks <= 32:
-            raise ValueError(f"n_blocks must lie in 3..32, got {self.n_blocks}")
+        if not isinstance(self.n_blocks, Integral) or not 3 <= self.n_blocks <= 32:
+            raise ValueError(f"n_blocks must be a whole number in 3..32, got {self.n_blocks!r}")
 
     @cached_property
     def distributions(self) -> dict[str, BaseDistribution]:

@@ -123,9 +123,9 @@ def test_every_space_has_a_valid_hand_made_path(n):
     assert space.violation(space.fpn_like()) is None
 
 
-@pytest.mark.parametrize("n", [-1, 2, 33])
+@pytest.mark.parametrize("n", [-1, 2, 33, 7.0, "7", None])
 def test_unreasonable_numbers_of_blocks_are_refused(n):
-    with pytest.raises(ValueError, match=r"n_blocks must lie in 3\.\.32"):
+    with pytest.raises(ValueError, match=r"n_blocks must be a whole number in 3\.\.32"):
         MSNASSpace(n)
 
 
