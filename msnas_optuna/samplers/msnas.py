@@ -64,6 +64,9 @@ OperatorKind = Literal["exact", "rejection"]
 _MAX_REPLANS: Final = 100
 """How often a proposal is made anew because another worker has made the same one meanwhile."""
 
+_MOST_DRAWS: Final = 10_000
+"""How often the open part of a queued trial is drawn until it is new; all may be taken."""
+
 
 class SpaceExhaustedError(RuntimeError):
     """Every feasible architecture has been proposed in the study."""
@@ -437,10 +440,13 @@ class MSNASSampler(BaseGASampler):
         drawn = None
         if _is_conditional(feasible):
             values = [fixed.get(name) for name in names]
-            for _ in range(self._max_attempts):
-                drawn = feasible.complete(
-                    rng, values[:-N_GROUPS], feature_strides=values[-N_GROUPS:]
-                )
+            strides, features = values[:-N_GROUPS], values[-N_GROUPS:]
+            total, held = (
+                feasible.count_completions(strides, features),
+                history.n_held(besides=number),
+            )
+            for _ in range(min(ops.bounded_tries(total, max(total - held, 1)), _MOST_DRAWS)):
+                drawn = feasible.complete(rng, strides, feature_strides=features)
                 if drawn is None or not history.holds(drawn, besides=number):
                     break
         filling = feasible.space.encode(drawn if drawn is not None else feasible.sample(rng))

@@ -69,6 +69,24 @@ def test_queued_architectures_come_first_and_join_the_population() -> None:
     assert parents & set(range(len(INSIDE) + 2))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_queued_in_part_is_filled_with_something_new_while_there_is(seed: int) -> None:
+    space = MSNASSpace(7)
+    everything = Lattice(space)
+    encoder = dict(list(space.encode(space.fpn_like()).items())[:7])
+    n = everything.count_completions(list(encoder.values()), [None] * 5)
+    sampler = MSNASSampler(everything, max_attempts=1, seed=seed)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for _ in range(n + 1):  # once more than there are
+        study.enqueue_trial(encoder)
+    study.optimize(
+        lambda trial: len([trial._suggest(*item) for item in space.distributions.items()]),
+        n_trials=n + 1,
+    )
+    assert n > 20
+    assert len({space.decode(t.params) for t in study.trials}) == n
+
+
 def test_a_resumed_study_with_seeds_proposes_what_an_uninterrupted_one_does() -> None:
     def run(study: optuna.Study, n_trials: int) -> None:
         queue_architectures(study, SPACE, [*INSIDE, LATTICE.at(3)], feasible=LATTICE)
