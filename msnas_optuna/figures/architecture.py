@@ -78,6 +78,7 @@ def plot_best_architectures(
         return message("The best architectures", "no trial is finished yet")
     n = len(observed.distinct[:top])
     best = "The best architecture" if n == 1 else f"The best {n} architectures"
+    by = " by AP" if len(observed.study.directions) > 1 else ""  # not the front
     cost = cost or observed.cost
     infos = [
         get_architecture_info(o.architecture, name=_name(o), cost=cost)
@@ -85,7 +86,7 @@ def plot_best_architectures(
     ]
     by_hand = observed.space.fpn_like()
     infos.append(get_architecture_info(by_hand, name="FPN-like path", cost=cost))
-    return _get_grid_plot(infos, f"{best}, and the FPN-like path")
+    return _get_grid_plot(infos, f"{best}{by}, and the FPN-like path")
 
 
 def _name(observation: Observation) -> str:

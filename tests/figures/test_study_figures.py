@@ -158,6 +158,8 @@ def test_latency_has_an_axis_of_its_own_where_it_is_measured(table):
     (info,) = _get_tradeoff_infos(Observed(study))
     assert info.cost == "latency, ms"
     assert sorted(p.x for p in info.points) == [5, 6, 7, 8]
+    best = plot_best_architectures(Observed(study)).layout.title.text
+    assert best.startswith("The best 4 architectures by AP, and")
     assert all(len(f.to_json()) < LIMIT for f in study_figures(study).values())
 
 
