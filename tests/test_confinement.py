@@ -232,7 +232,7 @@ def test_an_older_study_lacks_keys_or_holds_former_defaults(
     edited(
         searched,
         "[sampler]",
-        "[sampler]\nrecombination_probability = 0\ngene_probability = 0.1",
+        "[sampler]\nrecombination_probability = 0\ngene_probability = 0.1\nmax_attempts = 100",
     )
     assert len(Experiment.load(searched).search(trials=3).trials) == 3
     assert stored(searched).user_attrs[LAYOUT] == LAYOUT_VERSION
