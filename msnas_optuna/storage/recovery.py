@@ -102,13 +102,13 @@ def recover_lost_trials(study: Study, sightings: Sightings | None = None) -> lis
     """
     ceased = stale(study)
     trials = study.get_trials(deepcopy=False)
-    retried = {_repeated(trial) for trial in trials}
+    retried = _retried(trials)
     recovered = []
     for trial in trials:
         if trial.state == TrialState.RUNNING and _is_lost(study, trial, sightings, ceased):
             if not _fail_lost(study, trial, trials):
                 continue  # another process was faster
-        elif trial.number in retried or not _awaits_retry(trial):
+        elif not _awaits_retry(trial, retried):
             continue
         elif sightings is not None and not sightings.left_alone(trial):
             continue
@@ -146,12 +146,11 @@ def release_own_trials(study: Study) -> None:
 def outstanding_trials(study: Study) -> list[FrozenTrial]:
     """The trials that run, and the failed ones that wait to be queued again."""
     trials = study.get_trials(deepcopy=False)
-    retried = {_repeated(trial) for trial in trials}
+    retried = _retried(trials)
     return [
         trial
         for trial in trials
-        if trial.state == TrialState.RUNNING
-        or (_awaits_retry(trial) and trial.number not in retried)
+        if trial.state == TrialState.RUNNING or _awaits_retry(trial, retried)
     ]
 
 
@@ -190,10 +189,8 @@ def _is_settled(chain: Sequence[FrozenTrial]) -> bool:
     """Whether a trial and its retries are over."""
     if any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in chain):
         return True
-    retried = {_repeated(trial) for trial in chain}
-    return all(
-        t.state == TrialState.FAIL and (t.number in retried or not _awaits_retry(t)) for t in chain
-    )
+    retried = _retried(chain)
+    return all(t.state == TrialState.FAIL and not _awaits_retry(t, retried) for t in chain)
 
 
 def _repeated(trial: FrozenTrial) -> int | None:
@@ -206,9 +203,16 @@ def _is_interrupted(trial: FrozenTrial) -> bool:
     return bool(trial.system_attrs.get(INTERRUPTED) == trial.number)  # retries copy the attribute
 
 
-def _awaits_retry(trial: FrozenTrial) -> bool:
-    lost = trial.system_attrs.get(LOST) == trial.number
-    return trial.state == TrialState.FAIL and (lost or _is_interrupted(trial))
+def _retried(trials: Iterable[FrozenTrial]) -> set[int | None]:
+    """Numbers of the trials that others of these repeat."""
+    return {_repeated(trial) for trial in trials}
+
+
+def _awaits_retry(trial: FrozenTrial, retried: Collection[int | None]) -> bool:
+    """Whether somebody is to queue a failed trial again, and nobody has."""
+    if trial.state != TrialState.FAIL or trial.number in retried:
+        return False
+    return trial.system_attrs.get(LOST) == trial.number or _is_interrupted(trial)
 
 
 def _is_lost(
