@@ -74,11 +74,15 @@ def landscape(seed: int) -> Value:
     return lambda params: (value(params) - middle) / spread
 
 
+_landscape = cache(landscape)
+"""A process meets each landscape once for every case."""
+
+
 def run(task: Task) -> list[float]:
     """The true value of what looks best, after each of the marks that the run reaches."""
     (size, children, n_random), noise, seed, trials = task
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    value, rng = landscape(seed), np.random.default_rng([seed, 1])
+    value, rng = _landscape(seed), np.random.default_rng([seed, 1])
     sampler = MSNASSampler(
         _feasible(), population_size=size, n_children=children, n_random=n_random, seed=seed
     )

@@ -441,10 +441,8 @@ class MSNASSampler(BaseGASampler):
         if _is_conditional(feasible):
             values = [fixed.get(name) for name in names]
             strides, features = values[:-N_GROUPS], values[-N_GROUPS:]
-            total, held = (
-                feasible.count_completions(strides, features),
-                history.n_held(besides=number),
-            )
+            total = feasible.count_completions(strides, features)
+            held = history.n_held(besides=number)
             for _ in range(min(ops.bounded_tries(total, max(total - held, 1)), _MOST_DRAWS)):
                 drawn = feasible.complete(rng, strides, feature_strides=features)
                 if drawn is None or not history.holds(drawn, besides=number):
