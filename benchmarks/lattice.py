@@ -17,12 +17,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from msnas_optuna.cost import EncoderCost
+from msnas_optuna.methods.msnas.cost import EncoderCost
+from msnas_optuna.methods.msnas.published import PRESETS
+from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.samplers.recombination import gene_weights
 from msnas_optuna.spaces.distribution import FlopsDistribution
 from msnas_optuna.spaces.lattice import Lattice
-from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
-from msnas_optuna.spaces.published import PRESETS
 
 DRAWS = 5000
 WINDOW = 4  # blocks that a mutation redraws

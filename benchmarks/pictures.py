@@ -17,10 +17,10 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from msnas_optuna.figures import draw_architecture
-from msnas_optuna.figures.catalogue import study_figures
-from msnas_optuna.overview import Overview
-from msnas_optuna.setting import Setting
+from msnas_optuna.report.figures import draw_architecture
+from msnas_optuna.report.figures.catalogue import study_figures
+from msnas_optuna.report.overview import Overview
+from msnas_optuna.study.setting import Setting
 
 FOLDER = Path(__file__).parent / "pictures"
 FIGURES = ("comparison", "evolution")

@@ -26,10 +26,10 @@ import numpy as np
 import optuna
 
 from msnas_optuna import MSNASSampler
-from msnas_optuna.cost import EncoderCost
+from msnas_optuna.methods.msnas.cost import EncoderCost
+from msnas_optuna.methods.msnas.published import PRESETS
+from msnas_optuna.methods.msnas.space import MSNASSpace
 from msnas_optuna.spaces.lattice import Lattice
-from msnas_optuna.spaces.msnas import MSNASSpace
-from msnas_optuna.spaces.published import PRESETS
 
 SPACE, COST = MSNASSpace(13), EncoderCost.from_preset("r18")
 TARGET = PRESETS["r18"].target_gflops * 1e9

@@ -25,11 +25,11 @@ import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler
 from optuna.storages import BaseStorage
 
-from msnas_optuna.cost import EncoderCost
+from msnas_optuna.methods.msnas.cost import EncoderCost
+from msnas_optuna.methods.msnas.published import PRESETS
+from msnas_optuna.methods.msnas.space import MSNASSpace
 from msnas_optuna.samplers import MSNASSampler
 from msnas_optuna.spaces.lattice import Lattice
-from msnas_optuna.spaces.msnas import MSNASSpace
-from msnas_optuna.spaces.published import PRESETS
 from msnas_optuna.storage import open_storage
 
 SPACE, COST = MSNASSpace(13), EncoderCost.from_preset("r18")

@@ -27,9 +27,8 @@ import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 
 from msnas_optuna import MSNASSampler
-from msnas_optuna.benchmarks import TabularBenchmark, load_table
-from msnas_optuna.benchmarks.tabular import TABLE_FILE, suggest
-from msnas_optuna.spaces.msnas import Architecture
+from msnas_optuna.methods.msnas.space import Architecture
+from msnas_optuna.methods.msnas.tabular import TABLE_FILE, TabularBenchmark, load_table, suggest
 
 LIMIT = 300  # trials of a run
 TUNING_SEEDS = range(100, 200)

@@ -30,10 +30,10 @@ import optuna
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState
 
-from msnas_optuna.cost import EncoderCost
+from msnas_optuna.methods.msnas.cost import EncoderCost
+from msnas_optuna.methods.msnas.space import MSNASSpace
 from msnas_optuna.samplers import MSNASSampler
 from msnas_optuna.spaces.lattice import Lattice
-from msnas_optuna.spaces.msnas import MSNASSpace
 from msnas_optuna.storage import open_storage, sqlite_url
 
 SPACE, COST = MSNASSpace(7), EncoderCost("basic", 32, (128, 128), 32)

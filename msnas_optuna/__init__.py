@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from msnas_optuna.cost import EncoderCost, fpn_baseline
+from msnas_optuna.methods.msnas.cost import EncoderCost, fpn_baseline
+from msnas_optuna.methods.msnas.published import PRESETS, PUBLISHED
+from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.samplers import MSNASSampler, queue_architectures
-from msnas_optuna.spaces import PRESETS, PUBLISHED, Architecture, MSNASSpace
 from msnas_optuna.spaces.lattice import Lattice
 
 if TYPE_CHECKING:
-    from msnas_optuna.objectives import OneShotObjective, StandaloneObjective
-    from msnas_optuna.study import Experiment
+    from msnas_optuna.study.experiment import Experiment
+    from msnas_optuna.training.objectives import OneShotObjective, StandaloneObjective
 
 __all__ = [
     "PRESETS",
@@ -30,9 +31,9 @@ __all__ = [
 ]
 
 _TORCH = {  # imported when first used: they take seconds, the rest takes none
-    "Experiment": "msnas_optuna.study",
-    "OneShotObjective": "msnas_optuna.objectives",
-    "StandaloneObjective": "msnas_optuna.objectives",
+    "Experiment": "msnas_optuna.study.experiment",
+    "OneShotObjective": "msnas_optuna.training.objectives",
+    "StandaloneObjective": "msnas_optuna.training.objectives",
 }
 
 

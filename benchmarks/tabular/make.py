@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 
-from msnas_optuna.setting import Setting
-from msnas_optuna.spaces.msnas import Architecture
+from msnas_optuna.methods.msnas.space import Architecture
+from msnas_optuna.study.setting import Setting
 
 HERE = Path(__file__).resolve().parent
-TABLE = HERE.parents[1] / "msnas_optuna" / "benchmarks" / "msnas_n7.json"
+TABLE = HERE.parents[1] / "msnas_optuna" / "methods" / "msnas" / "msnas_n7.json"
 PACKAGES = ("msnas-optuna", "torch", "torchvision", "optuna", "pycocotools", "numpy")
 
 
@@ -62,7 +62,7 @@ _objective: Any = None  # of a worker process: building it loads data and weight
 
 def _prepare(study_file: Path) -> None:
     global _objective
-    from msnas_optuna.study import Experiment
+    from msnas_optuna.study.experiment import Experiment
 
     parts = Experiment.load(study_file)
     _objective = parts.one_shot_objective(parts.setting.feasible)
@@ -139,7 +139,7 @@ def measure(setting: Setting, study_file: Path, *, again: int, processes: int) -
 
 def train_supernet(study_file: Path) -> None:
     """Trains the supernet, or continues, in the folder of the study file."""
-    from msnas_optuna.study import Experiment
+    from msnas_optuna.study.experiment import Experiment
 
     def report(step: str, done: int, total: int, note: str = "") -> None:
         if done % 100 == 0 or done == total:

@@ -9,8 +9,6 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from msnas_optuna import asktell
-from msnas_optuna.asktell import Asked
 from msnas_optuna.cli.app import app
 from msnas_optuna.cli.terminal import (
     StorageUrl,
@@ -20,8 +18,10 @@ from msnas_optuna.cli.terminal import (
     refuse_closed_output,
     session,
 )
-from msnas_optuna.setting import Setting
 from msnas_optuna.storage import finished_slots, has_secret
+from msnas_optuna.study import asktell
+from msnas_optuna.study.asktell import Asked
+from msnas_optuna.study.setting import Setting
 
 NOTHING_LEFT: Final = 3
 """Exit status of `ask` where the study has its trials: the end of a shell loop."""
@@ -120,7 +120,7 @@ def _refresh(setting: Setting) -> None:
     if study is None:
         return
     if setting.is_refresh_due(study) or finished_slots(study) >= setting.config.study.trials:
-        from msnas_optuna.dashboard import Publisher  # plotly is slow
+        from msnas_optuna.report.dashboard import Publisher  # plotly is slow
 
         Publisher(setting).refresh()
 

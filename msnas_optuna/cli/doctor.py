@@ -19,7 +19,6 @@ from msnas_optuna.cli.terminal import (
     print_json,
     session,
 )
-from msnas_optuna.setting import FPN_LIKE, RETRAIN, STAGES, Setting
 from msnas_optuna.storage import (
     Unfinished,
     end_trials,
@@ -27,6 +26,7 @@ from msnas_optuna.storage import (
     storage_exists,
     unfinished_trials,
 )
+from msnas_optuna.study.setting import FPN_LIKE, RETRAIN, STAGES, Setting
 
 SEARCH = "search"
 

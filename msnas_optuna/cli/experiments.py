@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msnas_optuna.launch import placed
-from msnas_optuna.processes import Place
-from msnas_optuna.selection import Selected, select
-from msnas_optuna.setting import Setting
+from msnas_optuna.runtime.processes import Place
+from msnas_optuna.study.launch import placed
+from msnas_optuna.study.selection import Selected, select
+from msnas_optuna.study.setting import Setting
 
 if TYPE_CHECKING:
-    from msnas_optuna.distributed import Ranks
-    from msnas_optuna.models import Detector
-    from msnas_optuna.study import Experiment, Report
+    from msnas_optuna.methods.msnas.detector import Detector
+    from msnas_optuna.runtime.distributed import Ranks
+    from msnas_optuna.study.experiment import Experiment, Report
 
 
 def open_experiment(
@@ -38,9 +38,9 @@ def open_experiment(
         place: of this process among workers that evaluate trials of their own.
         ranks: the processes that train together.
     """
-    from msnas_optuna.distributed import ALONE
-    from msnas_optuna.samples import with_detections
-    from msnas_optuna.study import Experiment, silent
+    from msnas_optuna.inference.samples import with_detections
+    from msnas_optuna.runtime.distributed import ALONE
+    from msnas_optuna.study.experiment import Experiment, silent
 
     setting = Setting.load(study_file, storage=storage)
     if place is not None:
@@ -53,7 +53,7 @@ def joint_experiment(
     study_file: Path, storage: str | None, report: Report
 ) -> Iterator[Experiment]:
     """The experiment of the processes that torchrun started for one job, or of this one alone."""
-    from msnas_optuna.distributed import joined, launched, resolve_device
+    from msnas_optuna.runtime.distributed import joined, launched, resolve_device
 
     runtime = Setting.load(study_file, storage=storage).config.runtime
     with joined(resolve_device(runtime.device, launched())) as ranks:

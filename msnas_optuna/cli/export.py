@@ -22,10 +22,10 @@ from msnas_optuna.cli.terminal import (
     print_json,
     session,
 )
-from msnas_optuna.selection import Selected
+from msnas_optuna.study.selection import Selected
 
 if TYPE_CHECKING:  # it imports torch, which other verbs can do without
-    from msnas_optuna.export import Exported
+    from msnas_optuna.inference.export import Exported
 
 
 @app.command()
@@ -43,8 +43,8 @@ def export(
 ) -> None:
     """Write a detector as torch.export and ONNX programs, with weights and a description."""
     with session(quiet=quiet, plain=as_json) as progress:
-        from msnas_optuna import export as exporting
-        from msnas_optuna.study import Experiment
+        from msnas_optuna.inference import export as exporting
+        from msnas_optuna.study.experiment import Experiment
 
         exporting.require_exporters()
         experiment = Experiment.load(study_file, storage=storage, report=progress)

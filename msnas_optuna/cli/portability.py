@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from msnas_optuna import portability
 from msnas_optuna.cli.app import app
 from msnas_optuna.cli.terminal import AsJson, StorageUrl, StudyFile, err, out, print_json, session
-from msnas_optuna.portability import Moved
-from msnas_optuna.setting import Setting
+from msnas_optuna.study import portability
+from msnas_optuna.study.portability import Moved
+from msnas_optuna.study.setting import Setting
 
 
 @app.command("export-study")

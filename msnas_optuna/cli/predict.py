@@ -22,10 +22,10 @@ from msnas_optuna.cli.terminal import (
     print_json,
     session,
 )
-from msnas_optuna.selection import Selected
+from msnas_optuna.study.selection import Selected
 
 if TYPE_CHECKING:  # it imports torch, which other verbs can do without
-    from msnas_optuna.prediction import Picture, Prediction
+    from msnas_optuna.inference.predict import Picture, Prediction
 
 
 @app.command()
@@ -47,8 +47,8 @@ def predict(
 ) -> None:
     """Detect objects on images: draw them, and write COCO-format results."""
     with session(quiet=quiet, plain=as_json) as progress:
-        from msnas_optuna import prediction
-        from msnas_optuna.study import Experiment
+        from msnas_optuna.inference import predict as prediction
+        from msnas_optuna.study.experiment import Experiment
 
         experiment = Experiment.load(study_file, storage=storage, report=progress)
         selected, detector = selected_detector(experiment, trial, one_shot=one_shot)

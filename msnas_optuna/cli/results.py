@@ -8,9 +8,9 @@ from typing import Any
 from rich.table import Table
 
 from msnas_optuna.cli.terminal import out, percent, print_json
-from msnas_optuna.results import Result, best_results, summarise
-from msnas_optuna.setting import Setting
 from msnas_optuna.storage import redacted
+from msnas_optuna.study.results import Result, best_results, summarise
+from msnas_optuna.study.setting import Setting
 
 LIVE_ROWS = 5
 """Architectures in the table that is shown while the search runs."""

@@ -24,9 +24,9 @@ from msnas_optuna.cli.terminal import (
     session,
 )
 from msnas_optuna.cli.workers import search_with_workers
-from msnas_optuna.processes import Place, launched_place
-from msnas_optuna.setting import Setting
+from msnas_optuna.runtime.processes import Place, launched_place
 from msnas_optuna.storage import has_secret
+from msnas_optuna.study.setting import Setting
 
 Folder = Annotated[
     Path, typer.Option("--dir", help="Folder for the study file and all that it makes.")

@@ -18,7 +18,7 @@ from msnas_optuna.cli.terminal import (
     print_json,
     session,
 )
-from msnas_optuna.setting import Setting
+from msnas_optuna.study.setting import Setting
 
 
 @app.command()
@@ -33,7 +33,7 @@ def dashboard(
 ) -> None:
     """Show the study in optuna-dashboard, on this machine alone, until Ctrl-C."""
     with session(quiet=quiet, plain=as_json):
-        from msnas_optuna.dashboard import HOST, dashboard_server  # slow to import
+        from msnas_optuna.report.dashboard import HOST, dashboard_server  # slow to import
 
         setting = Setting.load(study_file, storage=storage)
         with dashboard_server(setting, port) as server:
@@ -72,8 +72,8 @@ def report(
             raise ValueError(f"--output must be a file, {output} is a folder; give {page}")
         if output.suffix not in (".html", ".htm"):
             raise ValueError(f"--output must end in .html, got {output}; give another name")
-        from msnas_optuna.overview import Overview
         from msnas_optuna.report import write_report  # slow to import
+        from msnas_optuna.report.overview import Overview
 
         setting = Setting.load(study_file, storage=storage)
         write_report(Overview(setting), output)

@@ -11,13 +11,16 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from msnas_optuna.anchors import AnchorFit, AnchorReport, anchor_report
 from msnas_optuna.cli.app import app
 from msnas_optuna.cli.progress import Bars
 from msnas_optuna.cli.terminal import AsJson, out, print_json, session
-from msnas_optuna.cost import Breakdown, EncoderCost, fpn_baseline
 from msnas_optuna.data.coco import CocoDetection
-from msnas_optuna.feasibility import (
+from msnas_optuna.methods.msnas.cost import Breakdown, EncoderCost, fpn_baseline
+from msnas_optuna.methods.msnas.published import PRESETS, PUBLISHED
+from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
+from msnas_optuna.spaces.base import InvalidArchitectureError
+from msnas_optuna.study.anchors import AnchorFit, AnchorReport, anchor_report
+from msnas_optuna.study.feasibility import (
     QUANTILES,
     Feasibility,
     WidthCount,
@@ -27,10 +30,7 @@ from msnas_optuna.feasibility import (
     scan_widths,
     study_feasibility,
 )
-from msnas_optuna.setting import Setting
-from msnas_optuna.spaces.base import InvalidArchitectureError
-from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
-from msnas_optuna.spaces.published import PRESETS, PUBLISHED
+from msnas_optuna.study.setting import Setting
 
 FINE_BINS, COARSE_BINS = 120, 24
 """Bins, about, of a distribution in JSON and as text."""
@@ -190,8 +190,8 @@ def _anchors(setting: Setting, progress: Bars) -> AnchorReport | None:
 
 
 def _write_flops_figure(found: Feasibility, path: Path) -> None:
-    from msnas_optuna.figures import write_figure  # plotly is slow
-    from msnas_optuna.figures.space import plot_counted_space
+    from msnas_optuna.report.figures import write_figure  # plotly is slow
+    from msnas_optuna.report.figures.space import plot_counted_space
 
     write_figure(plot_counted_space(found), path)
 

@@ -9,8 +9,8 @@ import typer
 
 from msnas_optuna.cli.app import app
 from msnas_optuna.cli.terminal import StorageUrl, StudyFile, err, session
-from msnas_optuna.setting import Setting
 from msnas_optuna.storage import redacted, serve_storage
+from msnas_optuna.study.setting import Setting
 
 
 @app.command()

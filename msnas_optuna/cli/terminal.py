@@ -20,8 +20,8 @@ from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
 from msnas_optuna.cli.progress import Bars
-from msnas_optuna.interrupts import insist_on_interrupts
-from msnas_optuna.processes import launched_place
+from msnas_optuna.runtime.interrupts import insist_on_interrupts
+from msnas_optuna.runtime.processes import launched_place
 from msnas_optuna.storage import in_words, is_of_storage
 
 EXPECTED = (

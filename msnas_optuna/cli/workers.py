@@ -22,10 +22,10 @@ import optuna
 from msnas_optuna.cli.experiments import open_experiment
 from msnas_optuna.cli.progress import Bars
 from msnas_optuna.cli.terminal import EXPECTED
-from msnas_optuna.interrupts import insist_on_interrupts
-from msnas_optuna.processes import Place
-from msnas_optuna.setting import Setting
+from msnas_optuna.runtime.interrupts import insist_on_interrupts
+from msnas_optuna.runtime.processes import Place
 from msnas_optuna.storage import StorageFailures, finished_slots, in_words, is_of_storage
+from msnas_optuna.study.setting import Setting
 
 _LOOK_SECONDS: Final = 2.0
 """Between two looks at the progress of the study."""

@@ -13,8 +13,8 @@ from typing import Final, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msnas_optuna.cost import BOTTLENECK_EXPANSION
-from msnas_optuna.spaces.published import Block
+from msnas_optuna.methods.msnas.cost import BOTTLENECK_EXPANSION
+from msnas_optuna.methods.msnas.published import Block
 
 Norm = Literal["batch", "group"]
 

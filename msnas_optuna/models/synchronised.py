@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from msnas_optuna.distributed import SumOverRanks
+from msnas_optuna.runtime.distributed import SumOverRanks
 
 
 def synchronised(model: nn.Module, device: torch.device) -> nn.Module:

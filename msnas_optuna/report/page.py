@@ -23,13 +23,13 @@ from optuna.trial import TrialState
 from optuna_dashboard import get_note
 from plotly.offline import get_plotlyjs
 
-from msnas_optuna.detections import Detections, absence, image_name, stored_detections
-from msnas_optuna.figures.catalogue import study_figures
-from msnas_optuna.figures.svg import LEGEND, draw_architecture
-from msnas_optuna.notes import by_people
-from msnas_optuna.overview import Overview, budget_parts, giga, sentences, table_rows
-from msnas_optuna.results import Result
+from msnas_optuna.report.detections import Detections, absence, image_name, stored_detections
+from msnas_optuna.report.figures.catalogue import study_figures
+from msnas_optuna.report.figures.svg import LEGEND, draw_architecture
+from msnas_optuna.report.notes import by_people
+from msnas_optuna.report.overview import Overview, budget_parts, giga, sentences, table_rows
 from msnas_optuna.storage import CONFIG, ERROR, read_versions, versions
+from msnas_optuna.study.results import Result
 
 _MOST_FAILURES: Final = 20
 

@@ -21,8 +21,8 @@ from optuna.study import StudyDirection
 from optuna.study._multi_objective import _fast_non_domination_rank
 from optuna.trial import FrozenTrial, TrialState
 
+from msnas_optuna.methods.msnas.space import Architecture
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
-from msnas_optuna.spaces.msnas import Architecture
 from msnas_optuna.storage import Plan, is_retry, is_withdrawn, known_params, read_plan, root_number
 
 

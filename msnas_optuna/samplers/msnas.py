@@ -39,11 +39,11 @@ from optuna.search_space import intersection_search_space
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from msnas_optuna.methods.msnas.space import N_GROUPS, Architecture
 from msnas_optuna.samplers import operators as ops
 from msnas_optuna.samplers.history import History, Ledger, Record, Schedule, next_repeat
 from msnas_optuna.samplers.recombination import GenePool, Recombination, WeightedSet
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
-from msnas_optuna.spaces.msnas import N_GROUPS, Architecture
 from msnas_optuna.storage import (
     Plan,
     Worker,

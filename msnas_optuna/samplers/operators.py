@@ -18,8 +18,8 @@ from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 
+from msnas_optuna.methods.msnas.space import FEATURE_STRIDES, N_GROUPS, STRIDES, Architecture
 from msnas_optuna.spaces.base import FeasibleSet
-from msnas_optuna.spaces.msnas import FEATURE_STRIDES, N_GROUPS, STRIDES, Architecture
 
 _FREE: Final = (None,) * N_GROUPS
 

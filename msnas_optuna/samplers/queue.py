@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from msnas_optuna.methods.msnas.published import resolve_architecture
+from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
-from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
-from msnas_optuna.spaces.published import resolve_architecture
 from msnas_optuna.storage import QUEUED, is_withdrawn, known_params, read_plan, withdraw
 
 

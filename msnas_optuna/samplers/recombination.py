@@ -17,8 +17,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from msnas_optuna.methods.msnas.space import FEATURE_STRIDES, STRIDES, Architecture
 from msnas_optuna.spaces.base import FeasibleSet
-from msnas_optuna.spaces.msnas import FEATURE_STRIDES, STRIDES, Architecture
 from msnas_optuna.spaces.tables import Weights
 
 _G = TypeVar("_G", float, int)

@@ -12,6 +12,9 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
+from msnas_optuna.methods.msnas.space import (
+    MSNASSpace,
+)
 from msnas_optuna.spaces.graph import (
     HUGE,
     AdditiveCost,
@@ -19,9 +22,6 @@ from msnas_optuna.spaces.graph import (
     Root,
     require_exact,
     visited_of,
-)
-from msnas_optuna.spaces.msnas import (
-    MSNASSpace,
 )
 from msnas_optuna.spaces.tables import Part, span, summed
 

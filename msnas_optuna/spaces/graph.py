@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from math import gcd
 from typing import Final, NamedTuple, Protocol
 
-from msnas_optuna.spaces.msnas import (
+from msnas_optuna.methods.msnas.space import (
     FEATURE_STRIDES,
     STRIDES,
     Architecture,

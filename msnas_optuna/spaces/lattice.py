@@ -26,6 +26,11 @@ from typing import Any, Final, overload
 
 import numpy as np
 
+from msnas_optuna.methods.msnas.space import (
+    N_GROUPS,
+    Architecture,
+    MSNASSpace,
+)
 from msnas_optuna.spaces.base import InvalidArchitectureError
 from msnas_optuna.spaces.distribution import FlopsDistribution
 from msnas_optuna.spaces.graph import (
@@ -36,11 +41,6 @@ from msnas_optuna.spaces.graph import (
     Utilisations,
     require_exact,
     visited_of,
-)
-from msnas_optuna.spaces.msnas import (
-    N_GROUPS,
-    Architecture,
-    MSNASSpace,
 )
 from msnas_optuna.spaces.pool import WeightedDraw
 from msnas_optuna.spaces.tables import Tables, Weights

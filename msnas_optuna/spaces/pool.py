@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from msnas_optuna.methods.msnas.space import Architecture
 from msnas_optuna.spaces.graph import Graph, visited_of
-from msnas_optuna.spaces.msnas import Architecture
 from msnas_optuna.spaces.tables import Tables, Weights
 
 _Place = tuple[float, int, int, int]

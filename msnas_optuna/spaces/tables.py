@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from msnas_optuna.methods.msnas.space import FEATURE_STRIDES, STRIDES, Architecture
 from msnas_optuna.spaces.graph import Graph, Root, visited_of
-from msnas_optuna.spaces.msnas import FEATURE_STRIDES, STRIDES, Architecture
 
 Counts = NDArray[Any]
 """int64, or float64 where genes have weights."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
-from msnas_optuna.processes import Host, started, started_once
+from msnas_optuna.runtime.processes import Host, started, started_once
 
 PLAN: Final = "msnas:plan"
 """Trial system attribute: the `Plan` of the trial."""

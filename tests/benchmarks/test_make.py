@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from msnas_optuna.benchmarks import load_table
-from msnas_optuna.setting import Setting
+from msnas_optuna.methods.msnas.tabular import load_table
+from msnas_optuna.study.setting import Setting
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "tabular"
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from msnas_optuna.benchmarks import load_table
-from msnas_optuna.benchmarks.tabular import TABLE_FILE
+from msnas_optuna.methods.msnas.tabular import TABLE_FILE, load_table
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "search.py"
 

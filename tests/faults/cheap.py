@@ -34,14 +34,14 @@ if __name__ == "__main__" and float(sys.argv[4]):
 
 import optuna  # noqa: E402
 
-from msnas_optuna.cost import EncoderCost  # noqa: E402
-from msnas_optuna.interrupts import insist_on_interrupts  # noqa: E402
+from msnas_optuna.methods.msnas.cost import EncoderCost  # noqa: E402
+from msnas_optuna.methods.msnas.space import MSNASSpace  # noqa: E402
+from msnas_optuna.runtime.interrupts import insist_on_interrupts  # noqa: E402
 from msnas_optuna.samplers import MSNASSampler  # noqa: E402
 from msnas_optuna.samplers.history import Schedule  # noqa: E402
 from msnas_optuna.spaces.lattice import Lattice  # noqa: E402
-from msnas_optuna.spaces.msnas import MSNASSpace  # noqa: E402
 from msnas_optuna.storage import open_storage, open_study  # noqa: E402
-from msnas_optuna.workers import evaluate_trials  # noqa: E402
+from msnas_optuna.study.workers import evaluate_trials  # noqa: E402
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

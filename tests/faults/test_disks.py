@@ -17,10 +17,10 @@ import torch
 from cheap import SPACE, cheap_study, value_of
 from conftest import check_whole, complete
 
-from msnas_optuna.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from msnas_optuna.storage import StorageError, release_own_trials
-from msnas_optuna.study import Experiment
-from msnas_optuna.workers import evaluate_trials
+from msnas_optuna.study.experiment import Experiment
+from msnas_optuna.study.workers import evaluate_trials
+from msnas_optuna.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 

@@ -29,7 +29,7 @@ from msnas_optuna.storage import (
     owner_of,
     recover_lost_trials,
 )
-from msnas_optuna.workers import evaluate_trials
+from msnas_optuna.study.workers import evaluate_trials
 
 pytestmark = [
     pytest.mark.slow,

@@ -16,7 +16,7 @@ from cheap import SPACE, cheap_study, value_of
 from conftest import check_whole, complete, results
 from optuna.trial import TrialState
 
-from msnas_optuna.processes import Host
+from msnas_optuna.runtime.processes import Host
 from msnas_optuna.storage import (
     LAYOUT,
     LAYOUT_VERSION,
@@ -29,7 +29,7 @@ from msnas_optuna.storage import (
     read_plan,
     unfinished_trials,
 )
-from msnas_optuna.workers import evaluate_trials
+from msnas_optuna.study.workers import evaluate_trials
 
 HERE = f"{Host.current().name} {Host.current().namespace}".strip()
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from msnas_optuna.setting import Setting
 from msnas_optuna.storage import is_withdrawn
+from msnas_optuna.study.setting import Setting
 
 
 @pytest.mark.slow

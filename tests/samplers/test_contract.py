@@ -16,10 +16,10 @@ from optuna.testing.pytest_samplers import (
     RelativeSamplerTestCase,
 )
 
-from msnas_optuna.cost import EncoderCost
+from msnas_optuna.methods.msnas.cost import EncoderCost
+from msnas_optuna.methods.msnas.space import MSNASSpace
 from msnas_optuna.samplers import MSNASSampler
 from msnas_optuna.spaces.lattice import Lattice
-from msnas_optuna.spaces.msnas import MSNASSpace
 
 
 class TestGenericMSNASSampler(

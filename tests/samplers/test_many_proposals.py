@@ -13,11 +13,11 @@ import pytest
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from msnas_optuna.cost import EncoderCost
+from msnas_optuna.methods.msnas.cost import EncoderCost
+from msnas_optuna.methods.msnas.published import PRESETS
+from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.samplers import MSNASSampler
 from msnas_optuna.spaces.lattice import Lattice
-from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
-from msnas_optuna.spaces.published import PRESETS
 from msnas_optuna.storage import open_storage, read_plan
 
 SPACE, COST = MSNASSpace(13), EncoderCost.from_preset("r18")

@@ -17,11 +17,11 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from msnas_optuna.cost import EncoderCost
+from msnas_optuna.methods.msnas.cost import EncoderCost
+from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.samplers import MSNASSampler, SpaceExhaustedError
 from msnas_optuna.samplers.history import Record, Schedule, top
 from msnas_optuna.spaces.lattice import Lattice
-from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
 from msnas_optuna.storage import GENERATION, ORIGIN, open_storage, read_plan, repeat_of, write_plan
 
 SPACE = MSNASSpace(7)

@@ -7,10 +7,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from msnas_optuna.cost import EncoderCost
+from msnas_optuna.methods.msnas.cost import EncoderCost
+from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.samplers import operators as ops
 from msnas_optuna.spaces.lattice import Lattice
-from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
 
 SPACE = MSNASSpace(7)
 COST = EncoderCost("basic", 32, (128, 128), 32)

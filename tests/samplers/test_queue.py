@@ -9,12 +9,12 @@ import pytest
 from optuna.trial import TrialState
 
 from msnas_optuna import PUBLISHED, MSNASSampler, queue_architectures
-from msnas_optuna.cost import EncoderCost
+from msnas_optuna.methods.msnas.cost import EncoderCost
+from msnas_optuna.methods.msnas.published import PRESETS, resolve_architecture
+from msnas_optuna.methods.msnas.space import MSNASSpace
 from msnas_optuna.samplers.queue import resolve_architectures
 from msnas_optuna.spaces.base import InvalidArchitectureError
 from msnas_optuna.spaces.lattice import Lattice
-from msnas_optuna.spaces.msnas import MSNASSpace
-from msnas_optuna.spaces.published import PRESETS, resolve_architecture
 from msnas_optuna.storage import (
     ORIGIN,
     Sightings,

@@ -11,11 +11,11 @@ import optuna
 import pytest
 from scipy.stats import chisquare
 
-from msnas_optuna.cost import EncoderCost
+from msnas_optuna.methods.msnas.cost import EncoderCost
+from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.samplers import MSNASSampler
 from msnas_optuna.samplers.recombination import Recombination, gene_weights
 from msnas_optuna.spaces.lattice import Lattice
-from msnas_optuna.spaces.msnas import Architecture, MSNASSpace
 from msnas_optuna.spaces.tables import Weights
 
 SPACE = MSNASSpace(7)

@@ -11,19 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from msnas_optuna.cost import EncoderCost
-from msnas_optuna.spaces.base import InvalidArchitectureError
-from msnas_optuna.spaces.distribution import FlopsDistribution
-from msnas_optuna.spaces.graph import require_exact
-from msnas_optuna.spaces.lattice import EmptyWindowError, Lattice
-from msnas_optuna.spaces.msnas import (
+from msnas_optuna.methods.msnas.cost import EncoderCost
+from msnas_optuna.methods.msnas.published import PRESETS, PUBLISHED
+from msnas_optuna.methods.msnas.space import (
     FEATURE_STRIDES,
     STRIDES,
     Architecture,
     MSNASSpace,
     feature_stride_vectors,
 )
-from msnas_optuna.spaces.published import PRESETS, PUBLISHED
+from msnas_optuna.spaces.base import InvalidArchitectureError
+from msnas_optuna.spaces.distribution import FlopsDistribution
+from msnas_optuna.spaces.graph import require_exact
+from msnas_optuna.spaces.lattice import EmptyWindowError, Lattice
 from msnas_optuna.spaces.tables import Weights
 
 BASIC = EncoderCost("basic", 32, (128, 128), 32)

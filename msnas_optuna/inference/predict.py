@@ -1,0 +1,204 @@
+"""Detections of a study's detector on any images: pictures and COCO-format results.
+
+Images go through what the evaluation does to them, in batches of the same size: the results of
+the validation images, in order, are those that the stored AP was computed from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from msnas_optuna.data.coco import CocoDetection
+from msnas_optuna.data.images import DataError, ImageRecord, ImageSet, image_record
+from msnas_optuna.data.transforms import Resized, Sample, collate
+from msnas_optuna.methods.msnas.detector import Detector
+from msnas_optuna.report.drawing import LabelledBox, draw_boxes
+from msnas_optuna.study.experiment import Experiment
+from msnas_optuna.training.evaluation import EVALUATION_BATCH, coco_results, detect_batch
+
+RESULTS, IMAGES = "results.json", "images.json"
+"""Files of a prediction: COCO results, and a COCO file that says which image an id is."""
+
+JPEG_QUALITY: Final = 92
+JPEG_SIDE: Final = 65_500
+"""Pixels; what the format can hold."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What was found in one image.
+
+    Attributes:
+        record: the image with its id.
+        results: in COCO's result format.
+        boxes: those with at least the asked score, as they are drawn.
+        drawn: the file with the boxes.
+    """
+
+    record: ImageRecord
+    results: list[dict[str, Any]]
+    boxes: list[LabelledBox]
+    drawn: Path
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The outcome of one call.
+
+    Attributes:
+        pictures: the images that were read, in order.
+        unreadable: (file, reason) of the others.
+        results: the file with the COCO results of all pictures.
+    """
+
+    pictures: list[Picture]
+    unreadable: list[tuple[Path, str]]
+    results: Path
+
+
+def identified(
+    paths: Sequence[Path], known: Sequence[CocoDetection]
+) -> tuple[list[ImageRecord], list[tuple[Path, str]]]:
+    """A record with an id for every file, and what is wrong with the others.
+
+    An image of one of the data sets keeps its id and its stated size. The other images, and those
+    whose id an image of an earlier data set has in this call, get ids above all of the data sets.
+
+    Args:
+        paths: image files; one that is given twice counts once.
+        known: data sets whose images keep their ids, the first before the second.
+    """
+    unique = list({path.resolve(): path for path in paths}.items())
+    ids: dict[Path, ImageRecord] = {}
+    taken: set[int] = set()
+    for dataset in known:
+        records = {record.path.resolve(): record for record in dataset.records}
+        for place, _ in unique:
+            if place in records and place not in ids and records[place].id not in taken:
+                ids[place] = records[place]
+                taken.add(records[place].id)
+    free = 1 + max((r.id for dataset in known for r in dataset.records), default=0)
+    found, unreadable = [], []
+    for place, path in unique:
+        try:
+            record = ids.get(place) or image_record(path, free)
+        except DataError as error:
+            unreadable.append((path, str(error)))
+            continue
+        free += place not in ids
+        found.append(record)
+    return found, unreadable
+
+
+def predict(
+    experiment: Experiment,
+    model: Detector,
+    paths: Sequence[Path],
+    *,
+    folder: Path,
+    score: float = 0.5,
+) -> Prediction:
+    """Detects on image files; writes pictures, `results.json` and `images.json`.
+
+    Args:
+        experiment: the study of the detector.
+        model: the detector, on the study's device.
+        paths: image files of any mode and size.
+        folder: where the files are written; made if need be.
+        score: boxes below are not drawn. The COCO results hold every detection above
+            `detector.score_threshold`, as AP needs them.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    bench = experiment.bench
+    records, unreadable = identified(paths, [bench.val.dataset, bench.train.dataset])
+    images = ImageSet(records, bench.val.dataset.categories)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = _file_names(records)
+    pictures: list[Picture] = []
+    resized = Resized(images, *bench.val.image_size, cache_bytes=0)
+    for samples in _batches(resized, unreadable):
+        batch = collate(samples)
+        for found in detect_batch(model, batch, device=bench.device, precision=bench.precision):
+            results = coco_results(images, found.index, found.boxes, found.scores, found.labels)
+            boxes = [
+                b for b in labelled(results, images) if b.score is not None and b.score >= score
+            ]
+            drawn = folder / names[found.index]
+            _draw(images, found.index, boxes, drawn)
+            pictures.append(Picture(records[found.index], results, boxes, drawn))
+            experiment.report("detections", len(pictures), len(records))
+    _write_json(folder / RESULTS, [r for picture in pictures for r in picture.results])
+    _write_json(folder / IMAGES, _images_json(images, pictures))
+    return Prediction(pictures, unreadable, folder / RESULTS)
+
+
+def labelled(results: Sequence[Mapping[str, Any]], images: ImageSet) -> list[LabelledBox]:
+    """COCO results of an image as boxes with the names of their classes."""
+    names = {category.id: category.name for category in images.categories}
+    boxes = []
+    for result in results:
+        x, y, w, h = result["bbox"]
+        boxes.append(
+            LabelledBox((x, y, x + w, y + h), names[result["category_id"]], result["score"])
+        )
+    return boxes
+
+
+def _batches(
+    resized: Resized[ImageSet], unreadable: list[tuple[Path, str]]
+) -> Iterator[list[Sample]]:
+    """Samples in batches, without those whose pixels cannot be read."""
+    samples: list[Sample] = []
+    for index, record in enumerate(resized.dataset.records):
+        try:
+            samples.append(resized[index])
+        except DataError as error:
+            unreadable.append((record.path, str(error)))
+        if len(samples) == EVALUATION_BATCH:
+            yield samples
+            samples = []
+    if samples:
+        yield samples
+
+
+def _draw(images: ImageSet, index: int, boxes: Sequence[LabelledBox], path: Path) -> None:
+    labels = [category.name for category in images.categories]
+    picture = draw_boxes(images.read(index), boxes, labels=labels)
+    picture.save(path, quality=JPEG_QUALITY, subsampling=0)
+
+
+def _file_names(records: Sequence[ImageRecord]) -> list[str]:
+    """A name for each picture: the image's own, with its id where two have the same."""
+    times = Counter(record.path.stem for record in records)
+    return [
+        f"{r.path.stem}{'' if times[r.path.stem] == 1 else f'-{r.id}'}"
+        f"{'.jpg' if max(r.width, r.height) <= JPEG_SIDE else '.png'}"
+        for r in records
+    ]
+
+
+def _images_json(images: ImageSet, pictures: Sequence[Picture]) -> dict[str, Any]:
+    return {
+        "images": [
+            {
+                "id": picture.record.id,
+                "file_name": str(picture.record.path),
+                "width": picture.record.width,
+                "height": picture.record.height,
+            }
+            for picture in pictures
+        ],
+        "categories": [{"id": c.id, "name": c.name} for c in images.categories],
+        "annotations": [],
+    }
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value) + "\n")

@@ -1,0 +1,50 @@
+"""What an architecture detects on a few validation images, for people to look at."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from msnas_optuna.inference.predict import predict
+from msnas_optuna.report.detections import SCORE, Drawn
+from msnas_optuna.study.experiment import Experiment
+from msnas_optuna.study.selection import Selected
+
+SAMPLES: Final = 4
+"""Images that are shown."""
+
+
+def with_detections(experiment: Experiment) -> Experiment:
+    """The same experiment; what it publishes shows detections, too."""
+    experiment.publisher.draw = partial(sample_detections, experiment)
+    return experiment
+
+
+def sample_detections(experiment: Experiment, selected: Selected) -> Drawn:
+    """Pictures with boxes.
+
+    Args:
+        experiment: the study.
+        selected: the architecture and which weights it has.
+
+    Raises:
+        CheckpointError, NonFiniteLossError: see `Experiment.retrained` and `Experiment.one_shot`.
+    """
+    load = experiment.one_shot if selected.one_shot else experiment.retrained
+    weights = (
+        experiment.supernet_path
+        if selected.one_shot
+        else experiment.retrained_path(selected.architecture)
+    )
+    records = experiment.bench.val.dataset.records
+    spread = range(0, len(records), max(len(records) // SAMPLES, 1))
+    paths = [records[i].path for i in spread][:SAMPLES]
+    with tempfile.TemporaryDirectory() as folder:
+        model = load(selected.architecture)
+        found = predict(experiment, model, paths, folder=Path(folder), score=SCORE)
+        return Drawn(
+            weights.relative_to(experiment.setting.run_dir).as_posix(),
+            {picture.drawn.name: picture.drawn.read_bytes() for picture in found.pictures},
+        )

@@ -1,0 +1,1 @@
+"""Multi-scale network architecture search (MSNAS): space, cost, networks, published results."""

@@ -1,0 +1,193 @@
+"""FLOPs in closed form: multiply-adds of the convolutions of encoder and RPN head.
+
+"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §4.1: the
+constraint C counts encoder + RPN head at a fixed input, 832x1280 for the 800x1333 setting.
+
+Symbols: C channels of a block, a absolute stride in pixels, cells(a) = H W / a^2 positions of a
+feature. One multiply-add counts once; batch norm, activations and interpolation count nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from msnas_optuna.methods.msnas.published import PRESETS, Block
+from msnas_optuna.methods.msnas.space import STEM_STRIDE, Architecture
+
+ANCHORS_PER_CELL: Final = 3
+"""Anchors of one group at one position: ratios 1:2, 1:1 and 2:1."""
+
+BOTTLENECK_EXPANSION: Final = 4
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Multiply-adds of one architecture by part; `total` is their sum.
+
+    Attributes:
+        stem: the 7x7 convolution.
+        blocks: one entry for each of the N blocks, without its lateral connection.
+        laterals: one entry for each block, 0 where it receives no lateral connection.
+        outputs: absolute stride of each selected feature -> its 3x3 output convolution.
+        rpn: one entry for each object group.
+    """
+
+    stem: int
+    blocks: tuple[int, ...]
+    laterals: tuple[int, ...]
+    outputs: dict[int, int]
+    rpn: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        """Multiply-adds of encoder + RPN head."""
+        parts = (*self.blocks, *self.laterals, *self.outputs.values(), *self.rpn)
+        return self.stem + sum(parts)
+
+
+@dataclass(frozen=True)
+class EncoderCost:
+    """Multiply-adds of encoder + RPN head for one input size (§4.1).
+
+    Every absolute stride divides the input, so that a feature of absolute stride a has exactly
+    H W / a^2 positions.
+
+    Attributes:
+        block: residual block of every candidate.
+        channels: C.
+        input_size: height and width in pixels, multiples of 64.
+        stem_channels: channels of the stem's output.
+    """
+
+    block: Block
+    channels: int
+    input_size: tuple[int, int]
+    stem_channels: int = 64
+
+    def __post_init__(self) -> None:
+        if any(side <= 0 or side % 64 for side in self.input_size):
+            raise ValueError(
+                f"input_size must be multiples of 64 pixels (the largest absolute stride), "
+                f"got {list(self.input_size)}"
+            )
+
+    @classmethod
+    def from_preset(cls, name: str) -> EncoderCost:
+        """The cost of a published setting: "r18", "r34" or "r50"."""
+        preset = PRESETS[name]
+        return cls(preset.block, preset.channels, preset.input_size)
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of a block's output: C, or 4C for a bottleneck."""
+        return self.channels * (BOTTLENECK_EXPANSION if self.block == "bottleneck" else 1)
+
+    def cells(self, stride: int) -> int:
+        """Positions of a feature with this absolute stride."""
+        height, width = self.input_size
+        return height * width // stride**2
+
+    def stem(self) -> int:
+        """The 7x7 convolution of stride 2 from three channels."""
+        return 7 * 7 * 3 * self.stem_channels * self.cells(2)
+
+    def mixed_block(self, index: int, *, absolute_stride: int, stride: float) -> int:
+        """One candidate block.
+
+        Args:
+            index: 0-based position; the first block reads the stem's channels.
+            absolute_stride: absolute stride of the block's output in pixels.
+            stride: the block's own stride.
+        """
+        C, C_out = self.channels, self.out_channels
+        C_in = self.stem_channels if index == 0 else C_out
+        cells = self.cells(absolute_stride)
+        if self.block == "basic":
+            convolutions = 9 * C_in * C * cells + 9 * C * C * cells
+        else:  # stride 2 sits on the 3x3, so the first 1x1 runs before it
+            first = 4 * cells if stride == 2 else cells
+            convolutions = C_in * C * first + 9 * C * C * cells + C * C_out * cells
+        projected = stride != 1 or C_in != C_out
+        return convolutions + (C_in * C_out * cells if projected else 0)
+
+    def lateral(self, absolute_stride: int) -> int:
+        """The 1x1 convolution of a lateral connection (Eq. 4-6)."""
+        return self.out_channels**2 * self.cells(absolute_stride)
+
+    def output(self, feature_stride: int) -> int:
+        """The 3x3 output convolution of one selected resolution."""
+        return 9 * self.out_channels * self.channels * self.cells(feature_stride)
+
+    def rpn(self, feature_stride: int) -> int:
+        """The RPN head of one object group."""
+        return _rpn_head(self.channels) * self.cells(feature_stride)
+
+    def heads(self, feature_strides: tuple[int, ...]) -> int:
+        """Everything that depends on the utilisation alone: output convolutions and RPN."""
+        outputs = sum(self.output(s) for s in set(feature_strides))
+        return outputs + sum(self.rpn(s) for s in feature_strides)
+
+    def breakdown(self, architecture: Architecture) -> Breakdown:
+        """Multiply-adds by part of a valid architecture."""
+        absolute = [int(a) for a in architecture.absolute_strides]
+        return Breakdown(
+            stem=self.stem(),
+            blocks=tuple(
+                self.mixed_block(i, absolute_stride=a, stride=stride)
+                for i, (a, stride) in enumerate(zip(absolute, architecture.strides, strict=True))
+            ),
+            laterals=tuple(
+                self.lateral(a) if i in architecture.laterals else 0
+                for i, a in enumerate(absolute)
+            ),
+            outputs={s: self.output(s) for s in sorted(set(architecture.feature_strides))},
+            rpn=tuple(self.rpn(s) for s in architecture.feature_strides),
+        )
+
+    def total(self, architecture: Architecture) -> int:
+        """Multiply-adds of encoder + RPN head of a valid architecture."""
+        return self.breakdown(architecture).total
+
+
+def _rpn_head(channels: int) -> int:
+    """3x3 convolution, then 1x1 for objectness and four box deltas of each anchor."""
+    return 9 * channels**2 + channels * 5 * ANCHORS_PER_CELL
+
+
+@dataclass(frozen=True)
+class _ResNet:
+    block: Block
+    depths: tuple[int, int, int, int]
+
+
+_RESNETS: Final = {
+    "r18": _ResNet("basic", (2, 2, 2, 2)),
+    "r34": _ResNet("basic", (3, 4, 6, 3)),
+    "r50": _ResNet("bottleneck", (3, 4, 6, 3)),
+}
+
+FPN_CHANNELS: Final = 256
+
+Baseline = Literal["r18", "r34", "r50"]
+
+
+def fpn_baseline(name: Baseline, input_size: tuple[int, int] = (832, 1280)) -> int:
+    """Multiply-adds of ResNet-FPN + RPN head, counted as `EncoderCost` counts.
+
+    The feature pyramid has strides 4 to 64, the last by subsampling (Lin et al., 2017).
+    """
+    resnet = _RESNETS[name]
+    expansion = BOTTLENECK_EXPANSION if resnet.block == "bottleneck" else 1
+    total = EncoderCost(resnet.block, 64, input_size).stem()
+    C_in = 64
+    for stage, depth in enumerate(resnet.depths):
+        C, a = 64 * 2**stage, STEM_STRIDE * 2**stage
+        cost = EncoderCost(resnet.block, C, input_size, stem_channels=C_in)
+        first = 1.0 if stage == 0 else 2.0
+        total += cost.mixed_block(0, absolute_stride=a, stride=first)
+        total += (depth - 1) * cost.mixed_block(1, absolute_stride=a, stride=1.0)
+        C_in = C * expansion
+        total += (C_in * FPN_CHANNELS + 9 * FPN_CHANNELS**2) * cost.cells(a)  # 1x1 and 3x3
+    pyramid = EncoderCost("basic", FPN_CHANNELS, input_size)
+    return total + sum(pyramid.rpn(stride) for stride in (4, 8, 16, 32, 64))

@@ -1,0 +1,231 @@
+"""The detector: encoder, RPN and RoI heads around torchvision's Faster R-CNN parts.
+
+"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §3.3, §4.1.
+The only file that touches torchvision's detection seams.
+
+`MultiScaleRoIAlign` is replaced by `GroupRoIPool`: it caches the scales of its first forward and
+takes the levels for consecutive, which a path that reads one stride twice breaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Generator, Tensor, nn
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork
+
+from msnas_optuna.methods.msnas.encoder import MSNASEncoder
+from msnas_optuna.methods.msnas.heads import (
+    BoxHead,
+    BoxPredictor,
+    GroupFeatures,
+    GroupRoIPool,
+    GroupRPNHead,
+)
+from msnas_optuna.methods.msnas.space import N_GROUPS, Architecture
+from msnas_optuna.models.blocks import Norm
+
+Targets = Sequence[dict[str, Tensor]]
+Losses = dict[str, Tensor]
+
+ASPECT_RATIOS: Final = (0.5, 1.0, 2.0)
+PIXEL_MEAN: Final = (0.485, 0.456, 0.406)
+PIXEL_STD: Final = (0.229, 0.224, 0.225)
+
+
+class CentredAnchorGenerator(AnchorGenerator):  # type: ignore[misc]
+    """Anchors in the middle of their cell; torchvision puts them on its top-left corner."""
+
+    def grid_anchors(
+        self, grid_sizes: list[list[int]], strides: list[list[Tensor]]
+    ) -> list[Tensor]:
+        """Anchors [cells * A, 4] of every group."""
+        corners: list[Tensor] = super().grid_anchors(grid_sizes, strides)
+        return [
+            anchors + torch.stack((width, height, width, height)) / 2
+            for anchors, (height, width) in zip(corners, strides, strict=True)
+        ]
+
+
+class ImageWiseSampler(BalancedPositiveNegativeSampler):  # type: ignore[misc]
+    """Draws the anchors or RoIs of each image from a generator of its own.
+
+    torchvision draws those of all images from the global one, so that what an image gets depends
+    on the images before it.
+
+    Attributes:
+        generators: one for each image of the batch; None is torchvision's way.
+        n_drawn: how many the last call has drawn, over all images.
+    """
+
+    def __init__(self, batch_size_per_image: int, positive_fraction: float) -> None:
+        super().__init__(batch_size_per_image, positive_fraction)
+        self.generators: Sequence[Generator] | None = None
+        self.n_drawn = 0
+
+    def __call__(self, matched_idxs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Masks of the positive and of the negative ones that were drawn in each image."""
+        generators = self.generators or (None,) * len(matched_idxs)
+        self.n_drawn = 0
+        masks = [
+            self._draw(matches, generator)
+            for matches, generator in zip(matched_idxs, generators, strict=True)
+        ]
+        return [positive for positive, _ in masks], [negative for _, negative in masks]
+
+    def _draw(self, matches: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        masks = []
+        left = int(self.batch_size_per_image * self.positive_fraction)
+        for candidates in (torch.where(matches >= 1)[0], torch.where(matches == 0)[0]):
+            order = torch.randperm(len(candidates), generator=generator, device=matches.device)
+            mask = torch.zeros_like(matches, dtype=torch.uint8)
+            mask[candidates[order[:left]]] = 1
+            masks.append(mask)
+            n = min(len(candidates), left)
+            self.n_drawn += n
+            left = self.batch_size_per_image - n
+        return masks[0], masks[1]
+
+
+class Detector(nn.Module):
+    """Faster R-CNN whose object groups read the features that the architecture says.
+
+    The path is an argument of `forward`, so that one detector serves as supernet; built around
+    a stand-alone encoder it is one architecture alone.
+
+    Args:
+        encoder: gives one feature with `channels` channels for every object group.
+        n_classes: number of object classes, without background.
+        channels: C of the features.
+        norm: normalisation of the box head.
+        anchor_base: side in pixels of the first group's square anchor; group g has
+            anchor_base * 2^(g-1).
+        canonical_size: side in pixels of a RoI of level 4 in the routing rule.
+        share_rpn_convolution: one 3x3 in the RPN head for all groups.
+        rpn_batch: anchors of an image that enter the RPN loss.
+        roi_batch: RoIs of an image that enter the box loss, a quarter of them positive.
+        proposals_train: proposals of a group before, and of an image after, NMS in training.
+        proposals_test: likewise in evaluation.
+        pool_size: cells of a pooled RoI in each direction.
+        hidden: width of the box head's fully connected layer.
+        score_threshold: detections below are dropped.
+        max_detections: detections kept of an image.
+    """
+
+    def __init__(
+        self,
+        encoder: MSNASEncoder,
+        n_classes: int,
+        *,
+        channels: int,
+        norm: Norm,
+        anchor_base: float,
+        canonical_size: float,
+        share_rpn_convolution: bool = False,
+        rpn_batch: int = 256,
+        roi_batch: int = 512,
+        proposals_train: int = 2000,
+        proposals_test: int = 1000,
+        pool_size: int = 7,
+        hidden: int = 1024,
+        score_threshold: float = 0.05,
+        max_detections: int = 100,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        proposals = {"training": proposals_train, "testing": proposals_test}
+        self.rpn = RegionProposalNetwork(
+            CentredAnchorGenerator(
+                sizes=tuple((anchor_base * 2**g,) for g in range(N_GROUPS)),
+                aspect_ratios=(ASPECT_RATIOS,) * N_GROUPS,
+            ),
+            GroupRPNHead(channels, share_convolution=share_rpn_convolution),
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=rpn_batch,
+            positive_fraction=0.5,
+            pre_nms_top_n=proposals,
+            post_nms_top_n=proposals,
+            nms_thresh=0.7,
+        )
+        self.roi_heads = RoIHeads(
+            GroupRoIPool(pool_size, canonical_size),
+            BoxHead(channels, pool_size, hidden=hidden, norm=norm),
+            BoxPredictor(hidden, n_classes),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=roi_batch,
+            positive_fraction=0.25,
+            bbox_reg_weights=None,
+            score_thresh=score_threshold,
+            nms_thresh=0.5,
+            detections_per_img=max_detections,
+        )
+        self.rpn.fg_bg_sampler = ImageWiseSampler(rpn_batch, 0.5)
+        self.roi_heads.fg_bg_sampler = ImageWiseSampler(roi_batch, 0.25)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(
+        self,
+        images: Tensor,
+        sizes: Sequence[tuple[int, int]],
+        *,
+        targets: Targets | None = None,
+        architecture: Architecture | None = None,
+        generators: Sequence[Generator] | None = None,
+    ) -> tuple[list[dict[str, Tensor]], Losses]:
+        """Detections in evaluation, losses in training.
+
+        Args:
+            images: [B, 3, H, W] uint8, H and W multiples of 64, padded right and below.
+            sizes: height and width of every image before padding.
+            targets: for training: "boxes" [n, 4] (x1, y1, x2, y2 in pixels of `images`) and
+                "labels" [n] from 1; n may be 0.
+            architecture: the path of a supernet.
+            generators: one for each image, on its device: its anchors and RoIs that enter the
+                losses are drawn from it; None draws from the global one.
+
+        Returns:
+            Detections of every image ("boxes", "scores", "labels", in pixels of `images`;
+            empty in training) and the four losses (empty in evaluation).
+        """
+        path = architecture or self.encoder.only
+        if path is None:
+            raise ValueError("a supernet needs the path to evaluate: pass architecture=")
+        self.rpn.fg_bg_sampler.generators = generators
+        self.roi_heads.fg_bg_sampler.generators = generators
+        x = ((images.float() / 255 - self.mean) / self.std).contiguous(
+            memory_format=torch.channels_last
+        )
+        features = GroupFeatures(self.encoder(x, path), path.feature_strides)
+        image_list = ImageList(x, list(sizes))
+        proposals, rpn_losses = self.rpn(image_list, features, targets)
+        detections, roi_losses = self.roi_heads(
+            features, proposals, image_list.image_sizes, targets
+        )
+        return detections, {**rpn_losses, **roi_losses}
+
+    @property
+    def n_drawn(self) -> dict[str, int]:
+        """How many anchors or RoIs each loss of the last batch is a mean over."""
+        anchors, rois = self.rpn.fg_bg_sampler.n_drawn, self.roi_heads.fg_bg_sampler.n_drawn
+        return {
+            "loss_objectness": anchors,
+            "loss_rpn_box_reg": anchors,
+            "loss_classifier": rois,
+            "loss_box_reg": rois,
+        }
+
+    @property
+    def n_parameters(self) -> int:
+        """Trainable parameters."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)

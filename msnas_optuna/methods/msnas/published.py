@@ -1,0 +1,102 @@
+"""The published settings and the fifteen published architectures.
+
+"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §4.1,
+Table 1 (targets) and Tables 7-9 (architectures with the COCO mAP after retraining).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
+from msnas_optuna.spaces.base import InvalidArchitectureError
+
+Block = Literal["basic", "bottleneck"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published setting.
+
+    Attributes:
+        n_blocks: N mixed blocks.
+        block: the residual block of every candidate.
+        channels: C, channels of every block.
+        target_gflops: FLOPs of encoder + RPN head, 1e9 multiply-adds (Table 1).
+        input_size: height and width in pixels at which FLOPs are counted (§4.1).
+    """
+
+    n_blocks: int
+    block: Block
+    channels: int
+    target_gflops: float
+    input_size: tuple[int, int] = (832, 1280)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published architecture and its COCO mAP, in percent, after retraining."""
+
+    architecture: Architecture
+    coco_map: float
+
+
+PRESETS: Final = {
+    "r18": Preset(n_blocks=13, block="basic", channels=180, target_gflops=145.45),
+    "r34": Preset(n_blocks=21, block="basic", channels=160, target_gflops=182.20),
+    "r50": Preset(n_blocks=21, block="bottleneck", channels=144, target_gflops=197.33),
+}
+
+_TABLES = {
+    "r18": (  # Table 7
+        ("1 2 2 1 2 1 .5 1 1 .5 1 1 .5 | 8 8 16 16 32", 36.7),
+        ("1 2 2 2 .5 2 .5 1 .5 1 .5 2 2 | 8 8 16 16 32", 36.8),
+        ("1 2 2 2 1 1 .5 1 .5 .5 2 1 2 | 8 8 16 16 16", 37.0),
+        ("1 2 2 2 .5 2 .5 1 1 .5 1 .5 2 | 8 8 16 16 32", 37.0),
+        ("1 2 .5 2 1 2 1 2 1 .5 1 .5 2 | 8 8 16 16 32", 37.2),
+    ),
+    "r34": (  # Table 8
+        ("1 2 1 2 1 1 2 1 .5 .5 1 1 2 1 .5 1 .5 2 2 2 1 | 4 8 16 32 32", 39.0),
+        ("1 2 1 2 1 2 1 1 .5 .5 1 1 2 1 .5 1 .5 2 2 2 2 | 4 8 16 32 64", 38.7),
+        ("1 2 1 2 1 2 1 1 .5 .5 1 1 2 1 .5 1 .5 2 2 2 2 | 4 8 16 16 64", 38.4),
+        ("1 2 1 2 1 1 2 1 2 1 .5 .5 1 1 2 .5 .5 .5 1 2 2 | 4 8 16 32 32", 39.2),
+        ("1 2 1 2 1 2 1 1 .5 .5 1 1 2 1 .5 1 .5 2 2 2 .5 | 4 8 16 32 32", 39.0),
+    ),
+    "r50": (  # Table 9
+        ("1 2 1 2 1 1 2 1 1 1 1 2 .5 .5 1 .5 .5 2 2 1 2 | 8 8 16 32 32", 39.4),
+        ("1 2 1 2 1 1 2 1 1 1 1 2 .5 .5 1 .5 .5 2 1 2 2 | 8 16 32 32 32", 39.1),
+        ("1 2 1 2 1 1 2 1 1 1 1 2 .5 .5 1 .5 .5 2 1 2 2 | 8 8 32 32 64", 39.5),
+        ("1 2 1 2 1 1 2 1 1 1 1 2 .5 .5 1 .5 .5 2 2 1 2 | 8 8 16 32 64", 39.4),
+        ("1 2 1 2 1 1 1 2 1 1 .5 .5 1 .5 2 2 2 2 .5 1 1 | 8 8 32 32 32", 39.1),
+    ),
+}
+
+PUBLISHED: Final = {
+    f"{preset}-{row}": Published(Architecture.parse(text), coco_map)
+    for preset, table in _TABLES.items()
+    for row, (text, coco_map) in enumerate(table, start=1)
+}
+"""The published architectures by name, r18-1 to r50-5."""
+
+FPN_LIKE: Final = "fpn-like"
+"""Name of the hand-made path of every space."""
+
+
+def resolve_architecture(name: str, space: MSNASSpace) -> Architecture:
+    """The architecture of a name (r18-1 to r50-5, fpn-like) or of a text in the paper's notation.
+
+    Raises:
+        InvalidArchitectureError: the name is unknown, or the architecture is none of the space.
+    """
+    if name == FPN_LIKE:
+        return space.fpn_like()
+    if name not in PUBLISHED and "|" not in name:
+        raise InvalidArchitectureError(
+            f"no architecture is called {name!r}; give one of {', '.join(PUBLISHED)}, {FPN_LIKE}, "
+            f"or strides and feature strides as in '1 2 2 .5 | 8 8 16 16 32'"
+        )
+    architecture = PUBLISHED[name].architecture if name in PUBLISHED else Architecture.parse(name)
+    if (violation := space.violation(architecture)) is not None:
+        raise InvalidArchitectureError(f"{name!r} is none of the study's: {violation}")
+    return architecture

@@ -1,0 +1,160 @@
+"""A detector of one image as a program of tensors alone, which can be exported.
+
+"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §3.3. The
+weights and the numbers are those of `models.Detector`; torchvision's inference asks for sizes of
+intermediate results in Python and walks over lists of images, which no exporter can follow.
+
+Shapes: H x W pixels of the padded image, G groups, A anchors of a cell, R proposals, K classes,
+n detections.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import nms, roi_align
+
+from msnas_optuna.methods.msnas.detector import CentredAnchorGenerator, Detector
+from msnas_optuna.methods.msnas.heads import GroupRoIPool, GroupRPNHead
+
+PROPOSAL_SIDE = 1e-3
+DETECTION_SIDE = 1e-2
+"""Pixels; torchvision drops proposals and detections with a shorter side."""
+
+
+class SingleImageDetector(nn.Module):
+    """The evaluation of a stand-alone detector, image by image.
+
+    Args:
+        detector: built around the encoder of one architecture; its parts are shared.
+
+    Raises:
+        ValueError: the detector is a supernet.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        path = detector.encoder.only
+        if path is None:
+            raise ValueError(
+                "only the detector of one architecture can be exported, got a supernet"
+            )
+        self.strides = path.feature_strides
+        self.encoder = detector.encoder
+        self.rpn = detector.rpn
+        self.roi_heads = detector.roi_heads
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
+        # The names of operations, mean and std, would clash with theirs in ONNX.
+        self.register_buffer("pixel_mean", detector.mean)
+        self.register_buffer("pixel_std", detector.std)
+        anchors: CentredAnchorGenerator = self.rpn.anchor_generator
+        self.cells: list[Tensor] = [cell.cpu() for cell in anchors.cell_anchors]  # G x [A, 4]
+        self.eval()
+
+    def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Detections of one image, best first.
+
+        Args:
+            image: uint8 [1, 3, H, W], RGB; H and W multiples of 64, padded with zeros at the
+                right and bottom.
+            size: int64 [2], height and width before padding.
+
+        Returns:
+            boxes [n, 4] (x1, y1, x2, y2 in pixels of `image`), scores [n] and labels [n] (1..K).
+        """
+        bounds = size.flip(0).repeat(2).float()  # w h w h
+        x = (image.float() / 255 - self.pixel_mean) / self.pixel_std
+        features: list[Tensor] = self.encoder(x)
+        proposals = self._proposals(features, bounds)
+        return self._detections(features, proposals, bounds)
+
+    def _proposals(self, features: list[Tensor], bounds: Tensor) -> Tensor:  # -> [R, 4]
+        head: GroupRPNHead = self.rpn.head
+        boxes, scores = [], []
+        for g, (objectness, deltas) in enumerate(zip(*head(features), strict=True)):
+            group = self._group_proposals(g, objectness, deltas, bounds)
+            boxes.append(group[0])
+            scores.append(group[1])
+        merged: Tensor = torch.cat(boxes)
+        _, order = torch.cat(scores).sort(descending=True)
+        return merged[order[: self.rpn.post_nms_top_n()]]
+
+    def _group_proposals(
+        self, g: int, objectness: Tensor, deltas: Tensor, bounds: Tensor
+    ) -> tuple[Tensor, Tensor]:  # [1, A, h, w], [1, 4A, h, w] -> [r, 4], [r]
+        h, w = objectness.shape[-2:]
+        flat = objectness[0].permute(1, 2, 0).reshape(-1)  # [h * w * A]
+        codes = deltas[0].view(-1, 4, h, w).permute(2, 3, 0, 1).reshape(-1, 4)
+        kept = torch.sym_min(flat.shape[0], self.rpn.pre_nms_top_n())
+        scores, best = flat.topk(kept)
+        anchors = self._anchors(g, h, w)[best]
+        boxes = _clipped(self.rpn.box_coder.decode_single(codes[best], anchors), bounds)
+        (large,) = torch.where(_shorter_side(boxes) >= PROPOSAL_SIDE)
+        boxes, scores = boxes[large], scores[large].sigmoid()
+        chosen = _suppressed(boxes, scores, self.rpn.nms_thresh)
+        return boxes[chosen], scores[chosen]
+
+    def _anchors(self, g: int, h: int, w: int) -> Tensor:  # [h * w * A, 4]
+        stride, cell = self.strides[g], self.cells[g]
+        x = (torch.arange(w, dtype=torch.float32) * stride)[None].expand(h, w)
+        y = (torch.arange(h, dtype=torch.float32) * stride)[:, None].expand(h, w)
+        corners = torch.stack((x, y, x, y), dim=2)  # [h, w, 4]
+        return (corners[:, :, None] + cell + stride / 2).reshape(-1, 4)
+
+    def _pooled(self, features: list[Tensor], rois: Tensor) -> Tensor:  # [R, 4] -> [R, C, p, p]
+        pool: GroupRoIPool = self.roi_heads.box_roi_pool
+        strides = torch.tensor(self.strides)[pool.group_of(rois)]
+        numbered = torch.cat((torch.zeros_like(rois[:, :1]), rois), dim=1)
+        side = pool.output_size
+        pooled = features[0].new_zeros(rois.shape[0], features[0].shape[1], side, side)
+        for stride, feature in dict(zip(self.strides, features, strict=True)).items():
+            (chosen,) = torch.where(strides == stride)
+            part = roi_align(
+                feature, numbered[chosen], side,
+                spatial_scale=1 / stride, sampling_ratio=2, aligned=True,
+            )  # fmt: skip
+            pooled = pooled.index_put((chosen,), part)
+        return pooled
+
+    def _detections(
+        self, features: list[Tensor], proposals: Tensor, bounds: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        heads = self.roi_heads
+        # One more RoI, dropped again: exporters must see that no layer gets an empty batch.
+        rois = torch.cat((proposals, (bounds * bounds.new_tensor((0, 0, 1, 1)))[None]))
+        outputs = heads.box_predictor(heads.box_head(self._pooled(features, rois)))
+        logits, codes = (output[:-1] for output in outputs)
+        decoded = heads.box_coder.decode_single(codes, proposals)  # [R, 4(K+1)]
+        boxes = _clipped(decoded.view(-1, logits.shape[1], 4)[:, 1:].reshape(-1, 4), bounds)
+        probabilities = logits.softmax(dim=1)[:, 1:]  # [R, K]
+        classes = torch.arange(1, logits.shape[1]).expand_as(probabilities).reshape(-1)
+        scores = probabilities.reshape(-1)
+        (kept,) = torch.where(
+            (scores > heads.score_thresh) & (_shorter_side(boxes) >= DETECTION_SIDE)
+        )
+        boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
+        apart = classes[:, None] * (bounds.max() + 1)  # boxes of two classes never overlap
+        chosen = _suppressed(boxes + apart, scores, heads.nms_thresh)[: heads.detections_per_img]
+        return boxes[chosen], scores[chosen], classes[chosen]
+
+
+def _suppressed(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:  # [n, 4], [n] -> [m]
+    """Which boxes non-maximum suppression keeps, best first; none of them is negative.
+
+    Exporters take it for granted that at least two are kept, and check that in the program. Two
+    more boxes make it true: they are apart from all others, come last and are dropped again.
+    """
+    more = boxes.new_tensor([[-3.0, -3.0, -2.0, -2.0], [-6.0, -6.0, -5.0, -5.0]])
+    kept: Tensor = nms(
+        torch.cat((boxes, more)), torch.cat((scores, scores.new_tensor([-1.0, -2.0]))), threshold
+    )
+    return kept[:-2]
+
+
+def _clipped(boxes: Tensor, bounds: Tensor) -> Tensor:
+    return torch.minimum(boxes.clamp(min=0), bounds)
+
+
+def _shorter_side(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2:] - boxes[:, :2]).amin(dim=1)

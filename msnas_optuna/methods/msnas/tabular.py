@@ -1,0 +1,177 @@
+"""A small window of the MSNAS space with the one-shot AP of each of its architectures.
+
+"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §4.1: what
+the search sees of an architecture is COCO AP after a short fine-tuning of the supernet's weights.
+
+The table was measured once, with one supernet on generated images; `TabularBenchmark.provenance`
+says how. benchmarks/tabular/make.py makes it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from optuna import Trial
+from optuna.distributions import CategoricalDistribution
+
+from msnas_optuna.methods.msnas.cost import EncoderCost
+from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
+from msnas_optuna.spaces.base import InvalidArchitectureError
+from msnas_optuna.spaces.lattice import Lattice
+from msnas_optuna.storage import repeat_of
+
+TABLE_FILE: Final = Path(__file__).with_name("msnas_n7.json")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of one architecture.
+
+    Attributes:
+        gflops: of encoder and RPN head, 1e9 multiply-adds.
+        ap: COCO AP in [0, 1], one value for each seed of the fine-tuning; all architectures
+            have the first, some have more.
+        ap50: AP at IoU .50, likewise.
+    """
+
+    gflops: float
+    ap: tuple[float, ...]
+    ap50: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TabularBenchmark:
+    """A feasible set, and the AP of every architecture in it.
+
+    Attributes:
+        feasible: all architectures of the table, to be handed to a sampler.
+        measurements: one for each of them.
+        provenance: how they came about: command, settings, versions, date, seconds.
+    """
+
+    feasible: Lattice
+    measurements: Mapping[Architecture, Measurement]
+    provenance: Mapping[str, Any]
+
+    @property
+    def space(self) -> MSNASSpace:
+        """The space that the architectures belong to."""
+        return self.feasible.space
+
+    def value(self, architecture: Architecture, repeat: int = 0) -> float:
+        """AP of an architecture in [0, 1].
+
+        Args:
+            architecture: one of the table.
+            repeat: how many measurements of it came before; beyond what the table holds, they
+                begin again.
+
+        Raises:
+            InvalidArchitectureError: the table does not hold it.
+        """
+        measurement = self.measurements.get(architecture)
+        if measurement is None:
+            why = self.feasible.violation(architecture)
+            raise InvalidArchitectureError(f"the table does not hold {architecture}: {why}")
+        return measurement.ap[repeat % len(measurement.ap)]
+
+    @cached_property
+    def best(self) -> Architecture:
+        """The architecture with the largest value."""
+        return max(self.measurements, key=self.value)
+
+    @cached_property
+    def _ascending(self) -> list[float]:
+        return sorted(map(self.value, self.measurements))
+
+    def quantile(self, q: float) -> float:
+        """The smallest value that at least the share `q`, 0..1, of all values does not exceed.
+
+        Raises:
+            ValueError: `q` lies outside 0..1.
+        """
+        if not 0 <= q <= 1:
+            raise ValueError(f"q must lie in 0..1, got {q}")
+        values = self._ascending
+        return values[max(math.ceil(q * len(values)), 1) - 1]
+
+    @cached_property
+    def noise(self) -> float:
+        """Standard deviation of one AP over seeds, from the architectures that have several."""
+        groups = [m.ap for m in self.measurements.values() if len(m.ap) > 1]
+        if not groups:
+            return math.nan
+        squares = sum((x - sum(g) / len(g)) ** 2 for g in groups for x in g)
+        return math.sqrt(squares / sum(len(g) - 1 for g in groups))
+
+
+class TabularObjective:
+    """`callable(trial) -> AP` of an architecture of a table.
+
+    Args:
+        table: where to look architectures up.
+    """
+
+    def __init__(self, table: TabularBenchmark) -> None:
+        self.table = table
+
+    def __call__(self, trial: Trial) -> float:
+        """AP in [0, 1] of the architecture that the trial's sampler suggests.
+
+        Raises:
+            InvalidArchitectureError: the table does not hold it.
+        """
+        architecture = suggest(trial, self.table.space)
+        return self.table.value(architecture, repeat_of(trial))
+
+
+def suggest(trial: Trial, space: MSNASSpace) -> Architecture:
+    """The trial's architecture, feasible or not; every parameter is suggested."""
+    params = {}
+    for name, distribution in space.distributions.items():
+        assert isinstance(distribution, CategoricalDistribution)
+        params[name] = trial.suggest_categorical(name, distribution.choices)
+    return space.decode(params)
+
+
+def load_table(path: Path | str = TABLE_FILE) -> TabularBenchmark:
+    """Reads the table that comes with the package, or another of its kind.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: the file is no table, or holds other architectures than its window does.
+    """
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    missing = {"columns", "rows", "space", "provenance"} - set(content)
+    if missing:
+        raise ValueError(f"{path} is no table: it lacks {', '.join(sorted(missing))}")
+    names = content["columns"]
+    rows = [dict(zip(names, row, strict=True)) for row in content["rows"]]
+    measurements = {
+        Architecture.parse(row["architecture"]): Measurement(
+            gflops=row["gflops"], ap=tuple(row["ap"]), ap50=tuple(row["ap50"])
+        )
+        for row in rows
+    }
+    feasible = _feasible(content["space"])
+    if measurements.keys() != set(map(feasible.at, range(feasible.count()))):
+        raise ValueError(
+            f"{path} must hold the {feasible.count()} architectures of its window, each once; it "
+            f"holds {len(rows)} rows; make it anew with benchmarks/tabular/make.py"
+        )
+    return TabularBenchmark(feasible, measurements, content["provenance"])
+
+
+def _feasible(setting: Mapping[str, Any]) -> Lattice:
+    height, width = setting["input_size"]
+    low, high = setting["window"]
+    cost = EncoderCost(
+        setting["block"], setting["channels"], (height, width), setting["stem_channels"]
+    )
+    return Lattice(MSNASSpace(setting["n_blocks"]), cost, window=(low, high))

@@ -1,0 +1,160 @@
+"""Keeps a study's figures, note and pictures in optuna-dashboard up to date.
+
+Of several workers that share the run folder one publishes at a time, so that no old view comes
+after a newer one. Those with run folders of their own may publish at once: then an old view may
+stay until the next refresh.
+
+A storage commits every attribute on its own, so what is unchanged is not written, and a figure is
+one attribute: a process that is killed in between leaves old and new figures side by side, each of
+them whole, and the next refresh goes on.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, Final
+
+from filelock import FileLock, Timeout
+from optuna.study import Study
+from optuna_dashboard._custom_plot_data import SYSTEM_ATTR_PLOT_DATA
+from optuna_dashboard._note import get_note_from_system_attrs, note_str_key_prefix, note_ver_key
+from optuna_dashboard.artifact import get_artifact_path
+
+from msnas_optuna.report.artifacts import artifact_folder, put_pictures
+from msnas_optuna.report.dashboard.note import study_note
+from msnas_optuna.report.detections import Draw, refresh_detections, stored_detections
+from msnas_optuna.report.figures.catalogue import study_figures
+from msnas_optuna.report.figures.svg import draw_architecture
+from msnas_optuna.report.notes import merged
+from msnas_optuna.report.overview import NothingToShowError, Overview
+from msnas_optuna.storage import PUBLISHED, finished_slots
+from msnas_optuna.study.setting import Setting
+
+WAIT_SECONDS: Final = 600.0
+"""How long a last refresh waits for those of other workers."""
+
+
+class PublishingError(RuntimeError):
+    """Another process publishes."""
+
+
+class Publisher:
+    """Refreshes the dashboard of a study; a failure to do so is a warning, never an error.
+
+    Args:
+        setting: the study.
+        draw: draws detections; without it, those that are stored stay.
+    """
+
+    def __init__(self, setting: Setting, *, draw: Draw | None = None) -> None:
+        self.setting, self.draw = setting, draw
+
+    def after_trial(self, study: Study) -> None:
+        """Refreshes where the trial was the last of a generation that is not shown yet.
+
+        While another worker refreshes, this one goes on; a later trial shows what is missing.
+        """
+        if self.setting.is_refresh_due(study):
+            self.refresh(wait=0)
+
+    def refresh(self, *, wait: float = WAIT_SECONDS) -> None:
+        """Refreshes as soon as no other process does.
+
+        Args:
+            wait: at most this many seconds; with 0, to find one at it is no failure.
+        """
+        if not self.setting.config.runtime.dashboard:
+            return
+        try:
+            publish(self.setting, draw=self.draw, wait=wait)
+        except NothingToShowError:
+            return
+        except Exception as error:
+            if isinstance(error, PublishingError) and not wait:
+                return
+            warnings.warn(
+                f"the dashboard is not refreshed: {type(error).__name__}: {error}", stacklevel=2
+            )
+
+
+def publish(setting: Setting, *, draw: Draw | None = None, wait: float = WAIT_SECONDS) -> None:
+    """Writes figures, pictures and note of a study for optuna-dashboard.
+
+    Detections that cannot be drawn are a warning; all else is written.
+
+    Args:
+        setting: the study.
+        draw: draws detections; without it, those that are stored stay.
+        wait: how many seconds to wait while another process publishes.
+
+    Raises:
+        NothingToShowError: the search has not begun.
+        StudyMismatchError: the stored study was made with other settings.
+        PublishingError: another process publishes, and does not end.
+        OSError: the run folder cannot be written.
+    """
+    lock = FileLock(setting.inside(".dashboard.lock"), timeout=wait)  # free once a process is dead
+    try:
+        with lock:
+            _publish(setting, draw)
+    except Timeout:
+        raise PublishingError(
+            f"another process has been publishing for {wait:g} seconds; the next trial, or the "
+            "same command, tries again"
+        ) from None
+
+
+def _publish(setting: Setting, draw: Draw | None) -> None:
+    overview = Overview(setting)
+    study, settled = overview.search, finished_slots(overview.search)
+    stored = study._storage.get_study_system_attrs(study._study_id)
+    for name, figure in study_figures(overview.observed).items():
+        _write(study, stored, f"{SYSTEM_ATTR_PLOT_DATA}{name}:", figure.to_json())
+    pictures = _put_architectures(study, overview)
+    if draw is not None:
+        try:
+            refresh_detections(setting, study, draw)
+        except Exception as error:  # weights may be lost, and the note holds without them
+            warnings.warn(f"the detections are not drawn: {error}", stacklevel=2)
+    detections = stored_detections(setting, study)
+    _write_note(study, stored, study_note(overview, pictures, detections))
+    _set(study, stored, PUBLISHED, settled)  # last: until then, a refresh is due
+
+
+def _put_architectures(study: Study, overview: Overview) -> dict[str, str]:
+    """Stores the pictures of the best; their URLs by caption."""
+    setting = overview.setting
+    captions, pictures = {}, {}
+    for rank, result in enumerate(overview.best, start=1):
+        name = f"trial {result.trial}"
+        if result.one_shot_ap is not None:
+            name += f": {100 * result.one_shot_ap:.1f} mAP"
+        file = f"best-{rank}.svg"
+        captions[file] = name
+        picture = draw_architecture(result.architecture, name=name, cost=setting.cost)
+        pictures[file] = picture.encode()
+    ids = put_pictures(study, artifact_folder(setting), pictures)
+    return {captions[file]: get_artifact_path(study, ids[file]) for file in pictures}
+
+
+def _write(study: Study, stored: Mapping[str, Any], prefix: str, text: str) -> None:
+    """Stores a text in one piece; readers join the pieces `prefix`0, `prefix`1, ..."""
+    _set(study, stored, f"{prefix}0", text)
+    for key, value in stored.items():
+        if key.startswith(prefix) and key != f"{prefix}0" and value:
+            _set(study, stored, key, "")
+
+
+def _write_note(study: Study, stored: Mapping[str, Any], own: str) -> None:
+    note = get_note_from_system_attrs(dict(stored), None)
+    body = merged(note["body"], own)
+    if body != note["body"]:
+        version = note["version"] + 1  # first: a reader's editor refuses an older version
+        _set(study, stored, note_ver_key(None), version)
+        _write(study, stored, note_str_key_prefix(None), body)
+
+
+def _set(study: Study, stored: Mapping[str, Any], key: str, value: Any) -> None:
+    if stored.get(key) != value:
+        study._storage.set_study_system_attr(study._study_id, key, value)

@@ -1,0 +1,141 @@
+"""Pictures of what an architecture detects, kept with the trial and the weights that they show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from optuna.study import Study
+
+from msnas_optuna.report.artifacts import Picture, artifact_folder, put_pictures, stored_pictures
+from msnas_optuna.storage import DETECTIONS, is_external
+from msnas_optuna.study.selection import Selected, select_trained
+from msnas_optuna.study.setting import Setting
+
+SCORE: Final = 0.5
+"""Least score of a box that is drawn."""
+
+_PREFIX: Final = "detections-"
+"""File names of the pictures start with this."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a detector has drawn.
+
+    Attributes:
+        weights: file of its weights inside the run folder.
+        pictures: image files by the name of the image.
+    """
+
+    weights: str
+    pictures: Mapping[str, bytes]
+
+
+Draw = Callable[[Selected], Drawn]
+"""Draws what an architecture with its weights detects on sample images."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Whose detections are shown.
+
+    Attributes:
+        trial: number of the trial in the search.
+        one_shot: the weights are the supernet's, fine-tuned as in the search; else they are
+            those of the retraining.
+        ap: stored COCO AP of these weights in [0, 1].
+        weights: file of the weights inside the run folder.
+    """
+
+    trial: int | None
+    one_shot: bool
+    ap: float | None
+    weights: str
+
+    def __str__(self) -> str:
+        kind = (
+            "the supernet's weights, fine-tuned as in the search"
+            if self.one_shot
+            else ("the weights of its training from scratch")
+        )
+        ap = "" if self.ap is None else f", {100 * self.ap:.1f} mAP"
+        return (
+            f"Trial {self.trial} with {kind} ({self.weights}){ap}, on validation images; boxes "
+            f"with a score of {SCORE:g} or more are drawn."
+        )
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The stored pictures, by the name of the image, and whose they are."""
+
+    source: Source
+    pictures: Mapping[str, Picture]
+
+
+def stored_detections(setting: Setting, study: Study) -> Detections | None:
+    """What is stored, None where it is not or not all of it.
+
+    Args:
+        setting: the study file.
+        study: its search.
+    """
+    stored = study._storage.get_study_system_attrs(study._study_id).get(DETECTIONS)
+    if not stored:
+        return None
+    found = stored_pictures(study, artifact_folder(setting), _PREFIX)
+    names = [f"{_PREFIX}{name}" for name in stored["pictures"]]
+    if not found.keys() >= set(names):
+        return None  # somebody has removed a file
+    pictures = {name.removeprefix(_PREFIX): found[name] for name in names}
+    return Detections(Source(**stored["source"]), pictures)
+
+
+def refresh_detections(setting: Setting, study: Study, draw: Draw) -> None:
+    """Draws the best architecture's detections, unless they are stored already.
+
+    Whatever happens in between, pictures are never shown as another trial's: until all of them
+    are stored, the study says that it has none.
+
+    Args:
+        setting: the study file.
+        study: its search.
+        draw: asked for the best of the retrained, or before the retraining of all.
+    """
+    selected, stored = select_trained(setting), stored_detections(setting, study)
+    if selected is None or (stored is not None and _shows(stored.source, selected)):
+        return
+    drawn = draw(selected)
+    source = Source(selected.trial, selected.one_shot, selected.ap, drawn.weights)
+    _write(study, {})
+    named = {f"{_PREFIX}{name}": content for name, content in drawn.pictures.items()}
+    put_pictures(study, artifact_folder(setting), named)
+    _write(study, {"source": asdict(source), "pictures": list(drawn.pictures)})
+
+
+def absence(setting: Setting, study: Study) -> str:
+    """Why there are no pictures, and what makes some."""
+    if is_external(study):
+        alone = setting.command("retrain", "--top", "1")
+        return f"None are stored, the external trainer has the weights; `{alone}` makes others."
+    own = setting.command("predict", "--trial", "best", "--one-shot", "IMAGE")
+    if not setting.config.runtime.dashboard:
+        return f"None are stored, because runtime.dashboard is false; `{own}` draws some."
+    return f"None are stored; `{setting.command('search')}` draws them, `{own}` others."
+
+
+def _shows(source: Source, selected: Selected) -> bool:
+    shown = (source.trial, source.one_shot, source.ap)
+    return shown == (selected.trial, selected.one_shot, selected.ap)
+
+
+def _write(study: Study, value: dict[str, Any]) -> None:
+    study._storage.set_study_system_attr(study._study_id, DETECTIONS, value)
+
+
+def image_name(picture: str) -> str:
+    """What a picture is called in front of people."""
+    return Path(picture).stem

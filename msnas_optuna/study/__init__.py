@@ -1,0 +1,1 @@
+"""A study file, its parts, and the steps of a search; each module imports what it needs."""

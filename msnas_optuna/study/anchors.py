@@ -1,0 +1,202 @@
+"""How well anchors fit the boxes of a data set, and the base size that fits them best.
+
+"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §3.3: object
+group g has anchors of base * 2^(g-1) pixels with ratios 1:2, 1:1 and 2:1. Needs no torch.
+
+The criterion is the mean over all boxes of the best IoU with an anchor of the FPN-like path, each
+where it stands: in the middle of the cells of the feature that its group reads. The grid matters:
+small anchors on a coarse feature match the shape of small boxes, and miss them. Boxes are in
+pixels of the resized image.
+
+Symbols: n boxes, G = 5 groups, s_g stride in pixels of the feature that group g reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from msnas_optuna.data.coco import CocoDetection
+from msnas_optuna.data.resizing import resized_size
+from msnas_optuna.methods.msnas.space import N_GROUPS
+from msnas_optuna.study.setting import Setting
+
+QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+"""Of the boxes' sides."""
+
+MOST_BOXES: Final = 20_000
+"""Larger sets are judged by this many of their boxes, evenly spread over the file."""
+
+_RATIOS: Final = (0.5, 1.0, 2.0)  # height : width, as models.detector has them
+_STEPS_PER_OCTAVE: Final = 12
+_FINEST_LEVEL: Final = 2  # of the routing rule: that of the first group
+
+_Boxes = npt.NDArray[np.float64]
+_Sizes = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class AnchorFit:
+    """How well the anchors of a base size fit the boxes.
+
+    Attributes:
+        base: side in pixels of the first group's square anchor.
+        mean_iou: mean best IoU of a box with an anchor, 0..1.
+        at_half: share of the boxes whose best IoU is at least 0.5, 0..1.
+        at_foreground: likewise at least 0.7, the RPN's threshold for a positive.
+    """
+
+    base: float
+    mean_iou: float
+    at_half: float
+    at_foreground: float
+
+
+@dataclass(frozen=True)
+class AnchorReport:
+    """Boxes of the training images and the anchors for them; pixels of the resized image.
+
+    Attributes:
+        boxes: objects that are learnt: no crowds.
+        judged: how many of them the fits rest on.
+        sides: share of the boxes -> the side, sqrt(w h), that so many stay below.
+        proposed: the base with the largest mean best IoU.
+        configured: the study file's.
+        canonical_size: side of a RoI of level 4 in the routing rule.
+        routed: share of the boxes that each object group would pool, small ones first.
+    """
+
+    boxes: int
+    judged: int
+    sides: dict[float, float]
+    proposed: AnchorFit
+    configured: AnchorFit
+    canonical_size: float
+    routed: tuple[float, ...]
+
+
+def anchor_report(setting: Setting, dataset: CocoDetection) -> AnchorReport | None:
+    """What anchors a study's training images ask for; None where they have no boxes."""
+    boxes = resized_boxes(dataset, *setting.config.data.image_size)
+    if not len(boxes):
+        return None
+    judged, base = thin(boxes), setting.config.detector.anchor_base
+    strides = setting.space.fpn_like().feature_strides
+    sides = np.quantile(_sides(boxes), QUANTILES)
+    return AnchorReport(
+        boxes=len(boxes),
+        judged=len(judged),
+        sides=dict(zip(QUANTILES, sides.tolist(), strict=True)),
+        proposed=propose_base(judged, strides, configured=base),
+        configured=fit(judged, strides, base=base),
+        canonical_size=setting.canonical_size,
+        routed=routed_shares(boxes, setting.canonical_size),
+    )
+
+
+def resized_boxes(dataset: CocoDetection, shorter: int, longer: int) -> _Boxes:
+    """Every object, crowds left out, x1 y1 x2 y2 in resized pixels, [n, 4].
+
+    Args:
+        dataset: images with boxes; no image is read.
+        shorter: goal for the shorter side of an image, pixels.
+        longer: bound for the longer side, pixels.
+    """
+    boxes = [np.zeros((0, 4))]
+    for record in dataset.records:
+        h, w = resized_size((record.height, record.width), shorter, longer)
+        scale = np.array([w / record.width, h / record.height] * 2)
+        boxes.append(record.boxes[~record.crowd] * scale)
+    return np.concatenate(boxes)
+
+
+def _sides(boxes: _Boxes) -> npt.NDArray[np.float64]:
+    """sqrt(w h) of every box, [n]."""
+    sides: npt.NDArray[np.float64] = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+    return sides
+
+
+def thin(boxes: _Boxes) -> _Boxes:
+    """At most `MOST_BOXES` of the boxes, evenly spread."""
+    if len(boxes) <= MOST_BOXES:
+        return boxes
+    spread: _Boxes = boxes[np.linspace(0, len(boxes) - 1, MOST_BOXES).round().astype(int)]
+    return spread
+
+
+def anchor_shapes(base: float) -> _Sizes:
+    """Width and height of the anchors in pixels, whole as torchvision's, [G, 3, 2].
+
+    Args:
+        base: side of the first group's square anchor, pixels.
+    """
+    root = np.sqrt(np.array(_RATIOS))
+    sides = base * 2.0 ** np.arange(N_GROUPS)
+    exact = sides[:, None, None] * np.stack([1 / root, root], axis=1)
+    rounded: _Sizes = 2 * np.round(exact / 2)  # torchvision rounds the corners
+    return rounded
+
+
+def fit(boxes: _Boxes, feature_strides: Sequence[int], *, base: float) -> AnchorFit:
+    """How well the anchors of a base size fit boxes.
+
+    Args:
+        boxes: at least one, x1 y1 x2 y2 in pixels. shape (n, 4)
+        feature_strides: s_1..s_G in pixels.
+        base: side of the first group's square anchor, pixels.
+    """
+    sizes, centres = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
+    best = np.zeros(len(boxes))
+    for stride, shapes in zip(feature_strides, anchor_shapes(base), strict=True):
+        shift = np.abs(centres % stride - stride / 2)  # to the middle of the own cell
+        for shape in shapes:
+            np.maximum(best, _shifted_iou(sizes, shape, shift), out=best)
+    return AnchorFit(
+        float(base), float(best.mean()), float((best >= 0.5).mean()), float((best >= 0.7).mean())
+    )
+
+
+def _shifted_iou(sizes: _Sizes, shape: _Sizes, shift: _Sizes) -> npt.NDArray[np.float64]:
+    """IoU [n] of boxes with one shape [2] whose centre lies `shift` [n, 2] pixels off."""
+    overlap = np.minimum(np.minimum(sizes, shape), (sizes + shape) / 2 - shift).clip(0)
+    common = overlap.prod(axis=1)
+    iou: npt.NDArray[np.float64] = common / (sizes.prod(axis=1) + shape.prod() - common)
+    return iou
+
+
+def propose_base(boxes: _Boxes, feature_strides: Sequence[int], *, configured: float) -> AnchorFit:
+    """The base of the largest mean best IoU; of equal ones the nearest to the configured.
+
+    Candidates are whole pixels, twelve or fewer to an octave.
+
+    Args:
+        boxes: at least one, x1 y1 x2 y2 in pixels. shape (n, 4)
+        feature_strides: s_1..s_G in pixels.
+        configured: base of the study file, itself a candidate.
+    """
+    bases = (*_candidates(boxes), configured)
+    fits = [fit(boxes, feature_strides, base=base) for base in bases]
+    return max(fits, key=lambda f: (f.mean_iou, -abs(np.log2(f.base / configured))))
+
+
+def _candidates(boxes: _Boxes) -> list[float]:
+    """Bases from 2 pixels to the largest box, past which every anchor is too large."""
+    largest = max(float((boxes[:, 2:] - boxes[:, :2]).max()), 2.0)
+    exponents = np.arange(int(np.log2(largest / 2) * _STEPS_PER_OCTAVE) + 2) / _STEPS_PER_OCTAVE
+    return sorted(set(np.round(2 * 2.0**exponents).tolist()))
+
+
+def routed_shares(boxes: _Boxes, canonical_size: float) -> tuple[float, ...]:
+    """Share of the boxes that each object group pools, as `models.heads.GroupRoIPool` routes.
+
+    Args:
+        boxes: at least one, x1 y1 x2 y2 in pixels. shape (n, 4)
+        canonical_size: side of a RoI of level 4, pixels.
+    """
+    level = np.floor(4 + np.log2(_sides(boxes) / canonical_size + 1e-6))
+    group = (level - _FINEST_LEVEL).clip(0, N_GROUPS - 1).astype(int)
+    return tuple((np.bincount(group, minlength=N_GROUPS) / len(boxes)).tolist())

@@ -1,0 +1,599 @@
+"""The composition root: a study file's parts, made when first needed, and the steps of a search.
+
+train -> search -> retrain, each of which continues where an interrupted one stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import optuna
+import torch
+from torch import Tensor
+
+from msnas_optuna.data.coco import CocoDetection
+from msnas_optuna.data.images import DataError
+from msnas_optuna.data.transforms import Batch, Resized
+from msnas_optuna.methods.msnas.detector import Detector
+from msnas_optuna.methods.msnas.encoder import MSNASEncoder
+from msnas_optuna.methods.msnas.space import Architecture
+from msnas_optuna.report.dashboard import Publisher
+from msnas_optuna.runtime.distributed import ALONE, Ranks, resolve_device
+from msnas_optuna.samplers import queue_architectures
+from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
+from msnas_optuna.storage import (
+    PATIENCE,
+    StudyMismatchError,
+    finished_slots,
+    flatten,
+    n_slots,
+    open_study,
+    recover_lost_trials,
+    refuse_mixed,
+    require_config,
+    write_curve,
+    write_versions,
+    write_wanted,
+)
+from msnas_optuna.study.config import ADDED_KEYS
+from msnas_optuna.study.results import evaluated, evaluated_in, ranked
+from msnas_optuna.study.selection import retraining
+from msnas_optuna.study.setting import FPN_LIKE, RETRAIN, Setting
+from msnas_optuna.study.workers import Objective, evaluate_trials
+from msnas_optuna.training.checkpoint import (
+    CheckpointError,
+    exclusive,
+    load_checkpoint,
+    read_losses,
+)
+from msnas_optuna.training.loop import Checkpointing, NonFiniteLossError, train
+from msnas_optuna.training.metrics import METRICS, MetricName
+from msnas_optuna.training.objectives import Bench, OneShotObjective, StandaloneObjective
+
+EVALUATION = "evaluation"
+"""Step of the validation images, reported anew for every network."""
+
+PATH_STREAM = 2
+"""Separates the random stream of the paths from those of the batches."""
+
+EVALUATION_KEYS = frozenset(
+    {
+        "data.val_annotations.sha256",
+        "data.size_bounds",
+        "detector.max_detections",
+        "detector.proposals_test",
+        "detector.score_threshold",
+    }
+)
+"""Settings that weights do not depend on."""
+
+FAILURES = (NonFiniteLossError, InvalidArchitectureError)
+"""What fails one trial and lets the study go on."""
+
+
+class Report(Protocol):
+    """Told how far a long step has come."""
+
+    def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` units of `step` are finished."""
+
+
+AfterTrial = Callable[[optuna.Study], None]
+"""Called with the study whenever one of its trials has ended."""
+
+
+def ignored(study: optuna.Study) -> None:
+    """Does nothing after a trial."""
+
+
+def silent(step: str, done: int, total: int, note: str = "") -> None:
+    """Reports nothing."""
+
+
+class Experiment:
+    """Everything that a study file describes.
+
+    Args:
+        setting: space, budget and storage of the study file.
+        report: told about the progress of long steps; of several ranks, on the first alone.
+        ranks: the processes that train supernet and retrained detectors together.
+    """
+
+    def __init__(self, setting: Setting, *, report: Report = silent, ranks: Ranks = ALONE) -> None:
+        self.setting = setting
+        self.config = setting.config
+        self.report = report if ranks.first else silent
+        self.ranks = ranks
+        if self.config.runtime.threads:
+            torch.set_num_threads(self.config.runtime.threads)
+
+    @classmethod
+    def load(
+        cls, path: Path | str, *, storage: str | None = None, report: Report = silent
+    ) -> Experiment:
+        """Reads a study file; `storage` or OPTUNA_STORAGE takes the place of its storage.
+
+        Raises:
+            ConfigError, ValueError: see `Setting.load`.
+        """
+        return cls(Setting.load(path, storage=storage), report=report)
+
+    # ------------------------------------------------------------------ data and networks
+
+    @cached_property
+    def bench(self) -> Bench:
+        """Training and validation images and the device.
+
+        Raises:
+            DataError: an annotation file or an image breaks a rule.
+        """
+        data, runtime = self.config.data, self.config.runtime
+        train_set, val_set = self._splits()
+        if train_set.categories != val_set.categories:
+            raise DataError(
+                f"training and validation images must have the same categories, got "
+                f"{[c.name for c in train_set.categories]} and "
+                f"{[c.name for c in val_set.categories]}; give both files the same list"
+            )
+        for part in (train_set, val_set):
+            if not any(len(r.labels) > r.crowd.sum() for r in part.records):
+                raise DataError(
+                    f"training and validation need objects, {part.annotations} has none that is "
+                    f"not a crowd; add some, or give other images"
+                )
+        shorter, longer = data.image_size
+        half_cache = int(data.cache_gb * 2**30) // 2 // self.ranks.local_size
+        return Bench(
+            train=Resized(train_set, shorter, longer, cache_bytes=half_cache),
+            val=Resized(val_set, shorter, longer, cache_bytes=half_cache),
+            device=resolve_device(runtime.device, self.ranks),
+            precision=runtime.precision,
+            size_bounds=data.size_bounds,
+            loader_workers=data.workers,
+            progress=partial(self.report, EVALUATION),
+        )
+
+    def _splits(self) -> tuple[CocoDetection, CocoDetection]:
+        with self.ranks.first_goes_first():  # generated data is made once
+            splits = self.setting.splits(partial(self.report, "data set"))
+        train_set, val_set = (
+            CocoDetection(split.images, split.annotations)
+            for split in (splits["train"], splits["val"])
+        )
+        return train_set, val_set
+
+    def _read_images(self) -> None:
+        """Shows a bad image before hours of training; each rank looks at its share."""
+        ranks = self.ranks
+        for images, name in ((self.bench.train, "training"), (self.bench.val, "validation")):
+            images.fill_cache(
+                partial(self.report, f"{name} images"), n_ranks=ranks.size, rank=ranks.rank
+            )
+
+    def build_detector(self, architecture: Architecture | None = None) -> Detector:
+        """The detector of one architecture, or the supernet, with fresh weights."""
+        space, section = self.config.space, self.config.detector
+        settings = dataclasses.asdict(section)
+        settings["canonical_size"] = self.setting.canonical_size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.study.seed)
+            encoder = MSNASEncoder(
+                space.n_blocks,
+                space.block,
+                channels=space.channels,
+                stem_channels=space.stem_channels,
+                norm=space.norm,
+                only=architecture,
+            )
+            n_classes = len(self.bench.train.dataset.categories)
+            detector = Detector(
+                encoder, n_classes, channels=space.channels, norm=space.norm, **settings
+            )
+        return detector.to(memory_format=torch.channels_last)
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        """What values depend on: the settings and the annotations."""
+        train_set, val_set = self.bench.train.dataset, self.bench.val.dataset
+        return self.config.identity() | {
+            "data.train_annotations.sha256": _digest(train_set.annotations),
+            "data.val_annotations.sha256": _digest(val_set.annotations),
+        }
+
+    def _stage_identity(self, recipe: str) -> dict[str, Any]:
+        """What the values of networks trained by a recipe depend on."""
+        parts = ("space.", "detector.", "data.", "study.seed", "runtime.", f"{recipe}.")
+        identity = self._identity | flatten(
+            {recipe: dataclasses.asdict(getattr(self.config, recipe))}
+        )
+        return {key: value for key, value in identity.items() if key.startswith(parts)}
+
+    def _training_identity(self, recipe: str) -> dict[str, Any]:
+        """What the weights of a training run depend on: all but what is for evaluation alone."""
+        identity = self._stage_identity(recipe)
+        return {key: value for key, value in identity.items() if key not in EVALUATION_KEYS}
+
+    # ------------------------------------------------------------------ steps of a search
+
+    @property
+    def supernet_path(self) -> Path:
+        """The supernet's checkpoint."""
+        return self.setting.inside("supernet.pt")
+
+    def train_supernet(self) -> list[float]:
+        """Trains the supernet (§3.4), from its last checkpoint, and returns the losses.
+
+        Every rank calls this.
+
+        Raises:
+            EmptyWindowError: no architecture could be searched afterwards.
+            ValueError: the batch cannot be split among the ranks.
+            DataError, CheckpointError, NonFiniteLossError: see there.
+        """
+        _ = self.setting.feasible  # hours of training would be lost on an empty window
+        recipe, seed = self.config.supernet, self.config.study.seed
+        self.ranks.require_shares(recipe.batch_size, "supernet.batch_size")
+        bench = self.bench
+        model = self.build_detector().to(bench.device)
+
+        def batches(steps: range) -> Iterable[Batch]:
+            self._read_images()
+            return bench.batches(recipe, seed, self.ranks)(steps)
+
+        with exclusive(self.supernet_path, self.ranks):
+            return train(
+                model,
+                batches,
+                recipe=recipe,
+                seed=seed,
+                device=bench.device,
+                precision=bench.precision,
+                sample_path=lambda step: self.setting.valid.sample(
+                    np.random.default_rng([seed, PATH_STREAM, step])
+                ),
+                checkpointing=Checkpointing(
+                    self.supernet_path,
+                    self._training_identity("supernet"),
+                    self.config.runtime.checkpoint_seconds,
+                ),
+                on_step=lambda done, loss: self.report(
+                    "supernet", done, recipe.steps, f"loss {loss:.3f}"
+                ),
+                ranks=self.ranks,
+            )
+
+    @cached_property
+    def supernet_weights(self) -> dict[str, Tensor]:
+        """The trained supernet's state.
+
+        Raises:
+            CheckpointError: it is missing, unfinished, damaged or of other settings.
+        """
+        content = load_checkpoint(
+            self.supernet_path, fingerprint=self._training_identity("supernet")
+        )
+        if content["step"] < self.config.supernet.steps:
+            raise CheckpointError(
+                f"the supernet {self.supernet_path} has {content['step']} of "
+                f"{self.config.supernet.steps} steps; run `msnas train` to finish it"
+            )
+        weights: dict[str, Tensor] = content["model"]
+        return weights
+
+    def one_shot_objective(self, feasible: FeasibleSet[Architecture]) -> OneShotObjective:
+        """The objective of the search."""
+        return OneShotObjective(
+            feasible,
+            self.build_detector,
+            weights=self.supernet_weights,
+            bench=self.bench,
+            cost=self.setting.cost,
+            recipe=self.config.finetune,
+            recalibration_batches=self.config.finetune.recalibration_batches,
+            seed=self.config.study.seed,
+            objectives=self.config.study.objectives,
+        )
+
+    def standalone_objective(self, feasible: FeasibleSet[Architecture]) -> StandaloneObjective:
+        """The objective of the retraining."""
+        recipe = self.config.retrain
+        return StandaloneObjective(
+            feasible,
+            self.build_detector,
+            bench=self.bench,
+            cost=self.setting.cost,
+            recipe=recipe,
+            folder=self.setting.inside("retrained"),
+            fingerprint=self._training_identity("retrain"),
+            checkpoint_seconds=self.config.runtime.checkpoint_seconds,
+            seed=self.config.study.seed,
+            on_step=lambda architecture, done, loss: self.report(
+                f"retrain {architecture}", done, recipe.steps, f"loss {loss:.3f}"
+            ),
+            ranks=self.ranks,
+        )
+
+    def search(self, trials: int | None = None, *, patience: float = PATIENCE) -> optuna.Study:
+        """Searches until the study has this many trials (Algorithm 1).
+
+        Any number of processes may do so at once.
+
+        Args:
+            trials: of the whole study, over all runs and workers; see `Setting.n_trials`.
+            patience: seconds without news after which other workers' trials are left to them.
+
+        Raises:
+            ConfigError, EmptyWindowError, CheckpointError, StudyMismatchError: see there.
+        """
+        seeds, objectives = self.setting.seeds, self.config.study.objectives
+        feasible = self.setting.feasible
+        study = self._open(None, feasible, self._search_identity, objectives=objectives)
+        wanted = self.setting.n_trials(trials)
+        write_versions(study)
+        write_wanted(study, trials)
+        keep_losses(self.setting)
+        recover_lost_trials(study)
+        queue_architectures(study, self.setting.space, seeds)
+        if finished_slots(study) < wanted:
+            objective = self.one_shot_objective(feasible)
+            self._optimize(
+                study,
+                objective,
+                wanted=wanted,
+                step="search",
+                patience=patience,
+                after=self.publisher.after_trial,
+            )
+        self.publisher.refresh()
+        return study
+
+    def evaluate_fpn_like(self, *, wait: bool = True) -> optuna.Study:
+        """Evaluates the hand-made FPN-like path as the search evaluates its proposals.
+
+        Args:
+            wait: whether to wait if another worker is at it.
+        """
+        objectives = self.config.study.objectives
+        study = self._open(
+            FPN_LIKE, self.setting.valid, self._search_identity, objectives=objectives
+        )
+        self._evaluate(
+            study,
+            [self.setting.space.fpn_like()],
+            self.one_shot_objective,
+            step="FPN-like path",
+            wait=wait,
+        )
+        return study
+
+    def retrain(self, top: int) -> optuna.Study:
+        """Trains the best architectures and the FPN-like path from scratch (§4.1).
+
+        Those whose value was stored before and whose weights are not in the run folder are
+        trained again; the stored value stays. Of several ranks the first one calls this, the
+        others `assist_retraining`.
+
+        Args:
+            top: number of architectures, best one-shot AP first; of the Pareto front where the
+                search has several objectives.
+
+        Raises:
+            ValueError: the search has no finished trial, or the batch cannot be split among the
+                ranks.
+        """
+        self.ranks.require_shares(self.config.retrain.batch_size, "retrain.batch_size")
+        best = ranked(self.setting)[:top]
+        if not best:
+            raise ValueError(
+                f"study {self.config.study.name} has no finished trial to retrain; "
+                f"run `msnas search` first"
+            )
+        stored = self.setting.stored_study()
+        assert stored is not None
+        require_config(stored, self._identity, added=ADDED_KEYS)
+        architectures = [result.architecture for result in best]
+        study = self._open(RETRAIN, self.setting.valid, self._stage_identity("retrain"))
+        study.set_user_attr("parent_study", self.config.study.name)
+        architectures.append(self.setting.space.fpn_like())
+        before = {e.architecture for e in evaluated_in(study, self.setting.space)}
+        self._evaluate(
+            study,
+            architectures,
+            self.standalone_objective,
+            step="retrained",
+            after=lambda _: keep_losses(self.setting),
+        )
+        objective = self.standalone_objective(self.setting.valid)
+        for architecture in dict.fromkeys(architectures):
+            if architecture in before and not objective.checkpoint(architecture).exists():
+                objective.restore(architecture)
+        objective.dismiss()
+        self.publisher.refresh()
+        return study
+
+    def assist_retraining(self) -> None:
+        """Trains along with the first rank, which alone has trials, until `retrain` has ended.
+
+        Raises:
+            ValueError: the batch cannot be split among the ranks.
+            PeerLostError: the first rank has ended before.
+        """
+        self.ranks.require_shares(self.config.retrain.batch_size, "retrain.batch_size")
+        self.standalone_objective(self.setting.valid).assist()
+
+    def retrained_path(self, architecture: Architecture) -> Path:
+        """The checkpoint of an architecture's retraining."""
+        return self.standalone_objective(self.setting.valid).checkpoint(architecture)
+
+    def retrained(self, architecture: Architecture) -> Detector:
+        """The detector of an architecture with the weights of its retraining.
+
+        Raises:
+            CheckpointError: it is not retrained, not to the end, or with other settings.
+        """
+        objective = self.standalone_objective(self.setting.valid)
+        path = objective.checkpoint(architecture)
+        if not path.exists():
+            raise CheckpointError(
+                f"there is no checkpoint {path}; {retraining(self.setting, architecture)}"
+            )
+        content = load_checkpoint(path, fingerprint=objective.belongs_to(architecture))
+        if content["step"] < self.config.retrain.steps:
+            raise CheckpointError(
+                f"the detector {path} has {content['step']} of {self.config.retrain.steps} "
+                f"steps; run `msnas retrain` to finish it"
+            )
+        model = self.build_detector(architecture).to(self.bench.device)
+        model.load_state_dict(content["model"])
+        return model.eval()
+
+    def one_shot(self, architecture: Architecture) -> Detector:
+        """The detector of an architecture as the search evaluates it, fine-tuned.
+
+        Raises:
+            CheckpointError: the supernet is not trained, or with other settings.
+            NonFiniteLossError: the fine-tuning diverged.
+        """
+        return self.one_shot_objective(self.setting.valid).network(architecture).eval()
+
+    # ------------------------------------------------------------------ what people see
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """Keeps the dashboard of the study up to date."""
+        return Publisher(self.setting)
+
+    # ------------------------------------------------------------------ running trials
+
+    @cached_property
+    def _search_identity(self) -> dict[str, Any]:
+        """What one-shot values depend on; an unfinished supernet raises, before it is stored."""
+        if (begun := self.setting.begun_study()) is not None:
+            refuse_mixed(begun, external=False)
+        assert self.supernet_weights
+        return self._identity | {"supernet.sha256": _digest(self.supernet_path)}
+
+    def _open(
+        self,
+        stage: str | None,
+        feasible: FeasibleSet[Architecture],
+        identity: dict[str, Any],
+        *,
+        objectives: Sequence[MetricName] = ("ap",),
+    ) -> optuna.Study:
+        sampler = self.setting.sampler(feasible)
+        metrics, name = [METRICS[name] for name in objectives], self.setting.study_name(stage)
+        try:
+            return open_study(
+                self.setting.storage,
+                name=name,
+                directions=[metric.direction for metric in metrics],
+                sampler=sampler,
+                config=identity,
+                metric_names=[metric.label for metric in metrics],
+                added=ADDED_KEYS,
+            )
+        except StudyMismatchError as error:
+            if stage is None:
+                raise
+            folder = " and the folder retrained" if stage == RETRAIN else ""
+            raise StudyMismatchError(
+                f"{error}; or begin this stage anew: delete study {name!r} with `optuna "
+                f"delete-study`{folder}"
+            ) from None
+
+    def _evaluate(
+        self,
+        study: optuna.Study,
+        architectures: Iterable[Architecture],
+        objective: Callable[[FeasibleSet[Architecture]], Objective],
+        *,
+        step: str,
+        wait: bool = True,
+        after: AfterTrial = ignored,
+    ) -> None:
+        """Evaluates the architectures that the study does not hold yet, and nothing else."""
+        recover_lost_trials(study)
+        queue_architectures(study, self.setting.space, architectures, retry_failed=True)
+        if finished_slots(study) < n_slots(study):
+            self._optimize(
+                study,
+                objective(self.setting.valid),
+                wanted=n_slots(study),
+                step=step,
+                propose=False,
+                wait=wait,
+                after=after,
+            )
+
+    def _optimize(
+        self,
+        study: optuna.Study,
+        objective: Objective,
+        *,
+        wanted: int,
+        step: str,
+        propose: bool = True,
+        wait: bool = True,
+        patience: float = PATIENCE,
+        after: AfterTrial = ignored,
+    ) -> None:
+        """Evaluates until `wanted` proposals are settled; tells `after` of each trial."""
+
+        def report(settled: int, waiting: bool) -> None:
+            done = evaluated_in(study, self.setting.space)
+            note = f"best mAP {100 * max(e.values[0] for e in done):.1f}" if done else ""
+            self.report(
+                step, settled, wanted, "waiting for trials of other workers" if waiting else note
+            )
+            if not waiting:
+                after(study)
+
+        self.report(step, finished_slots(study), wanted)
+        evaluate_trials(
+            study,
+            objective,
+            wanted=wanted,
+            propose=propose,
+            failures=FAILURES,
+            wait=wait,
+            patience=patience,
+            report=report,
+        )
+
+
+def keep_losses(setting: Setting) -> None:
+    """Stores the losses of the training runs with the study of the search, as far as they got."""
+    study = setting.stored_study()
+    if study is None:
+        return
+    for run, checkpoint in _training_runs(setting).items():
+        with suppress(CheckpointError):  # what is stored stays; who needs the weights complains
+            write_curve(study, run, read_losses(checkpoint))
+
+
+def _training_runs(setting: Setting) -> dict[str, Path]:
+    """The checkpoints of the supernet and of the retrained architectures, by name."""
+    runs = {"supernet": setting.run_dir / "supernet.pt"}
+    study = setting.stored_study(RETRAIN)
+    numbers = {e.architecture: e.trials[0].number for e in evaluated(setting)}
+    for trial in [] if study is None else study.get_trials(deepcopy=False):
+        file = trial.user_attrs.get("checkpoint")
+        if file is not None and trial.params:
+            architecture = setting.space.decode(trial.params)
+            by_hand = architecture == setting.space.fpn_like()
+            name = "FPN-like path" if by_hand else f"trial {numbers.get(architecture, '?')}"
+            runs[name] = setting.run_dir / "retrained" / file
+    return runs
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,333 @@
+"""What a study file says about the search itself: space, budget, storage. Needs no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shlex
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import optuna
+
+from msnas_optuna.data.shapes import Split, generate_shapes
+from msnas_optuna.methods.msnas.cost import EncoderCost
+from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
+from msnas_optuna.samplers import MSNASSampler
+from msnas_optuna.samplers.history import Schedule
+from msnas_optuna.samplers.queue import resolve_architectures
+from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
+from msnas_optuna.spaces.lattice import Lattice
+from msnas_optuna.storage import (
+    CONFIG,
+    PUBLISHED,
+    finished_slots,
+    has_secret,
+    open_storage,
+    refuse_foreign,
+    refuse_unfinished,
+    relative_to,
+    require_config,
+    sqlite_url,
+    storage_exists,
+    storage_file,
+)
+from msnas_optuna.study.config import (
+    ADDED_KEYS,
+    BudgetSection,
+    ConfigError,
+    SpaceSection,
+    StudyConfig,
+    load_config,
+)
+from msnas_optuna.training.metrics import METRICS, Metric
+
+FPN_LIKE, RETRAIN = "fpn-like", "retrain"
+"""Stages beside the search, each an Optuna study of its own."""
+
+STAGES: Final = (None, FPN_LIKE, RETRAIN)
+"""All stages of a study file, first the search itself."""
+
+CANONICAL_SIZE: Final = 224 / 800
+"""Side of a RoI of level 4 as a fraction of the shorter side of the image (Lin et al., 2017)."""
+
+
+def stage_name(search: str, stage: str) -> str:
+    """Name of the study of a stage beside a search."""
+    return f"{search}-{stage}"
+
+
+def window_around(target: float, tolerance: float) -> tuple[int, int]:
+    """Least and largest multiply-adds within a fraction `tolerance` of the target (§4.1)."""
+    return math.ceil(target * (1 - tolerance)), math.floor(target * (1 + tolerance))
+
+
+def encoder_cost(
+    space: SpaceSection, budget: BudgetSection, image_size: tuple[int, int]
+) -> EncoderCost:
+    """FLOPs of encoder + RPN head at `budget.input_size`, or at the image size rounded up."""
+    size = budget.input_size
+    if size is None:
+        shorter, longer = (64 * math.ceil(s / 64) for s in image_size)
+        size = (shorter, longer)
+    return EncoderCost(space.block, space.channels, size, space.stem_channels)
+
+
+def budget_target(budget: BudgetSection, space: MSNASSpace, cost: EncoderCost) -> float:
+    """Centre of the FLOPs window in multiply-adds; the FPN-like path's cost if none is given."""
+    gflops = budget.target_gflops
+    return cost.total(space.fpn_like()) if gflops is None else gflops * 1e9
+
+
+class Setting:
+    """Space, budget and storage of a study file, made when first asked for.
+
+    Args:
+        config: the checked study file.
+        storage: URL of a storage that takes the place of the study file's.
+        study_file: where it lies, for commands that are shown to people.
+    """
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        *,
+        storage: str | None = None,
+        study_file: Path | None = None,
+    ) -> None:
+        self.config = config
+        self.study_file = study_file
+        self._storage_url = storage
+
+    @classmethod
+    def load(cls, path: Path | str, *, storage: str | None = None) -> Setting:
+        """Reads a study file.
+
+        Args:
+            path: the file.
+            storage: URL of a storage, a file relative to the working folder, that takes the
+                place of the study file's; the variable OPTUNA_STORAGE by default.
+
+        Raises:
+            ConfigError: the file breaks a rule.
+            ValueError: `storage` is no URL of a storage.
+        """
+        if storage is None:
+            storage = os.environ.get("OPTUNA_STORAGE") or None
+        if storage is not None:
+            storage = relative_to(storage, Path())
+        return cls(load_config(Path(path)), storage=storage, study_file=Path(path))
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder for everything that the study writes."""
+        return self.config.study.run_dir
+
+    def inside(self, name: str) -> Path:
+        """A file or folder of the run folder that may be written.
+
+        Raises:
+            ConfigError: it is a symbolic link that leads out of the run folder.
+        """
+        path = self.run_dir / name
+        if not path.resolve().is_relative_to(self.run_dir.resolve()):
+            raise ConfigError(
+                f"a study writes in its run folder alone, but {path} leads to {path.resolve()}; "
+                f"remove the link"
+            )
+        return path
+
+    @property
+    def artifact_dir(self) -> Path:
+        """The folder of Optuna's artifact store.
+
+        Raises:
+            ConfigError: it is a file; see also `inside`.
+        """
+        folder = self.inside("artifacts")
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder} must be a folder, it is a file; move it away")
+        return folder
+
+    def command(self, verb: str, *options: str) -> str:
+        """A line that a reader can type to go on with this study, without any password."""
+        file = "STUDY.toml" if self.study_file is None else str(self.study_file)
+        line = shlex.join(["msnas", verb, file, *options])
+        if self._storage_url is None:
+            return line
+        hidden = has_secret(self._storage_url)
+        return f"{line} --storage " + (
+            '"$OPTUNA_STORAGE"' if hidden else shlex.quote(self._storage_url)
+        )
+
+    @property
+    def storage_url(self) -> str:
+        """URL of the Optuna storage."""
+        own = self.config.study.storage or sqlite_url(self.run_dir / "study.db")
+        return self._storage_url or own
+
+    def study_name(self, stage: str | None = None) -> str:
+        """Name of the Optuna study of the search, or of a stage beside it."""
+        name = self.config.study.name
+        return name if stage is None else stage_name(name, stage)
+
+    @cached_property
+    def space(self) -> MSNASSpace:
+        """The search space."""
+        return MSNASSpace(self.config.space.n_blocks)
+
+    @cached_property
+    def cost(self) -> EncoderCost:
+        """FLOPs of encoder + RPN head at the study's input size."""
+        config = self.config
+        return encoder_cost(config.space, config.budget, config.data.image_size)
+
+    @cached_property
+    def target(self) -> float:
+        """Centre of the FLOPs window in multiply-adds."""
+        return budget_target(self.config.budget, self.space, self.cost)
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Least and largest multiply-adds of a proposal (constraint C, §4.1)."""
+        return window_around(self.target, self.config.budget.tolerance)
+
+    @property
+    def canonical_size(self) -> float:
+        """Side in pixels, in the resized image, of a RoI of level 4 in the routing rule."""
+        given = self.config.detector.canonical_size
+        return CANONICAL_SIZE * self.config.data.image_size[0] if given is None else given
+
+    def splits(self, progress: Callable[[int, int], None] | None = None) -> dict[str, Split]:
+        """Where the parts "train" and "val" of the data lie; generates the shapes if need be.
+
+        Args:
+            progress: called with the number of generated pictures done and in all.
+
+        Raises:
+            DataError: the folder of the generated data holds something else.
+        """
+        data = self.config.data
+        if data.shapes is not None:
+            return generate_shapes(self.inside("data"), data.shapes, progress=progress)
+        assert data.train_images is not None
+        assert data.train_annotations is not None
+        assert data.val_images is not None
+        assert data.val_annotations is not None
+        return {
+            "train": Split(data.train_images, data.train_annotations),
+            "val": Split(data.val_images, data.val_annotations),
+        }
+
+    @cached_property
+    def feasible(self) -> Lattice:
+        """All valid architectures inside the window.
+
+        Raises:
+            EmptyWindowError: there is none.
+        """
+        return Lattice(self.space, self.cost, window=self.window)
+
+    @cached_property
+    def valid(self) -> Lattice:
+        """All valid architectures, whatever they cost: the paths of the supernet."""
+        return Lattice(self.space)
+
+    @cached_property
+    def seeds(self) -> list[Architecture]:
+        """The architectures to evaluate before any proposal.
+
+        Raises:
+            ConfigError: one is not in the window.
+            EmptyWindowError: nothing is.
+        """
+        seeds, feasible = self.config.sampler.seeds, self.feasible
+        try:
+            return resolve_architectures(seeds, self.space, feasible=feasible)
+        except InvalidArchitectureError as error:
+            raise ConfigError(f"sampler.seeds: {error}; remove it, or change [budget]") from None
+
+    def sampler(self, feasible: FeasibleSet[Architecture]) -> MSNASSampler:
+        """Algorithm 1 with the settings of the study file."""
+        settings = dataclasses.asdict(self.config.sampler)
+        del settings["seeds"]
+        return MSNASSampler(feasible, seed=self.config.study.seed, **settings)
+
+    def n_trials(self, trials: int | None = None) -> int:
+        """How many proposals the search makes: no more than there are, unless it repeats some.
+
+        Args:
+            trials: wanted over all runs; the default is `study.trials`.
+        """
+        wanted, sampler = trials or self.config.study.trials, self.config.sampler
+        available = self.feasible.count()
+        if sampler.n_reevaluated and available >= sampler.population_size:
+            return wanted
+        return min(wanted, available)
+
+    def is_refresh_due(self, study: optuna.Study) -> bool:
+        """Whether a generation has ended since the dashboard was refreshed, by any process.
+
+        False where the study file wants no dashboard.
+        """
+        sampler = self.config.sampler
+        schedule = Schedule(
+            sampler.population_size, sampler.n_children, sampler.n_random, sampler.n_reevaluated
+        )
+        attributes = study._storage.get_study_system_attrs(study._study_id)
+        shown = attributes.get(PUBLISHED, 0)
+        due = schedule.generation(finished_slots(study)) > schedule.generation(shown)
+        return self.config.runtime.dashboard and due
+
+    @property
+    def ranking(self) -> str:
+        """What the best architectures of a search are, as a heading."""
+        return "Pareto front, by AP" if len(self.metrics) > 1 else "Best architectures"
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The objectives of the search."""
+        return [METRICS[name] for name in self.config.study.objectives]
+
+    @cached_property
+    def storage(self) -> optuna.storages.BaseStorage:
+        """The Optuna storage of the study file.
+
+        Raises:
+            ValueError, StorageError: see `open_storage`.
+            ConfigError: it is a link that leads out of the run folder.
+        """
+        file = storage_file(self.storage_url)
+        if file is not None and self._storage_url is None:
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                self.inside(os.path.relpath(f"{file}{suffix}", self.run_dir))
+        return open_storage(self.storage_url)
+
+    def stored_study(self, stage: str | None = None) -> optuna.Study | None:
+        """The Optuna study of the search or of a stage, if it has begun; for reading.
+
+        Raises:
+            StudyMismatchError: the search was made with other settings; see also `begun_study`.
+        """
+        study = self.begun_study(stage)
+        if study is not None and stage is None:
+            require_config(study, self.config.identity(), added=ADDED_KEYS)
+        return study
+
+    def begun_study(self, stage: str | None = None) -> optuna.Study | None:
+        """The same, whatever settings it was made with.
+
+        Raises:
+            StudyMismatchError: it is being imported, or another program has made it.
+        """
+        name = self.study_name(stage)
+        begun = storage_exists(self.storage_url)
+        if not begun or name not in optuna.get_all_study_names(self.storage):
+            return None
+        study = optuna.load_study(study_name=name, storage=self.storage)
+        refuse_unfinished(study)
+        refuse_foreign(study)
+        return study if CONFIG in study.user_attrs else None  # it is being created

@@ -1,0 +1,218 @@
+"""The loop of a worker: claim a trial, evaluate it, tell the result, until the study is done.
+
+Any number of processes and machines may run it on one study at once; they share Optuna's storage
+and nothing else. A study may be anything that `storage.open_study` returns.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
+from typing import Any, Final
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.storages._heartbeat import BaseHeartbeat
+from optuna.study import Study
+from optuna.trial import Trial, TrialState
+
+from msnas_optuna.runtime.interrupts import Deferred, deferred_interrupts
+from msnas_optuna.samplers import SpaceExhaustedError
+from msnas_optuna.storage import (
+    ERROR,
+    PATIENCE,
+    POLL_SECONDS,
+    Sightings,
+    StorageFailures,
+    claim_trial,
+    finished_slots,
+    mark_interrupted,
+    outstanding_trials,
+    recover_lost_trials,
+    release_own_trials,
+    would_notice_death,
+)
+
+Objective = Callable[[Trial], float | Sequence[float]]
+Failures = tuple[type[Exception], ...]
+
+_BOOKKEEPING_SECONDS: Final = 20.0
+"""Bookkeeping takes a moment; where it takes longer, the storage has gone away."""
+
+
+class _OvertakenError(Exception):
+    """Others have ended the trial, because they took this worker for dead."""
+
+
+def evaluate_trials(
+    study: Study,
+    objective: Objective,
+    *,
+    wanted: int,
+    propose: bool = True,
+    failures: Failures = (),
+    wait: bool = True,
+    patience: float = PATIENCE,
+    report: Callable[[int, bool], None] | None = None,
+) -> None:
+    """Evaluates trials until the study has this many, over all workers and runs.
+
+    Trials that other processes have left unfinished are repeated. SIGINT and SIGTERM interrupt
+    an evaluation, never the bookkeeping; what they interrupt is repeated by the next run.
+
+    Args:
+        study: the study.
+        objective: evaluates a trial.
+        wanted: settled slots of the study at the end; never more are begun.
+        propose: whether to evaluate more than what is queued.
+        failures: what fails one trial and lets the study go on.
+        wait: whether to wait for the trials that other workers evaluate.
+        patience: seconds without news after which they are left to them.
+        report: called with the number of settled slots and whether this worker waits.
+
+    Raises:
+        StorageError: the storage fails again and again.
+        KeyboardInterrupt: at a signal.
+    """
+    sightings: Sightings | None = None  # at first, repeat at once what was left
+    storage_failures = StorageFailures()
+    seen, since = -1, time.monotonic()
+    while True:
+        try:
+            with deferred_interrupts(at_most=_BOOKKEEPING_SECONDS):
+                recover_lost_trials(study, sightings)
+            sightings = sightings or Sightings()
+            settled = finished_slots(study)
+            busy = settled < wanted and _evaluate_one(study, objective, wanted, propose, failures)
+            if report is not None:
+                report(finished_slots(study) if busy else settled, not busy and settled < wanted)
+            others = [] if busy else outstanding_trials(study)
+            hopeful = any(would_notice_death(study, trial) for trial in others)
+            storage_failures.end()
+        except SpaceExhaustedError:
+            return  # other workers have taken what was left
+        except Exception as error:
+            storage_failures.wait(error)
+            with suppress(Exception):  # if it fails again, so does the next round
+                release_own_trials(study)
+            continue
+        if busy:
+            continue
+        if settled >= wanted or not wait:
+            return
+        if settled != seen:
+            seen, since = settled, time.monotonic()
+        elif not others:
+            return  # nobody would settle more
+        if others and (not hopeful or time.monotonic() - since > patience):
+            left = wanted - settled
+            warnings.warn(
+                f"{left} trials are left to other workers; if one of these has ended, "
+                "`msnas doctor` shows how to repeat its trial",
+                stacklevel=2,
+            )
+            return
+        time.sleep(POLL_SECONDS if others else 0)
+
+
+def _evaluate_one(
+    study: Study, objective: Objective, wanted: int, propose: bool, failures: Failures
+) -> bool:
+    """Claims a trial and evaluates it; False if there is none to claim."""
+    # Optuna's bookkeeping must not be interrupted.
+    with deferred_interrupts(at_most=_BOOKKEEPING_SECONDS) as interrupts:
+        study._thread_local.cached_all_trials = None  # as `Study.ask` does
+        trial_id = claim_trial(study, wanted=wanted, propose=propose)
+        if trial_id is None:
+            return False
+        with _heartbeat(study._storage, trial_id):
+            try:
+                trial = Trial(study, trial_id)  # plans it
+            except UpdateFinishedTrialError:
+                return True  # others took this worker for dead, and repeat the trial
+            outcome = _outcome(trial, objective, interrupts, failures)
+        _tell(study, trial, outcome)
+        if isinstance(outcome, BaseException) and not _is_told(outcome, failures):
+            raise outcome
+    return True
+
+
+def _outcome(
+    trial: Trial, objective: Objective, interrupts: Deferred, failures: Failures
+) -> float | Sequence[float] | BaseException:
+    """The objective's values, or what it raised."""
+    try:
+        with interrupts.allowed():
+            return objective(trial)
+    except optuna.TrialPruned as pruned:
+        return pruned
+    except failures as failure:
+        with suppress(UpdateFinishedTrialError):
+            trial.set_user_attr(ERROR, str(failure))
+        warnings.warn(f"trial {trial.number} failed: {failure}", stacklevel=2)
+        return failure
+    except BaseException as error:  # not the architecture's fault: the next run repeats the trial
+        try:
+            mark_interrupted(trial.study, trial)
+        except UpdateFinishedTrialError:
+            if isinstance(error, UpdateFinishedTrialError):
+                return _OvertakenError()
+        return error
+
+
+def _is_told(outcome: BaseException, failures: Failures) -> bool:
+    """Whether an exception says no more than the state of the trial does."""
+    return isinstance(outcome, (optuna.TrialPruned, _OvertakenError, *failures))
+
+
+def _tell(study: Study, trial: Trial, outcome: float | Sequence[float] | BaseException) -> None:
+    """Stores the result; one that cost hours is not lost to a moment without storage."""
+    arguments: dict[str, Any] = {"values": outcome}
+    if isinstance(outcome, BaseException):
+        pruned = isinstance(outcome, optuna.TrialPruned)
+        arguments = {"state": TrialState.PRUNED if pruned else TrialState.FAIL}
+    storage_failures, state = StorageFailures(), None
+    while state is None:
+        try:
+            state = study.tell(trial, **arguments, skip_if_finished=True).state
+        except UpdateFinishedTrialError:
+            state = TrialState.FAIL
+        except Exception as error:
+            storage_failures.wait(error)
+    if isinstance(outcome, _OvertakenError) or (
+        state == TrialState.FAIL and "values" in arguments
+    ):
+        warnings.warn(
+            f"trial {trial.number} has no result: its value is no number, or other workers took "
+            "this one for dead and repeat the trial",
+            stacklevel=2,
+        )
+
+
+@contextmanager
+def _heartbeat(storage: BaseStorage, trial_id: int) -> Iterator[None]:
+    """Tells other workers that this one lives, where the storage can; the first time at once."""
+    interval = storage.get_heartbeat_interval() if isinstance(storage, BaseHeartbeat) else None
+    if interval is None:
+        yield
+        return
+    assert isinstance(storage, BaseHeartbeat)
+    storage.record_heartbeat(trial_id)
+    done = Event()
+    thread = Thread(target=_beat, args=(storage, trial_id, interval, done), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=POLL_SECONDS)
+
+
+def _beat(storage: BaseHeartbeat, trial_id: int, interval: float, done: Event) -> None:
+    while not done.wait(interval):
+        with suppress(Exception):  # the next beat, or the worker's own call, will tell
+            storage.record_heartbeat(trial_id)

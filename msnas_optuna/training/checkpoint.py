@@ -1,0 +1,163 @@
+"""Checkpoints: written atomically, loaded as plain tensors, tied to what they were made for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from msnas_optuna.runtime.distributed import ALONE, Ranks
+from msnas_optuna.runtime.processes import started
+
+FORMAT = 1
+
+_DAMAGE = (
+    OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+    pickle.UnpicklingError,
+)  # fmt: skip
+"""What reading a damaged file raises."""
+
+_TEMPORARY = ".tmp"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written or read, or does not fit the study."""
+
+
+def save_checkpoint(
+    path: Path, content: Mapping[str, Any], *, fingerprint: Mapping[str, Any]
+) -> None:
+    """Writes a checkpoint; whatever happens, `path` holds a whole one, the old or the new.
+
+    Args:
+        path: the file.
+        content: tensors, numbers, strings, and dicts and lists of them.
+        fingerprint: what the checkpoint belongs to, flat; compared when it is loaded.
+
+    Raises:
+        CheckpointError: the disk is full or the folder cannot be written; the previous
+            checkpoint is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:  # follows no link that somebody has put there
+            payload = {"format": FORMAT, "fingerprint": dict(fingerprint), **content}
+            torch.save(payload, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        kept = "the previous checkpoint is kept" if path.exists() else "there is none before it"
+        raise CheckpointError(
+            f"cannot write checkpoint {path}: {error}; {kept}. Free some disk space, or check "
+            f"the folder's permissions, and run the command again: it continues."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, ranks: Ranks = ALONE) -> Iterator[None]:
+    """Keeps a second run from training into the same checkpoint; the lock of a dead one is free.
+
+    Args:
+        path: the checkpoint.
+        ranks: the processes that train into it together; the first holds the lock for all.
+
+    Raises:
+        CheckpointError: another process trains into it, or its folder cannot be written.
+    """
+    if not ranks.first:
+        yield
+        return
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise CheckpointError(
+            f"another process trains into {path}; wait until it has ended, or stop it, and run "
+            f"the command again: it continues"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot lock checkpoint {path}: {error}; check the disk space and the folder's "
+            f"permissions"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes what killed processes were writing when they died."""
+    for leftover in path.parent.glob(f".{path.name}.*{_TEMPORARY}"):
+        pid = leftover.name.removesuffix(_TEMPORARY).rpartition(".")[2]
+        if pid.isdecimal() and started(int(pid)) is None:
+            leftover.unlink(missing_ok=True)
+
+
+def read_losses(path: Path) -> list[float]:
+    """The losses of the steps that a checkpoint has behind it; none where there is no file.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return [float(loss) for loss in content["losses"]]
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
+def load_checkpoint(path: Path, *, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads a checkpoint that must belong to `fingerprint`; tensors come to the CPU.
+
+    Raises:
+        CheckpointError: no file, a damaged one, or one that was made for something else (every
+            difference is named).
+    """
+    if not path.exists():
+        raise CheckpointError(f"there is no checkpoint {path}; run `msnas train` first")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        stored, version = content["fingerprint"], content["format"]
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+    if version != FORMAT:
+        raise CheckpointError(
+            f"checkpoint {path} has format {version}, this version reads format {FORMAT}; "
+            f"remove the file to train anew, or install the version that wrote it"
+        )
+    differences = [
+        f"  {key}: {stored.get(key)!r} in the checkpoint, {fingerprint.get(key)!r} in the study"
+        for key in sorted({*stored, *fingerprint})
+        if stored.get(key) != fingerprint.get(key)
+    ]
+    if differences:
+        raise CheckpointError(
+            f"checkpoint {path} does not fit the study:\n"
+            + "\n".join(differences)
+            + "\nRestore these settings, or remove the file to train anew."
+        )
+    assert isinstance(content, dict)
+    return content
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"checkpoint {path} is damaged ({error!r:.200}); remove it and run the command again"
+    )

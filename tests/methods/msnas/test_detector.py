@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
+from torchvision.models.detection.image_list import ImageList
+
+from msnas_optuna.methods.msnas.detector import CentredAnchorGenerator, Detector, ImageWiseSampler
+from msnas_optuna.methods.msnas.encoder import MSNASEncoder, subset_state
+from msnas_optuna.methods.msnas.space import MSNASSpace
+from msnas_optuna.spaces.lattice import Lattice
+
+FPN_LIKE = MSNASSpace(7).fpn_like()
+
+
+def detector(only=None, *, norm="batch") -> Detector:
+    torch.manual_seed(0)
+    return Detector(
+        MSNASEncoder(7, "basic", channels=8, stem_channels=8, norm=norm, only=only),
+        3,
+        channels=8,
+        norm=norm,
+        anchor_base=8,
+        canonical_size=36,
+        roi_batch=16,
+        proposals_train=50,
+        proposals_test=50,
+        hidden=16,
+    )
+
+
+def images(n: int = 2) -> torch.Tensor:
+    rng = np.random.default_rng(0)
+    return torch.from_numpy(rng.integers(0, 256, (n, 3, 128, 192), dtype=np.uint8))
+
+
+def targets(n: int = 2) -> list[dict[str, torch.Tensor]]:
+    boxes = torch.tensor([[10.0, 10, 60, 50], [100, 40, 160, 120]])
+    return [{"boxes": boxes, "labels": torch.tensor([1, 3])} for _ in range(n)]
+
+
+SIZES = [(128, 192), (100, 150)]
+
+
+def test_losses_are_finite_on_any_path_and_reach_every_part():
+    supernet = detector().train()
+    paths, rng = Lattice(MSNASSpace(7)), np.random.default_rng(0)
+    for _ in range(5):
+        _, losses = supernet(images(), SIZES, targets=targets(), architecture=paths.sample(rng))
+        assert set(losses) == {
+            "loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"
+        }  # fmt: skip
+        assert all(torch.isfinite(loss) for loss in losses.values())
+        sum(losses.values()).backward()
+    heads = (*supernet.rpn.parameters(), *supernet.roi_heads.parameters())
+    assert all(p.grad is not None for p in heads)
+
+
+def test_images_without_objects_train():
+    empty = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}] * 2
+    _, losses = detector(FPN_LIKE).train()(images(), SIZES, targets=empty)
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert losses["loss_box_reg"] == 0
+
+
+def test_alone_detects_what_the_supernet_detects():
+    supernet, alone = detector().eval(), detector(FPN_LIKE).eval()
+    alone.load_state_dict(subset_state(supernet.state_dict(), alone.state_dict()))
+    with torch.no_grad():
+        ours, _ = alone(images(), SIZES)
+        theirs, _ = supernet(images(), SIZES, architecture=FPN_LIKE)
+    assert sum(len(d["scores"]) for d in ours) > 0
+    for a, b in zip(ours, theirs, strict=True):
+        assert all(torch.equal(a[key], b[key]) for key in ("boxes", "scores", "labels"))
+
+
+def test_detections_stay_inside_the_unpadded_image():
+    with torch.no_grad():
+        found, losses = detector(FPN_LIKE).eval()(images(), SIZES)
+    assert losses == {}
+    for detections, (height, width) in zip(found, SIZES, strict=True):
+        x1, y1, x2, y2 = detections["boxes"].unbind(1)
+        assert ((x1 >= 0) & (y1 >= 0) & (x2 <= width) & (y2 <= height)).all()
+
+
+def test_anchors_sit_in_the_middle_of_their_cells():
+    generator = CentredAnchorGenerator(((8,), (16,)), ((1.0,), (1.0,)))
+    maps = [torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 4, 4)]
+    (anchors,) = generator(ImageList(torch.zeros(1, 3, 64, 64), [(64, 64)]), maps)
+    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    assert centres[0].tolist() == [4, 4]  # stride 8
+    assert centres[64].tolist() == [8, 8]  # stride 16
+    assert (anchors[:64, 2] - anchors[:64, 0] == 8).all()
+
+
+def test_a_group_s_anchors_double_those_of_the_one_before():
+    sizes = detector().rpn.anchor_generator.sizes
+    assert sizes == ((8,), (16,), (32,), (64,), (128,))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_boxes_are_decoded_in_full_precision(dtype):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        found, _ = detector(FPN_LIKE).eval()(images(), SIZES)
+    assert {d["boxes"].dtype for d in found} == {torch.float32}
+
+
+def matches(n_images: int) -> list[torch.Tensor]:
+    """Many candidates, few, and no positive ones; -1 is neither."""
+    rng = np.random.default_rng(0)
+    drawn = [rng.integers(-1, 3, n) for n in (200, 9, 50)]
+    drawn[2] = drawn[2].clip(-1, 0)
+    return [torch.from_numpy(drawn[i % 3]) for i in range(n_images)]
+
+
+def masks(sampler, generators, given):
+    sampler.generators = generators
+    return [torch.stack(pair) for pair in zip(*sampler(given), strict=True)]
+
+
+def test_the_global_generator_is_used_as_torchvision_does():
+    torch.manual_seed(0)
+    expected = masks(BalancedPositiveNegativeSampler(16, 0.25), None, matches(3))
+    torch.manual_seed(0)
+    found = masks(ImageWiseSampler(16, 0.25), None, matches(3))
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def test_what_is_drawn_for_an_image_does_not_depend_on_its_batch():
+    def generators():
+        return [torch.Generator().manual_seed(i) for i in range(6)]
+
+    sampler = ImageWiseSampler(16, 0.25)
+    whole = masks(sampler, generators(), matches(6))
+    assert sampler.n_drawn == sum(int(m.sum()) for m in whole)
+    halves = masks(sampler, generators()[:3], matches(3))
+    halves += masks(sampler, generators()[3:], matches(6)[3:])
+    assert all(torch.equal(a, b) for a, b in zip(whole, halves, strict=True))
+    assert not torch.equal(whole[0], whole[3])  # equal candidates, other draws

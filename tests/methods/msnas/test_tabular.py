@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+
+from msnas_optuna import MSNASSampler
+from msnas_optuna.methods.msnas.space import Architecture
+from msnas_optuna.methods.msnas.tabular import TABLE_FILE, TabularObjective, load_table
+from msnas_optuna.spaces.base import InvalidArchitectureError
+from msnas_optuna.study.setting import Setting
+
+STUDY = Path(__file__).parents[3] / "benchmarks" / "tabular" / "study.toml"
+
+
+@pytest.fixture(scope="module")
+def table():
+    return load_table()
+
+
+def enumerate_feasible(feasible):
+    return {feasible.at(i) for i in range(feasible.count())}
+
+
+def test_the_table_holds_the_window_of_its_study_exactly(table):
+    setting = Setting.load(STUDY)
+    assert set(table.measurements) == enumerate_feasible(setting.feasible)
+    assert table.feasible.window == setting.window
+    assert table.feasible.cost == setting.cost
+    assert table.space == setting.space
+
+
+def test_there_are_about_a_thousand_architectures(table):
+    assert 1000 <= len(table.measurements) == table.feasible.count() <= 2000
+
+
+def test_values_are_ap(table):
+    for measurement in table.measurements.values():
+        assert all(0 < ap < 1 for ap in measurement.ap)
+        assert all(
+            ap < ap50 < 1 for ap, ap50 in zip(measurement.ap, measurement.ap50, strict=True)
+        )
+
+
+def test_costs_are_those_of_the_architectures(table):
+    for architecture, measurement in table.measurements.items():
+        assert measurement.gflops == pytest.approx(table.feasible.cost.total(architecture) / 1e9)
+
+
+def test_architectures_differ_by_more_than_the_noise(table):
+    assert sum(len(m.ap) > 1 for m in table.measurements.values()) >= 50
+    spread = table.quantile(0.95) - table.quantile(0.05)
+    assert 0 < table.noise < spread / 3
+
+
+def test_the_provenance_says_how_to_make_it_again(table):
+    told = table.provenance
+    assert {"command", "date", "versions", "settings", "evaluation_seconds"} <= told.keys()
+    assert {"torch", "torchvision", "optuna", "python"} <= told["versions"].keys()
+    settings = Setting.load(STUDY).config.identity()
+    kept = [key for key in told["settings"] if not key.startswith("sampler.")]
+    assert {"supernet.steps", "finetune.steps", "budget.tolerance"} <= set(kept)
+    assert {key: told["settings"][key] for key in kept} == {key: settings[key] for key in kept}
+    assert sum(told["seeds"].values()) == sum(len(m.ap) for m in table.measurements.values())
+
+
+def test_the_file_is_small():
+    assert TABLE_FILE.stat().st_size < 250_000
+
+
+def test_it_loads_fast_and_without_torch():
+    code = (
+        "import sys, time; from msnas_optuna.methods.msnas.tabular import load_table\n"
+        "start = time.process_time(); load_table()\n"
+        "assert time.process_time() - start < 1, time.process_time() - start\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_best_and_quantiles_agree(table):
+    values = sorted(map(table.value, table.measurements))
+    assert table.value(table.best) == table.quantile(1) == values[-1]
+    assert table.quantile(0) == values[0]
+    for q in (0.5, 0.99, 0.999):
+        at_least = sum(v >= table.quantile(q) for v in values)
+        assert (1 - q) * len(values) <= at_least <= (1 - q) * len(values) + 1
+    with pytest.raises(ValueError, match="q must lie in"):
+        table.quantile(2)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("1 1 1 1 1 1 1 | 4 4 4 4 4", "must hold min <= 8"),
+        ("1 1 1 1 1 1 2 | 4 4 4 4 8", "lie outside the window"),
+    ],
+)
+def test_nothing_else_has_a_value(table, text, why):
+    with pytest.raises(InvalidArchitectureError, match=why):
+        table.value(Architecture.parse(text))
+
+
+def test_a_study_finds_good_architectures(table):
+    study = optuna.create_study(
+        direction="maximize",
+        sampler=MSNASSampler(
+            table.feasible, population_size=20, n_children=10, n_random=2, seed=0
+        ),
+    )
+    study.optimize(TabularObjective(table), n_trials=60)
+    assert len({table.space.decode(t.params) for t in study.trials}) == 60
+    assert study.best_value > table.quantile(0.95)
+    assert study.best_value == table.value(table.space.decode(study.best_params))
+
+
+def test_a_trial_outside_the_table_fails(table):
+    study = optuna.create_study(
+        direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+    with pytest.raises(InvalidArchitectureError, match="the table does not hold"):
+        study.optimize(TabularObjective(table), n_trials=5)
+
+
+def test_an_incomplete_table_is_refused(tmp_path):
+    content = json.loads(TABLE_FILE.read_text())
+    del content["rows"][7]
+    path = tmp_path / "part.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"part\.json must hold the \d+ architectures"):
+        load_table(path)
+
+
+def test_an_architecture_that_is_measured_again_has_the_next_of_its_values(table):
+    again = next(a for a, m in table.measurements.items() if len(m.ap) == 2)
+    study = optuna.create_study(direction="maximize", sampler=MSNASSampler(table.feasible))
+    for _ in range(3):
+        study.enqueue_trial(table.space.encode(again))
+    study.optimize(TabularObjective(table), n_trials=3)
+    first, second = table.measurements[again].ap
+    assert [trial.value for trial in study.trials] == [first, second, first]
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path):
+    (tmp_path / "table.json").write_text("{}")
+    with pytest.raises(ValueError, match="is no table: it lacks columns, provenance, rows, space"):
+        load_table(str(tmp_path / "table.json"))

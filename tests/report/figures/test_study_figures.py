@@ -1,0 +1,469 @@
+"""Every figure of a study, whatever state the study is in."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from itertools import pairwise
+
+import numpy as np
+import optuna
+import plotly.graph_objects as go
+import pytest
+
+from msnas_optuna import EncoderCost, Lattice, MSNASSampler, MSNASSpace
+from msnas_optuna.methods.msnas.published import PUBLISHED
+from msnas_optuna.methods.msnas.space import FEATURE_STRIDES
+from msnas_optuna.methods.msnas.tabular import TabularObjective
+from msnas_optuna.report import figures
+from msnas_optuna.report.figures import (
+    catalogue,
+    plot_architecture,
+    plot_best_architectures,
+    plot_comparison,
+    plot_family_tree,
+    plot_survivors,
+    plot_tradeoff,
+    plot_training_curves,
+    plot_transfer,
+)
+from msnas_optuna.report.figures.catalogue import FIGURES, study_figures
+from msnas_optuna.report.figures.comparison import ComparisonInfo, get_comparison_info
+from msnas_optuna.report.figures.evolution import _get_evolution_info, _get_survivors_info
+from msnas_optuna.report.figures.family import _get_family_info
+from msnas_optuna.report.figures.layout import get_architecture_info
+from msnas_optuna.report.figures.observations import Observed
+from msnas_optuna.report.figures.sizes import _get_sizes_info
+from msnas_optuna.report.figures.strides import _get_block_strides_info, _get_feature_strides_info
+from msnas_optuna.report.figures.style import KIND_COLOURS
+from msnas_optuna.report.figures.tradeoff import _get_tradeoff_infos
+from msnas_optuna.report.figures.training import _get_curves_info
+from msnas_optuna.report.figures.transfer import get_transfer_info
+from msnas_optuna.storage import CONFIG, PLAN, write_curve
+from msnas_optuna.study.setting import window_around
+
+from .conftest import beside, configuration, search
+
+LIMIT = 30_000
+"""Bytes of JSON; a dashboard sends every figure to every reader every few seconds."""
+
+
+def best_first(study):
+    return sorted(study.trials, key=lambda t: (-t.value, t.number))
+
+
+def texts(figure):
+    return " ".join(a.text for a in figure.layout.annotations if a.text)
+
+
+# ---------------------------------------------------------------------- data
+
+
+def test_architecture_info_is_the_architecture():
+    published, cost = PUBLISHED["r18-1"].architecture, EncoderCost.from_preset("r18")
+    info = get_architecture_info(published, name="r18-1", cost=cost)
+    assert info.absolute == (4, *published.absolute_strides)
+    assert info.strides == published.strides
+    assert {(r, i) for r, i in info.laterals} == {
+        (r + 1, i + 1) for i, r in published.laterals.items()
+    }
+    assert [s for _, s in info.heads] == list(published.feature_strides)
+    assert all(info.absolute[depth] == s for depth, s in info.heads)
+    everything = sum(info.blocks) + sum(info.lateral) + sum(info.head)
+    assert everything == pytest.approx(cost.total(published) / 1e9)
+    assert info.total == cost.total(published) / 1e9
+
+
+def test_evolution_info_follows_the_population(searched):
+    info = _get_evolution_info(Observed(searched))
+    assert info.generations == (0, 1, 2, 3, 4)
+    for (lower, upper), best in zip(
+        [(q[0], q[-1]) for q in info.quantiles], info.best, strict=True
+    ):
+        assert lower <= upper == best
+    # Topk of the union never loses a member to a worse one.
+    assert all(b[0] >= a[0] for a, b in pairwise(info.quantiles))
+    values = [100 * t.value for t in searched.trials]
+    assert info.best[0] == max(values[:6])
+    assert info.best[-1] == max(values)
+    assert sorted(info.quantiles[-1]) == pytest.approx(
+        np.quantile(sorted(values)[-6:], (0, 0.25, 0.5, 0.75, 1))
+    )
+    random = [t for t in searched.trials if t.user_attrs["origin"] == "random"]
+    expected = [(t.user_attrs["generation"], 100 * t.value) for t in random[6:]]
+    assert list(info.random) == expected
+
+
+def test_survivors_add_up_to_the_population(searched):
+    info = _get_survivors_info(Observed(searched))
+    assert [sum(column) for column in zip(*info.shares.values(), strict=True)] == pytest.approx(
+        [1.0] * 5
+    )
+    assert info.shares["random"][0] == 1
+    assert set(info.shares) <= {"random", "recombination", "crossover", "mutation"}
+
+
+def test_stride_maps_are_of_the_population(searched, table):
+    blocks = _get_block_strides_info(Observed(searched))
+    heads = _get_feature_strides_info(Observed(searched))
+    assert (len(blocks.mean), len(heads.mean)) == (7, 5)
+    last = [table.space.decode(t.params) for t in best_first(searched)[:6]]
+    for i, row in enumerate(blocks.mean):
+        members = [a.absolute_strides[i] for a in last]
+        assert row[-1] == pytest.approx(2 ** np.log2(members).mean())
+        assert blocks.share[i][-1] == max(members.count(a) for a in FEATURE_STRIDES) / 6
+    assert [row[-1] for row in heads.mean] == sorted(row[-1] for row in heads.mean)  # Eq. 7
+
+
+def test_family_holds_all_ancestors_and_nothing_else(searched):
+    youngest = searched.trials[-1].number
+    info = _get_family_info(Observed(searched), youngest)
+    plans = {t.number: t.system_attrs[PLAN]["parents"] for t in searched.trials}
+    ancestors, queue = set(), [youngest]
+    while queue:
+        for parent in plans[queue.pop()]:
+            ancestors.add(parent)
+            queue.append(parent)
+    assert {o.number for o in info.members} == ancestors | {youngest}
+    assert ancestors
+    assert set(info.edges) == {(p, c) for c in ancestors | {youngest} for p in plans[c]}
+    assert info.left_out == 0
+
+
+def test_tradeoff_points_lie_in_the_window_and_the_front_is_not_dominated(complete):
+    searched = complete
+    (info,) = _get_tradeoff_infos(Observed(searched))
+    assert info.cost == "GFLOPs"
+    low, high = info.window
+    assert len(info.points) == 30
+    assert all(low <= p.x <= high for p in info.points)
+    for member in info.front:
+        assert not any(
+            (p.x <= member.x and p.ap > member.ap) or (p.x < member.x and p.ap >= member.ap)
+            for p in info.points
+        )
+    assert max(info.front, key=lambda p: p.ap).ap == max(p.ap for p in info.points)
+    assert info.by_hand.ap == pytest.approx(30)
+
+
+def test_latency_has_an_axis_of_its_own_where_it_is_measured(table):
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    study.set_metric_names(["AP", "latency ms"])
+    for i in range(4):
+        params = table.space.encode(table.feasible.at(i))
+        study.add_trial(
+            optuna.create_trial(
+                params=params, distributions=table.space.distributions, values=[0.1 * i, 5.0 + i]
+            )
+        )
+    (info,) = _get_tradeoff_infos(Observed(study))
+    assert info.cost == "latency, ms"
+    assert sorted(p.x for p in info.points) == [5, 6, 7, 8]
+    best = plot_best_architectures(Observed(study)).layout.title.text
+    assert best.startswith("The best 4 architectures by AP, and")
+    assert all(len(f.to_json()) < LIMIT for f in study_figures(study).values())
+
+
+def test_comparison_counts_what_the_best_exceeds(complete):
+    searched, info = complete, get_comparison_info(Observed(complete))
+    random = [100 * t.value for t in searched.trials if t.user_attrs["origin"] == "random"]
+    assert list(info.random) == sorted(random)
+    assert len(info.random) + len(info.bred) == 30
+    assert info.best == (100 * searched.best_value, searched.best_trial.number)
+    beaten = sum(ap < info.best[0] for ap in random)
+    assert info.beaten == (
+        "all of them" if beaten == len(random) else f"{100 * beaten // len(random)}% of them"
+    )
+    assert info.by_hand == pytest.approx(30)
+
+
+def comparison(**changes):
+    values = {"random": (10.0, 20.0), "children": {}, "best": (30.0, 7), "best_kind": "mutation"}
+    return ComparisonInfo(**values | {"by_hand": None, "measured": 2} | changes)
+
+
+def test_all_is_said_only_where_it_is_all():
+    many = tuple(float(i) for i in range(200))
+    assert comparison().beaten == "all of them"
+    assert comparison(random=many, best=(198.5, 0)).beaten == "99% of them"  # 199 of 200
+    assert comparison(random=(10.0, 30.0), best_kind="random").beaten == "all others"
+    assert comparison(random=(10.0, 30.0)).beaten == "50% of them"  # a child with the same AP
+    assert comparison(random=()).beaten is None
+    assert comparison(random=(30.0,), best_kind="random").beaten is None
+    assert comparison(random=(20.0, 30.0), best_kind="random").beaten == "all others"
+
+
+def test_differences_agree_with_the_values_that_are_shown():
+    info = comparison(random=(27.14,), best=(30.36, 7), by_hand=30.36)
+    assert f"{30.36:.1f} - {27.14:.1f}" == "30.4 - 27.1"
+    assert info.over_random == "+3.3"  # and not +3.2
+    assert info.over_hand == "+0.0"
+
+
+def test_margins_of_the_best_have_their_caveat(complete):
+    n = len(Observed(complete).distinct)
+    assert f"the best of {n} measured values: a part of it is luck" in str(
+        plot_comparison(complete).layout.title.text
+    )
+
+
+def test_queued_architectures_count_among_the_measured(table):
+    study = search(table, 4, optuna.storages.InMemoryStorage())
+    space = table.space
+    queued = space.encode(space.fpn_like())
+    study.add_trial(
+        optuna.create_trial(params=queued, distributions=space.distributions, value=0.1)
+    )
+    n = len(Observed(study).distinct)
+    assert n == 5
+    assert "the best of 5 measured values" in str(plot_comparison(study).layout.title.text)
+
+
+def test_one_trial_is_compared_with_nothing(table):
+    study = search(table, 1, optuna.storages.InMemoryStorage())
+    assert plot_comparison(study).layout.title.text == "The best against chance and hand"
+
+
+def test_no_more_architectures_are_announced_than_drawn(table):
+    study = search(table, 2, optuna.storages.InMemoryStorage())
+    assert plot_best_architectures(study).layout.title.text.startswith("The best 2 architectures,")
+    title = plot_best_architectures(study, top=1).layout.title.text
+    assert title.startswith("The best architecture, and the FPN-like path")
+
+
+def test_one_generation_is_singular(table):
+    study = search(table, 6, optuna.storages.InMemoryStorage())
+    assert "after 1 generation the best" in str(FIGURES["evolution"](study).layout.title.text)
+
+
+def test_each_kind_has_one_colour_in_every_figure(complete):
+    seen = {}
+    for name in ("comparison", "survivors", "family-tree", "tradeoff"):
+        for trace in FIGURES[name](complete).data:
+            kind = str(trace.name).split(" (")[0]
+            if kind in KIND_COLOURS:
+                seen.setdefault(kind, set()).add(trace.marker.color)
+    assert {"random", "recombination"} <= seen.keys()
+    assert all(colours == {KIND_COLOURS[kind]} for kind, colours in seen.items())
+    assert len(set(KIND_COLOURS.values())) == len(KIND_COLOURS)
+
+
+def test_what_lies_over_what_and_in_which_order(complete):
+    names = [trace.name for trace in plot_tradeoff(complete).data]
+    kinds = [names.index(kind) for kind in KIND_COLOURS if kind in names]
+    assert names.index("Pareto front") > max(kinds)
+    (front,) = [t for t in plot_tradeoff(complete).data if t.name == "Pareto front"]
+    assert front.mode == "lines+markers"
+    assert plot_survivors(complete).layout.legend.traceorder == "normal"
+
+
+def test_the_stem_is_marked(searched):
+    for figure in (plot_architecture(searched), plot_best_architectures(searched)):
+        stems = [trace for trace in figure.data if trace.name == "stem"]
+        assert stems
+        assert all((trace.x, trace.y) == ((0,), (-2,)) for trace in stems)
+
+
+def test_both_rows_of_an_architecture_have_their_marks_at_the_blocks(searched):
+    layout = plot_architecture(searched).layout
+    assert layout.xaxis.tickvals == layout.xaxis2.tickvals
+    assert layout.xaxis.tickvals[:3] == (0, 1, 2)
+
+
+@pytest.mark.parametrize("n_blocks", [7, 13, 32])
+def test_no_lateral_connection_leaves_the_picture(n_blocks):
+    space, study = MSNASSpace(n_blocks), optuna.create_study(direction="maximize")
+    params = space.encode(space.fpn_like())
+    study.add_trial(
+        optuna.create_trial(params=params, distributions=space.distributions, value=0.1)
+    )
+    for figure in (plot_architecture(study), plot_best_architectures(study)):
+        low, high = figure.layout.yaxis.range
+        arcs = [trace for trace in figure.data if trace.name == "lateral connection"]
+        assert arcs
+        assert all(low < y < high for trace in arcs for y in trace.y if y is not None)
+
+
+@pytest.mark.parametrize(("n_blocks", "names"), [(21, "h1 h2 h3 h4 h5"), (32, "  heads  ")])
+def test_names_of_heads_do_not_run_into_one_another(n_blocks, names):
+    space, study = MSNASSpace(n_blocks), optuna.create_study(direction="maximize")
+    params = space.encode(space.fpn_like())
+    study.add_trial(
+        optuna.create_trial(params=params, distributions=space.distributions, value=0.1)
+    )
+    assert " ".join(plot_architecture(study).layout.xaxis.ticktext[-5:]) == names
+
+
+def test_the_family_tree_begins_at_the_first_generation(searched):
+    for trial in searched.trials[0], searched.trials[-1]:
+        axis = plot_family_tree(searched, trial=trial.number).layout.xaxis
+        assert axis.range == (-0.5, trial.user_attrs["generation"] + 0.5)
+
+
+def test_one_retrained_architecture_is_one(table):
+    study = optuna.create_study(direction="maximize", study_name="one")
+    for at in (study, beside(study, "retrain")):
+        params = table.space.encode(table.feasible.at(0))
+        at.add_trial(
+            optuna.create_trial(params=params, distributions=table.space.distributions, value=0.1)
+        )
+    assert plot_transfer(study).layout.title.text.endswith(">1 retrained architecture</sup>")
+
+
+def test_tau_of_a_reversed_order_is_minus_one(complete):
+    info = get_transfer_info(Observed(complete))
+    assert [p.alone for p in info.pairs] == pytest.approx([40, 50, 60])
+    assert info.tau == pytest.approx(-1)
+    assert (info.by_hand.one_shot, info.by_hand.alone) == pytest.approx((30, 20))
+
+
+def test_sizes_are_percent_and_unknown_ones_stay_unknown(complete):
+    info = _get_sizes_info(Observed(complete), top=2)
+    best = best_first(complete)[0]
+    assert len(info.rows) == 2  # the hand-made path has no AP by size here
+    name, (small, medium, large) = info.rows[0]
+    assert name == f"trial {best.number}"
+    assert (small, medium, large) == (
+        pytest.approx(100 * best.value - 10),
+        pytest.approx(100 * best.value),
+        None,
+    )
+
+
+def test_training_curves_are_means_over_steps():
+    study = optuna.create_study(direction="maximize")
+    write_curve(study, "trial 3", [1.0] * 100_001)
+    write_curve(study, "supernet", [4.0, 2.0] * 300)
+    write_curve(study, "empty", [])
+    curves = _get_curves_info(Observed(study))
+    assert list(curves) == ["supernet", "trial 3"]
+    supernet, retrained = curves.values()
+    assert (len(supernet.steps), supernet.steps[-1]) == (150, 600)
+    assert supernet.losses == (3.0,) * 150
+    assert retrained.steps[-1] == 100_001
+    for run in range(9):
+        write_curve(study, f"trial {run}", [1.0] * 100_000)
+    assert len(plot_training_curves(study).to_json()) < LIMIT
+
+
+@pytest.mark.parametrize("name", [name for name in figures.__all__ if name.startswith("plot_")])
+def test_every_public_figure_takes_a_study_and_nothing_else(complete, name):
+    figure = getattr(figures, name)(complete)
+    assert isinstance(figure, go.Figure)
+    assert figure.data, texts(figure)
+
+
+def test_repeated_measurements_count_once_with_their_mean(table):
+    study = optuna.create_study(direction="maximize")
+    params = table.space.encode(table.feasible.at(0))
+    for value in (0.2, 0.4):
+        study.add_trial(
+            optuna.create_trial(
+                params=params, distributions=table.space.distributions, value=value
+            )
+        )
+    observed = Observed(study)
+    assert [(o.number, o.ap) for o in observed.distinct] == [(0, pytest.approx(0.3))]
+    assert [o.ap for o in observed.population(0)] == [pytest.approx(0.3)]
+
+
+# ---------------------------------------------------------------------- all figures
+
+
+def test_titles_are_numbered_and_text_is_legible_on_any_background(complete):
+    drawn = study_figures(complete)
+    assert list(drawn) == list(FIGURES)
+    for number, figure in enumerate(drawn.values(), start=1):
+        assert figure.layout.title.text.startswith(f"{number}. ")
+        assert figure.layout.template.to_plotly_json() == {}
+        assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0, 0, 0, 0)"
+        assert figure.layout.font.color == figure.layout.modebar.color == "#808080"
+        assert figure.layout.modebar.bgcolor == "rgba(0, 0, 0, 0)"
+        assert figure.data, figure.layout.title.text
+
+
+@pytest.mark.parametrize("state", ["empty", "one running", "one failed", "foreign", "one trial"])
+def test_a_study_that_has_hardly_begun_has_figures_that_say_so(state, table):
+    study = optuna.create_study(direction="maximize")
+    if state == "one running":
+        study.ask(table.space.distributions)
+    if state == "one failed":
+        study.tell(study.ask(table.space.distributions), state=optuna.trial.TrialState.FAIL)
+    if state == "foreign":
+        study.optimize(lambda t: t.suggest_float("x", 0, 1), n_trials=3)
+    if state == "one trial":
+        params = table.space.encode(table.feasible.at(0))
+        study.add_trial(
+            optuna.create_trial(params=params, distributions=table.space.distributions, value=0.1)
+        )
+    for stages in ((), ("fpn-like", "retrain")):
+        for stage in stages:
+            beside(study, stage)
+        for name, figure in study_figures(study).items():
+            assert len(figure.to_json()) < LIMIT
+            if state != "one trial":
+                assert "yet" in texts(figure), name
+
+
+def test_trials_of_others_and_damaged_ones_are_passed_over(searched):
+    study = pickle.loads(pickle.dumps(searched))
+    study.optimize(lambda t: t.suggest_float("x", 0, 1), n_trials=2)
+    trial = study.ask()
+    study._storage.set_trial_system_attr(trial._trial_id, PLAN, {"version": "of tomorrow"})
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    study.set_user_attr(CONFIG, {**study.user_attrs[CONFIG], "space.channels": "many"})
+    assert len(Observed(study).observations) == 30
+    for figure in study_figures(study).values():
+        assert isinstance(figure, go.Figure)
+
+
+def test_only_a_finished_trial_can_be_asked_for(searched):
+    for plot in (plot_architecture, plot_family_tree):
+        assert "trial 3" in str(plot(searched, trial=3).layout.title.text) + texts(
+            plot(searched, trial=3)
+        )
+        with pytest.raises(ValueError, match=r"trial must be .* finished trial, got 99"):
+            plot(searched, trial=99)
+
+
+def test_figures_of_many_generations_are_small_and_end_with_the_last(table):
+    sampler = MSNASSampler(table.feasible, population_size=3, n_children=1, n_random=1, seed=0)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(TabularObjective(table), n_trials=1000)
+    observed = Observed(study)
+    last = observed.generations[-1]
+    assert last > 450
+    for info in (_get_evolution_info, _get_survivors_info, _get_block_strides_info):
+        assert info(observed).generations[-1] == last
+    drawn = study_figures(observed)
+    assert f"after {last + 1} generations" in drawn["evolution"].layout.title.text
+    sizes = {name: len(figure.to_json()) for name, figure in drawn.items()}
+    assert max(sizes.values()) < LIMIT, json.dumps(sizes, indent=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n_blocks", "trials"), [(21, 1200), (32, 300)])
+def test_every_figure_of_a_long_study_is_small(n_blocks, trials):
+    space, cost = MSNASSpace(n_blocks), EncoderCost.from_preset("r34")
+    target = cost.total(space.fpn_like())
+    feasible = Lattice(space, cost, window=window_around(target, 0.01))
+    study = optuna.create_study(direction="maximize", sampler=MSNASSampler(feasible, seed=0))
+    study.set_user_attr(CONFIG, configuration(feasible, population_size=50))
+    for _ in range(trials):
+        trial = study.ask()
+        plan = study._storage.get_trial(trial._trial_id).system_attrs[PLAN]
+        for name, distribution in space.distributions.items():
+            trial._suggest(name, distribution)
+        architecture = space.decode(plan["params"])
+        trial.set_user_attr("gflops", cost.total(architecture) / 1e9)
+        for key in ("ap_small", "ap_medium", "ap_large"):
+            trial.set_user_attr(key, 0.123456789)
+        laterals = len(architecture.laterals) / 100  # the best are the largest to draw
+        study.tell(
+            trial, laterals + sum(architecture.absolute_strides) / 10000 + trial.number / 77777
+        )
+    drawn = study_figures(study)
+    assert "GFLOPs" in str(drawn["architecture"].data)
+    sizes = {name: len(figure.to_json()) for name, figure in drawn.items()}
+    assert max(sizes.values()) < LIMIT, json.dumps(sizes, indent=2)
+    assert len(catalogue.FIGURES) == len(sizes)

@@ -1,0 +1,131 @@
+"""Signals are held back, passed on, and never lost: in processes of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+DROPPED = """
+import os, signal, sys, time
+import msnas_optuna.runtime.interrupts as interrupts
+interrupts._REPEAT_SECONDS = 0.2
+heeded = interrupts.insist_on_interrupts()
+
+class Finalised:
+    def __del__(self):  # Python drops what is raised in here
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        time.sleep(0.01)
+"""
+
+INSISTING = """
+try:
+    Finalised()
+    print("dropped", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    heeded()
+    time.sleep(0.5)  # it does not come again
+    print("heeded", flush=True)
+"""
+
+DEFERRED = """
+try:
+    with interrupts.deferred_interrupts() as held:
+        with held.allowed():
+            Finalised()
+            print("dropped", flush=True)
+        print("kept on", flush=True)
+except KeyboardInterrupt:
+    heeded()
+    print("heeded", flush=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("code", "said"), [(INSISTING, "dropped heeded"), (DEFERRED, "dropped kept on heeded")]
+)
+def test_a_signal_that_a_finaliser_swallows_is_heeded(name: str, code: str, said: str) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", DROPPED + code, name], capture_output=True, text=True, timeout=50
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split() == said.split()
+
+
+IGNORING = """
+import os, signal
+from msnas_optuna.runtime.interrupts import deferred_interrupts, insist_on_interrupts
+insist_on_interrupts(ignored=[signal.SIGINT])
+os.kill(os.getpid(), signal.SIGINT)
+with deferred_interrupts() as held, held.allowed():
+    os.kill(os.getpid(), signal.SIGINT)
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except KeyboardInterrupt:
+    print("only the other")
+"""
+
+
+def test_an_ignored_signal_does_nothing() -> None:
+    found = subprocess.run([sys.executable, "-c", IGNORING], capture_output=True, text=True)
+    assert found.stdout == "only the other\n", found.stderr
+
+
+FAILING = """
+import os, signal, sys
+from msnas_optuna.runtime.interrupts import deferred_interrupts, insist_on_interrupts
+heeded = insist_on_interrupts()
+
+def bookkeeping(error):
+    with deferred_interrupts():
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        raise error
+
+try:
+    bookkeeping(OSError("the server went away"))
+except KeyboardInterrupt as interrupt:
+    print(interrupt.__cause__)
+try:
+    bookkeeping(SystemExit(7))
+finally:
+    heeded()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_comes_before_the_failure_of_what_held_it_back(name: str) -> None:
+    found = subprocess.run([sys.executable, "-c", FAILING, name], capture_output=True, text=True)
+    assert found.stdout == "the server went away\n", found.stderr
+    assert found.returncode == 7  # an end that was asked for stays one
+
+
+WAITING = """
+import os, signal, sys, time
+from msnas_optuna.runtime.interrupts import deferred_interrupts, insist_on_interrupts
+heeded = insist_on_interrupts()
+try:
+    with deferred_interrupts(at_most=0.2):
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        print("held", flush=True)
+        time.sleep(60)  # as a call to a server that has gone away
+        print("over")
+except KeyboardInterrupt:
+    heeded()
+    print("heeded")
+with deferred_interrupts(at_most=0.2):
+    time.sleep(0.5)
+print("without a signal nothing is cut short")
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_is_held_back_for_so_long_and_no_longer(name: str) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", WAITING, name], capture_output=True, text=True, timeout=50
+    )
+    assert found.stdout.splitlines() == (
+        ["held", "heeded", "without a signal nothing is cut short"]
+    ), found.stderr

@@ -1,0 +1,326 @@
+"""Where a study lives: option, variable, study file or proxy; and no password is shown."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import RDBStorage
+from sqlalchemy.engine import make_url
+from typer.testing import CliRunner
+
+from msnas_optuna.cli import app
+from msnas_optuna.storage import StorageError, open_storage, redacted
+from msnas_optuna.study.experiment import Experiment
+from msnas_optuna.study.setting import Setting
+
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+COMMANDS = [
+    ("train",), ("search",), ("search", "--workers", "2"), ("retrain",), ("results",),
+    ("results", "--json"), ("doctor",), ("doctor", "--json"), ("storage-proxy",), ("ask",),
+    ("tell", "--trial", "0", "--values", "0.4"), ("report",), ("dashboard",),
+    ("predict", "picture.png"), ("export",),
+]  # fmt: skip
+
+
+def msnas(*arguments: object) -> str:
+    """All that a command prints, and its exit code."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    return f"{result.exit_code} {result.output}"
+
+
+def test_option_before_variable_before_study_file(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.write_text(
+        tiny.read_text().replace("trials = 7", 'trials = 7\nstorage = "sqlite:///a.db"')
+    )
+
+    def named(*arguments: str) -> str:
+        return CliRunner().invoke(app, ["results", str(tiny), "--json", *arguments]).stdout
+
+    assert f"sqlite:///{tmp_path / 'a.db'}" in named()
+    monkeypatch.setenv("OPTUNA_STORAGE", "sqlite:///b.db")
+    assert '"sqlite:///b.db"' in named()  # relative to the working folder
+    assert '"sqlite:///c.db"' in named("--storage", "sqlite:///c.db")
+
+
+def test_python_reads_the_variable_too(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTUNA_STORAGE", "sqlite:///b.db")
+    assert Experiment.load(tiny).setting.storage_url == "sqlite:///b.db"
+    assert Experiment.load(tiny, storage="sqlite:///c.db").setting.storage_url == "sqlite:///c.db"
+    monkeypatch.setenv("OPTUNA_STORAGE", "")
+    assert Setting.load(tiny).storage_url == f"sqlite:///{tiny.parent / 'study.db'}"
+
+
+def test_the_password_may_come_from_a_password_file(
+    tiny: Path, tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres_url.replace(":hunter2@", "@")
+    monkeypatch.setenv("PGPASSFILE", str(tmp_path / "absent"))
+    assert msnas("results", tiny, "--storage", url).startswith("1 error: ")
+    kept = tmp_path / "pgpass"  # in place of ~/.pgpass
+    kept.write_text("*:*:*:keeper:hunter2")
+    kept.chmod(0o600)
+    monkeypatch.setenv("PGPASSFILE", str(kept))
+    assert msnas("results", tiny, "--storage", url).startswith("0 ")
+
+
+MISTYPED = {
+    "port": "postgresql+psycopg://keeper:hunter2@host:port/db",
+    "at": "postgresql+psycopg://keeper:hun@ter2@127.0.0.1:1/db",
+    "slash": "postgresql+psycopg://keeper:hun/ter2@127.0.0.1:1/db",
+    "one slash": "postgresql+psycopg:/keeper:hunter2@h/db",
+    "no slash": "postgresql+psycopg:keeper:hunter2@h/db",
+    "three slashes": "postgresql+psycopg:///keeper:hunter2@h/db",
+    "no scheme": "keeper:hunter2@h/db",
+    "another scheme": "mysql://keeper@h/db?x=hunter2",
+    "no host": "postgresql+psycopg://keeper:hunter2/db",
+    "quoted colon": "postgresql+psycopg://keeper%3Ahunter2@127.0.0.1:1/db",
+    "words": "host=h password=hunter2",
+    "words in the database": "postgresql+psycopg://127.0.0.1:1/db password=hunter2",
+    "client key": "postgresql+psycopg://keeper@127.0.0.1:1/db?scram_client_key=hunter2",
+    "server key": "postgresql+psycopg://keeper@127.0.0.1:1/db?scram_server_key=hunter2",
+    "pwd": "postgresql+psycopg://keeper@127.0.0.1:1/db?pwd=hunter2",
+}
+
+
+@pytest.fixture(params=["password", "host", "database", "driver", "query", *MISTYPED])
+def broken(request: pytest.FixtureRequest, postgres_url: str) -> str:
+    """A URL with a password that cannot be opened."""
+    url = make_url(postgres_url)
+    wrong = {
+        "password": url.set(password="hunter3"),
+        "host": url.set(host="127.0.0.1", port=1, query={}),
+        "database": url.set(database="absent"),
+        "driver": url.set(drivername="postgresql+asyncpg"),
+        "query": url.set(password="hunter3").update_query_dict({"sslpassword": "hunter4"}),
+    }.get(request.param)
+    if wrong is None:
+        return MISTYPED[request.param]
+    return wrong.render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_no_command_shows_a_password(command: tuple[str, ...], broken: str, trained: Path) -> None:
+    shown = msnas(command[0], trained, *command[1:], "--storage", broken)
+    if command != ("train",):  # which opens no storage
+        assert shown.startswith("1 error: "), shown
+    assert "Traceback" not in shown
+    for part in ("hunter", "ter2", "hun@", "hun/"):
+        assert part not in shown
+
+
+def test_a_password_is_hidden_where_the_storage_is_named(tiny: Path, postgres_url: str) -> None:
+    shown = msnas("results", tiny, "--json", "--storage", postgres_url)
+    assert shown.startswith("0 ")
+    assert "hunter2" not in shown
+    assert "keeper:***@" in shown
+
+
+def test_the_next_steps_of_the_quickstart_name_no_password(
+    tiny: Path, tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msnas_optuna.cli.search.shipped_study", lambda name: tiny)
+    monkeypatch.setenv("OPTUNA_STORAGE", postgres_url)
+    shown = msnas("quickstart", "--dir", tmp_path / "quick")
+    assert 'optuna trials --storage "$OPTUNA_STORAGE" --study-name tiny' in shown
+    assert "hunter2" not in shown
+    study = optuna.load_study(study_name="tiny", storage=open_storage(postgres_url))
+    assert len(study.trials) == 7
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:///a.db?timeout=60", "sqlite:///a.db?timeout=60"),
+        ("postgresql://u:p@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://u@h/d?password=x&sslmode=require", "postgresql://u@h/d?password=***&"),
+        ("postgresql//u:hun@ter@h/d?password=x", "postgresql..."),
+        ("postgresql+psycopg:/u:hunter2@h/d", "postgresql+psycopg:/..."),
+        ("mysql://u:hunter2@h/d", "mysql://..."),
+        ("keeper:hunter2@h/d", "..."),
+        (
+            "postgresql+psycopg://u@[::1]:5432/d?host=/run/x",
+            "postgresql+psycopg://u@[::1]:5432/d?",
+        ),
+        ("sqlite:////a b/c.db", "sqlite:////a b/c.db"),
+        ("journal:///a/b.log", "journal:///a/b.log"),
+        ("/a b/c@d.log", "/a b/c@d.log"),
+        ("../study.db", "../study.db"),
+    ],
+)
+def test_redacted(url: str, shown: str) -> None:
+    assert redacted(url).startswith(shown)
+    assert "hunter" not in redacted(url)
+
+
+def test_a_wrong_password_says_what_to_check(postgres_url: str) -> None:
+    url = make_url(postgres_url).set(password="hunter3").render_as_string(hide_password=False)
+    with pytest.raises(StorageError, match=r"password authentication failed.*check that the ser"):
+        open_storage(url)
+
+
+def test_a_role_without_rights_on_another_s_tables_reads_why(
+    postgres_server, postgres_url: str
+) -> None:
+    open_storage(postgres_url)
+    postgres_server.psql("DROP ROLE IF EXISTS stranger; CREATE ROLE stranger LOGIN;")
+    stranger = make_url(postgres_url).set(username="stranger", password=None)
+    with pytest.raises(StorageError, match=r"\?host=\S+: permission denied for table"):
+        open_storage(stranger.render_as_string())
+
+
+READER = """
+DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN;
+GRANT pg_read_all_data TO reader;
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("search",), ("search", "--workers", "2"), ("ask",), ("doctor", "--fail", "--trial", "0"),
+        ("tell", "--trial", "0", "--values", "0.4"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+@pytest.mark.parametrize("through", ["directly", "a proxy"])
+def test_a_storage_that_may_not_be_written_says_what_to_do(
+    trained: Path,
+    postgres_server,
+    postgres_url: str,
+    unused_port: int,
+    command: tuple[str, ...],
+    through: str,
+) -> None:
+    open_storage(postgres_url)
+    if command[0] != "search":
+        assert msnas("ask", trained, "--storage", postgres_url).startswith("0 ")
+    postgres_server.psql(READER)
+    reader = make_url(postgres_url).set(username="reader", password=None)
+    url = reader.render_as_string()
+    with proxy_of(url, trained, unused_port) if through == "a proxy" else nullcontext(url) as url:
+        shown = msnas(command[0], trained, *command[1:], "--storage", url)
+    assert shown.startswith("1 "), shown
+    assert "the storage has failed (" in shown
+    assert "finished trials are kept: check the server or the disk, and that its user" in shown
+    assert len(shown.splitlines()) <= 4, shown
+    if through == "directly":
+        assert "permission denied for" in shown
+
+
+@contextmanager
+def proxy_of(url: str, study_file: Path, port: int) -> Iterator[str]:
+    command = [sys.executable, "-m", "msnas_optuna", "storage-proxy", str(study_file)]
+    command += ["--storage", url, "--port", str(port)]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert server.stderr is not None
+    try:
+        assert server.stderr.readline().startswith("serving ")
+        yield f"grpc://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def test_a_proxy_needs_a_host_and_a_port_that_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"a proxy's URL is grpc://host:port, got grpc://host"):
+        open_storage("grpc://host")
+    monkeypatch.setattr("msnas_optuna.storage.proxy._OPEN_SECONDS", 0.1)
+    with pytest.raises(StorageError, match=r"127\.0\.0\.1:1.*`msnas storage-proxy` runs there"):
+        open_storage("grpc://127.0.0.1:1")
+
+
+def test_a_proxy_listens_on_this_machine_alone_and_shares_no_port(
+    tiny: Path, unused_port: int
+) -> None:
+    command = [sys.executable, "-m", "msnas_optuna", "storage-proxy", str(tiny)]
+    command += ["--port", str(unused_port)]
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert first.stderr is not None
+    try:
+        assert first.stderr.readline().startswith("serving ")
+        addresses = listening_addresses(unused_port)
+        assert addresses
+        assert addresses <= LOOPBACK
+        other = [*command, "--storage", f"sqlite:///{tiny.parent / 'other.db'}"]
+        second = subprocess.run(other, capture_output=True, text=True, timeout=60)
+        assert second.returncode == 1
+        assert "serving" not in second.stderr
+        assert f"got 127.0.0.1:{unused_port}; end what listens there" in second.stderr
+        assert len(second.stderr.splitlines()) == 1
+    finally:
+        first.terminate()
+    assert first.wait(timeout=30) == 0
+
+
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
+"""127.0.0.1 as the kernel writes it, also in IPv6's notation."""
+
+
+def listening_addresses(port: int) -> set[str]:
+    lines = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+    ]
+    listening = [line[1].split(":") for line in lines if line[3] == "0A"]
+    return {address for address, at in listening if int(at, 16) == port}
+
+
+@pytest.mark.slow
+def test_a_search_through_a_proxy(
+    trained: Path, tmp_path: Path, postgres_url: str, unused_port: int
+) -> None:
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "msnas_optuna", "storage-proxy", trained),
+            *("--storage", postgres_url, "--port", str(unused_port)),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stderr is not None
+    try:
+        line = server.stderr.readline()
+        assert "keeper:***@" in line
+        proxy = f"grpc://127.0.0.1:{unused_port}"
+        shown = msnas("search", trained, "--storage", proxy, "--json")
+        assert shown.startswith("0 "), shown
+        assert f'"storage": "{proxy}"' in shown
+    finally:
+        server.terminate()
+    assert server.wait(timeout=30) == 0
+    through = optuna.load_study(study_name="tiny", storage=open_storage(postgres_url))
+    directly = Setting.load(trained, storage=f"sqlite:///{tmp_path}/direct.db")
+    assert msnas("search", trained, "--storage", directly.storage_url).startswith("0 ")
+    alone = directly.stored_study()
+    assert alone is not None
+    assert [t.params for t in through.trials] == [t.params for t in alone.trials]
+    assert [t.values for t in through.trials] == [t.values for t in alone.trials]
+
+
+def test_postgres_survives_connections_that_were_cut(
+    postgres_server, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msnas_optuna.storage.opening._RECONNECT_PAUSE", 0.05)
+    storage = open_storage(postgres_url)
+    assert isinstance(storage, RDBStorage)
+    study = optuna.create_study(storage=storage, study_name="s")
+    name = make_url(postgres_url).database
+    postgres_server.psql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false;")
+    postgres_server.psql(
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}';"
+    )
+    allow = f"ALTER DATABASE {name} ALLOW_CONNECTIONS true;"
+    threading.Timer(1, postgres_server.psql, (allow,)).start()
+    study.set_user_attr("still", "there")  # waits until the server admits it again
+    assert study.user_attrs == {"still": "there"}

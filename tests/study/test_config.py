@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from pathlib import Path
+
+import pytest
+
+from msnas_optuna.samplers import MSNASSampler
+from msnas_optuna.study.config import ConfigError, load_config
+
+MINIMAL = """
+[study]
+name = "mine"
+[space]
+n_blocks = 7
+channels = 32
+[data]
+shapes = {}
+[supernet]
+steps = 10
+[retrain]
+steps = 10
+"""
+
+STUDIES = Path(__file__).parents[2] / "studies"
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "study.toml"
+    path.write_text(text)
+    return path
+
+
+def changed(old: str, new: str) -> str:
+    assert old in MINIMAL
+    return MINIMAL.replace(old, new)
+
+
+def test_a_minimal_file_has_the_sampler_s_and_the_paper_s_defaults(tmp_path):
+    config = load_config(write(tmp_path, MINIMAL))
+    sampler = inspect.signature(MSNASSampler).parameters
+    for setting in dataclasses.fields(config.sampler):
+        if setting.name != "seeds":
+            assert getattr(config.sampler, setting.name) == sampler[setting.name].default
+    assert config.budget.tolerance == 0.01
+    assert (config.finetune.steps, config.finetune.batch_size) == (100, 32)
+    assert config.data.image_size == (800, 1333)
+    assert config.study.run_dir == tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            changed("n_blocks = 7", "n_block = 7"),
+            r"space\.n_block: unknown key, did you mean n_blo",
+        ),
+        (MINIMAL + "[samplr]\nx = 1", r"samplr: unknown key, did you mean sampler\?"),
+        (changed("shapes = {}", "shapes = {trian = 5}"), r"data\.shapes\.trian: unknown key, did"),
+        (changed("n_blocks = 7", ""), r"space\.n_blocks: this key is required; add it"),
+        (changed("n_blocks = 7", "n_blocks = '7'"), r"space\.n_blocks: .*integer, got '7'"),
+        (changed("n_blocks = 7", "n_blocks = 2"), r"space\.n_blocks: .*greater .*3, got 2"),
+        (changed("channels = 32", "channels = 32.5"), r"space\.channels: .*integer.*, got 32\.5"),
+        (changed("channels = 32", "channels = 32\nblock = 'wide'"), r"space\.block: .*'basic'"),
+        (changed('"mine"', '"../x"'), r"study\.name: .*pattern"),
+        (changed("shapes = {}", ""), r"data\.train_images, .*required unless \[data\.shapes\]"),
+        (changed("shapes = {}", "shapes={}\ntrain_images='x'"), r"either \[data\.shapes\] or"),
+        (changed("shapes = {}", "shapes={}\nimage_size=[9]"), r"data\.image_size\.1: .*required"),
+        (changed("shapes = {}", "shapes={}\nimage_size=[640, 480]"), r"write \[480, 640\]"),
+        (changed("shapes = {}", "shapes={}\nsize_bounds=[9, 9]"), r"size_bounds: the bounds must"),
+        (MINIMAL + "[budget]\ninput_size = [800, 1333]", r"write \[832, 1344\]"),
+        (MINIMAL + "[budget]\ntolerance = 1.5", r"budget\.tolerance: .*less than 1, got 1\.5"),
+        (MINIMAL + "[budget]\ntarget_gflops = 0", r"budget\.target_gflops: .*greater than 0"),
+        (MINIMAL + "[runtime]\ndevice = 'tpu'", r"runtime\.device: .*pattern"),
+        (MINIMAL.replace("steps = 10", "steps = 0", 1), r"supernet\.steps: .*greater than 0"),
+        (
+            changed('"mine"', '"mine"\nobjectives=["gflops", "ap"]'),
+            r"objectives: 'ap' comes first",
+        ),
+        (changed('"mine"', '"mine"\nobjectives=["ap", "ap"]'), r"objectives: .*none comes twice"),
+        (changed('"mine"', '"mine"\nobjectives=["ap", "mb"]'), r"objectives\.1: .*'latency', got"),
+        (MINIMAL + "[sampler]\nseeds = ['r18-5']", r"seeds: 'r18-5' .* has 7 blocks, .* 13"),
+        (
+            MINIMAL + "[sampler]\nseeds = ['fpn']",
+            r"sampler\.seeds: no architecture is called 'fpn'",
+        ),
+        (
+            MINIMAL + "[sampler]\nn_reevaluated = -1",
+            r"n_reevaluated: .*greater than or equal to 0",
+        ),
+        ("[study", "is no TOML file"),
+        (MINIMAL + "[budget]\ntarget_gflops = inf", r"budget\.target_gflops: "),
+        (MINIMAL.replace('"mine"', '"mine"\nstorage = "nonsense"'), r"study\.storage: a storage"),
+        (MINIMAL + "[budget]\ntolerance = 'x'", r"leave it out for the default 0\.01"),
+        (
+            changed("shapes = {}", "shapes = {}\nimage_size = [64, 64]").replace(
+                "steps = 10", "steps = 10\nbatch_size = 1", 1
+            ),
+            r"supernet\.batch_size: batch norm needs two values .*norm = 'group'",
+        ),
+        (MINIMAL + "[budget]\ntolerance = 1979-05-27", r"budget\.tolerance: .*number"),
+    ],
+)
+def test_errors_name_file_key_rule_and_value(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        load_config(write(tmp_path, text))
+    assert "study.toml" in str(error.value)
+
+
+def test_every_broken_rule_is_told_at_once(tmp_path):
+    text = changed("n_blocks = 7", "n_blocks = 99").replace("channels = 32", "channel = 32")
+    with pytest.raises(ConfigError) as error:
+        load_config(write(tmp_path, text))
+    lines = str(error.value).splitlines()
+    assert len(lines) == 3  # n_blocks too large, channel unknown, channels missing
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot read the study file .*absent\.toml: No such"):
+        load_config(tmp_path / "absent.toml")
+
+
+def test_what_a_study_is_leaves_out_where_it_runs(tmp_path):
+    first = load_config(write(tmp_path, MINIMAL)).identity()
+    moved = MINIMAL.replace('"mine"', '"mine"\ntrials = 7\nrun_dir = "elsewhere"')
+    moved += "[runtime]\nthreads = 3"
+    assert load_config(write(tmp_path, moved)).identity() == first
+    other = load_config(write(tmp_path, changed("channels = 32", "channels = 48"))).identity()
+    assert {k for k in first if first[k] != other[k]} == {"space.channels"}
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.rglob("*.toml")), ids=lambda p: p.stem)
+def test_shipped_study_files_are_correct(path):
+    load_config(path)

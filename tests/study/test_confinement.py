@@ -1,0 +1,310 @@
+"""A study file makes the tool write inside its run folder, and stored state runs no code."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+from sqlalchemy.engine import URL, make_url
+from typer.testing import CliRunner
+
+from msnas_optuna.cli import app
+from msnas_optuna.runtime.distributed import Ranks
+from msnas_optuna.storage import CONFIG, LAYOUT, LAYOUT_VERSION, StudyMismatchError, open_storage
+from msnas_optuna.study.config import ADDED_KEYS, ConfigError, load_config
+from msnas_optuna.study.experiment import Experiment
+from msnas_optuna.study.setting import Setting
+from msnas_optuna.training.checkpoint import (
+    CheckpointError,
+    exclusive,
+    load_checkpoint,
+    save_checkpoint,
+)
+
+
+def unhidden(url: URL) -> str:
+    return url.render_as_string(hide_password=False)
+
+
+def edited(study_file: Path, old: str, new: str) -> Path:
+    text = study_file.read_text()
+    assert old in text
+    study_file.write_text(text.replace(old, new))
+    return study_file
+
+
+# Where it writes
+
+
+@pytest.mark.parametrize("run_dir", ["..", "../elsewhere", "/tmp/elsewhere", "a/../../b"])
+def test_the_run_folder_lies_in_the_study_file_s(tiny: Path, run_dir: str) -> None:
+    with pytest.raises(ConfigError, match=r"study\.run_dir: the run folder lies in .* got '"):
+        load_config(edited(tiny, 'run_dir = "."', f'run_dir = "{run_dir}"'))
+
+
+@pytest.mark.parametrize("url", ["sqlite:///../s.db", "sqlite:////tmp/s.db", "journal:///s.log"])
+def test_the_storage_lies_in_the_run_folder(tiny: Path, url: str) -> None:
+    edited(tiny, 'run_dir = "."', f'run_dir = "run"\nstorage = "{url}"')
+    with pytest.raises(ConfigError, match=r"study\.storage: the file lies in the run folder"):
+        load_config(tiny)
+    inside = edited(tiny, url, f"{url.split(':')[0]}:///run/s.db")
+    assert load_config(inside).study.storage is not None
+
+
+def test_the_storage_is_no_uri_that_names_another_file(tiny: Path) -> None:
+    edited(tiny, 'run_dir = "."', 'run_dir = "."\nstorage = "sqlite:///file:/tmp/s.db?uri=true"')
+    with pytest.raises(ConfigError, match=r"study\.storage: a file is named by its path alone"):
+        load_config(tiny)
+
+
+@pytest.mark.parametrize(
+    "parameter", ["sslkeylogfile", "service", "passfile", "sslkey", "options", "plugin"]
+)
+def test_the_storage_s_driver_is_told_nothing_that_may_write_or_run(
+    tiny: Path, tmp_path: Path, postgres_url: str, parameter: str
+) -> None:
+    url = make_url(postgres_url).update_query_dict({"connect_timeout": "9"})
+    doubtful = url.update_query_dict({parameter: f"{tmp_path.parent}/keys"})
+    edited(tiny, "trials = 7", f'trials = 7\nstorage = "{unhidden(doubtful)}"')
+    with pytest.raises(ConfigError, match=rf"a study file sets no {parameter} in .*--storage or"):
+        load_config(tiny)
+    assert Setting.load(edited(tiny, unhidden(doubtful), unhidden(url))).storage is not None
+
+
+def test_the_user_may_tell_the_driver_anything(tiny: Path, postgres_url: str) -> None:
+    url = make_url(postgres_url).update_query_dict({"options": "-cstatement_timeout=9000"})
+    assert Setting.load(tiny, storage=unhidden(url)).storage is not None
+
+
+@pytest.mark.parametrize("name", ["artifacts", "exported", "predictions"])
+def test_what_is_made_for_people_stays_in_the_run_folder(
+    tiny: Path, tmp_path: Path, name: str
+) -> None:
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
+    elsewhere.mkdir()
+    (tiny.parent / name).symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match="a study writes in its run folder alone"):
+        Setting.load(tiny).inside(name)
+    if name == "artifacts":
+        with pytest.raises(ConfigError, match="a study writes in its run folder alone"):
+            _ = Setting.load(tiny).artifact_dir
+
+
+def test_a_name_is_no_path(tiny: Path) -> None:
+    with pytest.raises(ConfigError, match=r"study\.name"):
+        load_config(edited(tiny, 'name = "tiny"', 'name = "../../x"'))
+
+
+def test_the_run_folder_may_be_a_link_to_another_disk(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    setting = Setting.load(edited(tiny, 'run_dir = "."', 'run_dir = "run"'))
+    assert setting.storage is not None
+    assert (tmp_path / "disk" / "study.db").exists()
+
+
+@pytest.mark.parametrize("name", ["study.db", "study.db-wal", "data", "retrained", "supernet.pt"])
+def test_links_out_of_the_run_folder_are_refused(tiny: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "run").mkdir()
+    target = tmp_path / "elsewhere"
+    (tmp_path / "run" / name).symlink_to(target)
+    experiment = Experiment.load(edited(tiny, 'run_dir = "."', 'run_dir = "run"'))
+    if name in ("data", "retrained"):
+        target.mkdir()
+    write = {
+        "retrained": lambda: experiment.standalone_objective(experiment.setting.valid),
+        "study.db": lambda: experiment.setting.storage,
+        "study.db-wal": lambda: experiment.setting.storage,
+    }.get(name, experiment.train_supernet)
+    with pytest.raises(ConfigError, match=f"run folder alone, but .*{name} leads to .*elsewhere"):
+        write()
+    assert not target.exists() or not list(target.iterdir())
+
+
+def test_a_storage_that_the_user_names_may_lie_anywhere(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    edited(tiny, 'run_dir = "."', 'run_dir = "run"')
+    assert Setting.load(tiny, storage=f"sqlite:///{tmp_path}/mine.db").storage is not None
+
+
+def test_a_checkpoint_is_not_written_through_a_link(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / f".c.pt.{os.getpid()}.tmp").symlink_to(victim)
+    save_checkpoint(tmp_path / "c.pt", {}, fingerprint={})
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "c.pt").is_symlink()
+
+
+# What it reads
+
+
+class Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def pickled(content: object, path: Path) -> None:
+    path.write_bytes(pickle.dumps(content))
+
+
+@pytest.mark.parametrize("save", [torch.save, pickled])
+def test_a_checkpoint_runs_no_code(tmp_path: Path, save) -> None:
+    save({"format": 1, "fingerprint": {}, "bomb": Bomb(tmp_path / "fired")}, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_checkpoint(tmp_path / "c.pt", fingerprint={})
+    assert not (tmp_path / "fired").exists()
+
+
+# One training at a time
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from msnas_optuna.training.checkpoint import exclusive
+with exclusive(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(120)
+"""
+
+
+def test_a_second_training_is_refused_and_a_dead_one_holds_nothing(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = trained.parent / "supernet.pt"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    monkeypatch.setenv("RANK", "1")  # as in a script under torchrun whose processes work alone
+    with pytest.raises(CheckpointError, match=r"another process trains into .*supernet\.pt; wait"):
+        Experiment.load(trained).train_supernet()
+    with exclusive(path, Ranks(rank=1, size=2)):
+        pass  # the first of those that train together holds the lock
+    holder.kill()
+    holder.wait()
+    assert len(Experiment.load(trained).train_supernet()) == 4
+
+
+def test_other_checkpoints_are_not_locked(tmp_path: Path) -> None:
+    with exclusive(tmp_path / "a.pt"), exclusive(tmp_path / "b.pt"):
+        pass
+
+
+# Studies of other layouts
+
+
+def stored(study_file: Path) -> optuna.Study:
+    return optuna.load_study(
+        study_name="tiny", storage=open_storage(Setting.load(study_file).storage_url)
+    )
+
+
+@pytest.fixture
+def searched(trained: Path) -> Path:
+    Experiment.load(trained).search(trials=2)
+    return trained
+
+
+@pytest.mark.parametrize("known", [(), tuple(ADDED_KEYS)], ids=["no keys", "former defaults"])
+def test_an_older_study_lacks_keys_or_holds_former_defaults(
+    searched: Path, known: tuple[str, ...]
+) -> None:
+    study = stored(searched)
+    older = {key: v for key, v in study.user_attrs[CONFIG].items() if key not in ADDED_KEYS}
+    assert len(older) == len(study.user_attrs[CONFIG]) - len(ADDED_KEYS)
+    study.set_user_attr(CONFIG, older | {key: ADDED_KEYS[key] for key in known})
+    with sqlite3.connect(searched.parent / "study.db") as database:  # Optuna deletes no key
+        database.execute("DELETE FROM study_user_attributes WHERE key = ?", (LAYOUT,))
+    database.close()
+    with pytest.raises(StudyMismatchError, match=r"recombination_probability: 0.0 stored, 1.0"):
+        Experiment.load(searched).search(trials=3)
+    edited(
+        searched,
+        "[sampler]",
+        "[sampler]\nrecombination_probability = 0\ngene_probability = 0.1\nmax_attempts = 100",
+    )
+    assert len(Experiment.load(searched).search(trials=3).trials) == 3
+    assert stored(searched).user_attrs[LAYOUT] == LAYOUT_VERSION
+    edited(searched, "[sampler]", "[sampler]\nn_reevaluated = 1")
+    with pytest.raises(StudyMismatchError, match=r"sampler\.n_reevaluated: 0 stored, 1 given"):
+        Experiment.load(searched).search(trials=4)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            LAYOUT,
+            99,
+            r"stored in layout 99, .* install the version that made the study or a later",
+        ),
+        (LAYOUT, "x", "stored in layout 'x'"),
+        (CONFIG, [1], r"configuration of study 'tiny' cannot be read: .* is \[1\]; restore it"),
+    ],
+)
+def test_a_study_that_this_version_cannot_read_is_refused(
+    searched: Path, key: str, value: object, message: str
+) -> None:
+    stored(searched).set_user_attr(key, value)
+    with pytest.raises(StudyMismatchError, match=message):
+        Experiment.load(searched).search(trials=3)
+    shown = CliRunner().invoke(app, ["results", str(searched)])
+    assert shown.exit_code == 1
+    assert "error: " in shown.output
+
+
+CREATOR = textwrap.dedent("""
+    import json, sys, time
+    sys.path[:0] = ["tests/study", "."]
+    from test_workers import open_storage, open_study
+    from optuna.samplers import RandomSampler
+    storage = open_storage(sys.argv[1])
+    time.sleep(max(0, float(sys.argv[3]) - time.time()))
+    open_study(storage, name="s", directions=["maximize"], sampler=RandomSampler(),
+               config={"seed": int(sys.argv[2]), "same": 1})
+""")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sqlite", "journal", "postgresql"])
+def test_of_two_configurations_at_once_one_is_refused(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    url = f"{kind}:///{tmp_path}/s"
+    if kind == "postgresql":
+        url = request.getfixturevalue("postgres_url")
+    open_storage(url)
+    start = str(time.time() + 10)
+    commands = [
+        subprocess.Popen(
+            [sys.executable, "-c", CREATOR, url, str(seed), start],
+            stderr=subprocess.PIPE, text=True,
+        )
+        for seed in range(4)
+    ]  # fmt: skip
+    errors = [command.communicate(timeout=120)[1] for command in commands]
+    codes = [command.returncode for command in commands]
+    assert codes.count(0) == 1, errors
+    winner = codes.index(0)
+    study = optuna.load_study(study_name="s", storage=open_storage(url))
+    assert json.loads(json.dumps(study.user_attrs[CONFIG])) == {"seed": winner, "same": 1}
+    for seed, error in enumerate(errors):
+        if seed != winner:
+            assert f"seed: {winner} stored, {seed} given" in error
+            assert "same:" not in error
