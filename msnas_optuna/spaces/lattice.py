@@ -22,7 +22,7 @@ from msnas_optuna.spaces.semirings import Counting, Scoring, as_integers
 from msnas_optuna.spaces.tables import EMPTY, Row, Tables, sweep
 from msnas_optuna.spaces.trellis import Graph, NoCost, OfTransition, Trellis
 from msnas_optuna.spaces.weighted import WeightedDraw, require_genes
-from msnas_optuna.spaces.windowed import Window, Windowed
+from msnas_optuna.spaces.windowed import Window, Windowed, require_cost
 
 Through = list[dict[tuple[State, Any], int]]
 """For each position, (state before it, gene) -> a number of paths."""
@@ -91,9 +91,7 @@ class Lattice(Windowed[A]):
         Raises:
             ValueError: the set has no cost.
         """
-        if self.cost is None:
-            raise ValueError("a distribution needs a cost; give the lattice one")
-        return CostDistribution.of(self.space, self.cost).within(*self._limits)
+        return CostDistribution.of(self.space, require_cost(self.cost)).within(*self._limits)
 
     def best(self, scores: Sequence[Mapping[Any, float]] | OfTransition) -> A:
         """The architecture with the largest sum of scores; of equal ones one of the first.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from operator import index
-from typing import Any, Generic, overload
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from msnas_optuna.spaces.base import A, Cost, Draw, Space
 from msnas_optuna.spaces.distribution import CostDistribution
 from msnas_optuna.spaces.trellis import HUGE
 from msnas_optuna.spaces.weighted import fixing
+
+_C = TypeVar("_C")
 
 Window = tuple[int | None, int | None]
 """Smallest and largest cost, both inside; None leaves an end open."""
@@ -164,6 +166,17 @@ class Windowed(ABC, Generic[A]):
             f"{'nothing' if above is None else text(above)} above the window: move or widen the "
             "window, or change what the cost depends on"
         )
+
+
+def require_cost(cost: _C | None) -> _C:
+    """The cost of a feasible set.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if cost is None:
+        raise ValueError("a distribution of costs needs a cost; give the set one")
+    return cost
 
 
 def below(n: int, rng: np.random.Generator) -> int:
