@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Protocol, Type
 from pydantic import ConfigDict, Field
 
 from msnas_optuna.methods.picture import Picture
-from msnas_optuna.spaces.base import A, Space
+from msnas_optuna.spaces.base import A, AdditiveCost, Space
 from msnas_optuna.training.metrics import METRICS, Metric
 
 if TYPE_CHECKING:
@@ -34,11 +34,8 @@ _Priced = TypeVar("_Priced", bound=Hashable, contravariant=True)
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-class MethodCost(Protocol[_Priced]):
-    """The multiply-adds that a budget limits; also a `spaces.base.AdditiveCost`."""
-
-    def total(self, architecture: _Priced) -> int:
-        """Of a valid architecture."""
+class MethodCost(AdditiveCost[_Priced], Protocol[_Priced]):
+    """The multiply-adds that a budget limits."""
 
     @property
     def scope(self) -> str:

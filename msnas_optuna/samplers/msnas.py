@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, cast, get_args
 from zlib import crc32
 
 import numpy as np
@@ -39,10 +39,10 @@ from optuna.search_space import intersection_search_space
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from msnas_optuna.methods.msnas.space import N_GROUPS, Architecture
+from msnas_optuna.methods.msnas.space import Architecture
 from msnas_optuna.samplers import operators as ops
 from msnas_optuna.samplers.history import History, Ledger, Record, Schedule, next_repeat
-from msnas_optuna.samplers.recombination import GenePool, Recombination, WeightedSet
+from msnas_optuna.samplers.recombination import GenePool, Recombination
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.storage import (
     Plan,
@@ -53,9 +53,6 @@ from msnas_optuna.storage import (
     withdraw_claimed,
     write_plan,
 )
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeIs
 
 _logger = logging.getLogger(__name__)
 
@@ -114,12 +111,12 @@ class MSNASSampler(BaseGASampler):
         mutation_probability: of the four operators, chance of a mutation rather than a
             crossover. Like the next two, without effect where all children are recombinations.
         encoder_probability: chance to vary the encoder rather than the utilisation.
-        window: number of adjacent blocks that an exact encoder mutation draws anew.
+        window: without effect.
         gene_probability: chance of each gene to be reset by a recombination, before the budget
             is known (children are drawn in proportion, among the feasible ones), or by a
             rejecting mutation.
-        operators: "exact" draws among feasible children alone, "rejection" varies blindly and
-            drops what is not feasible, as the paper does.
+        operators: "exact" recombines, "rejection" varies blindly and drops what is not feasible,
+            as the paper does.
         recombination_probability: chance that an exact child takes each gene from any of the P
             parents, rather than by one of the four operators of Algorithm 1.
         max_attempts: M, attempts at a child; then a random architecture takes its place, and
@@ -158,7 +155,7 @@ class MSNASSampler(BaseGASampler):
         _probability("encoder_probability", encoder_probability)
         _probability("gene_probability", gene_probability)
         _probability("recombination_probability", recombination_probability)
-        _check_operators(operators, feasible, recombine=recombination_probability > 0)
+        _check_operators(operators)
         if feasible is None and n_reevaluated:
             raise ValueError(
                 f"n_reevaluated needs a feasible set, because parameters of any kind are not "
@@ -171,7 +168,7 @@ class MSNASSampler(BaseGASampler):
         self._schedule = Schedule(population_size, n_children, n_random, n_reevaluated)
         self._mutation_probability = mutation_probability
         self._encoder_probability = encoder_probability
-        self._operators = _operators(operators, window, gene_probability)
+        self._operators = _operators(gene_probability)
         self._recombination_probability = recombination_probability if operators == "exact" else 0
         self._recombination = Recombination(gene_probability)
         self._max_attempts = max_attempts
@@ -393,9 +390,8 @@ class MSNASSampler(BaseGASampler):
         """What recombined children are drawn from; None where there are none."""
         if not (parents and self._recombination_probability):
             return None
-        weighted = cast("WeightedSet", feasible)  # `_check_operators` has seen to it
         known = (r.architecture for r in parents if r.architecture is not None)  # all are
-        return self._recombination.pool(known, weighted)
+        return self._recombination.pool(known, feasible)
 
     def _child(
         self,
@@ -437,16 +433,12 @@ class MSNASSampler(BaseGASampler):
         names = feasible.space.distributions
         if names.keys() <= fixed.keys():
             return _as_choices(fixed, feasible)
-        drawn = None
-        if _is_conditional(feasible):
-            values = [fixed.get(name) for name in names]
-            strides, features = values[:-N_GROUPS], values[-N_GROUPS:]
-            total = feasible.count_completions(strides, features)
-            held = history.n_held(besides=number)
-            for _ in range(min(ops.bounded_tries(total, max(total - held, 1)), _MOST_DRAWS)):
-                drawn = feasible.complete(rng, strides, feature_strides=features)
-                if drawn is None or not history.holds(drawn, besides=number):
-                    break
+        values = [fixed.get(name) for name in names]
+        tries = ops.bounded_tries(history.n_held(besides=number) + 1, 1)
+        for _ in range(min(tries, _MOST_DRAWS)):
+            drawn = feasible.complete(rng, values)
+            if drawn is None or not history.holds(drawn, besides=number):
+                break
         filling = feasible.space.encode(drawn if drawn is not None else feasible.sample(rng))
         return {**filling, **fixed}
 
@@ -474,17 +466,8 @@ class MSNASSampler(BaseGASampler):
         return child
 
 
-def _operators(
-    kind: OperatorKind, window: int, gene_probability: float
-) -> dict[str, Callable[..., Architecture | None]]:
+def _operators(gene_probability: float) -> dict[str, Callable[..., Architecture | None]]:
     """The operators by origin."""
-    if kind == "exact":
-        return {
-            "crossover_encoder": ops.crossover_encoder,
-            "mutate_encoder": partial(ops.mutate_encoder, window=window),
-            "crossover_feature_strides": ops.crossover_feature_strides,
-            "mutate_feature_strides": ops.mutate_feature_strides,
-        }
     return {
         "crossover_encoder": ops.rejecting_crossover_encoder,
         "mutate_encoder": partial(ops.rejecting_mutate_encoder, probability=gene_probability),
@@ -561,10 +544,6 @@ def _warn_unless_feasible(
         )
 
 
-def _is_conditional(feasible: FeasibleSet[Architecture]) -> TypeIs[ops.ConditionalSet]:
-    return all(hasattr(feasible, name) for name in ("complete", "count_completions"))
-
-
 def _names(parameters: Iterable[str]) -> str:
     return ", ".join(sorted(parameters))
 
@@ -613,18 +592,6 @@ def _probability(name: str, value: float) -> None:
         raise ValueError(f"{name} must be a number in 0..1, got {value!r}")
 
 
-def _check_operators(
-    kind: str, feasible: FeasibleSet[Architecture] | None, *, recombine: bool
-) -> None:
+def _check_operators(kind: str) -> None:
     if kind not in get_args(OperatorKind):
         raise ValueError(f"operators must be 'exact' or 'rejection', got {kind!r}")
-    if kind == "rejection" or feasible is None:
-        return
-    needed = ("complete", "count_completions", *(["weighted"] if recombine else []))
-    missing = [name for name in needed if not hasattr(feasible, name)]
-    if missing:
-        raise ValueError(
-            f"operators='exact' need a feasible set with the methods {', '.join(needed)}; "
-            f"{type(feasible).__name__} lacks {', '.join(missing)}: use spaces.lattice.Lattice, "
-            f"operators='rejection' or, without `weighted`, recombination_probability=0"
-        )

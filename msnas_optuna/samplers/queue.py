@@ -84,7 +84,7 @@ def queue_architectures(
             create_trial(
                 state=TrialState.WAITING,
                 params=space.encode(architecture),
-                distributions=space.distributions,
+                distributions={**space.distributions},
                 system_attrs={QUEUED: True},
             )
         )

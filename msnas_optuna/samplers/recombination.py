@@ -12,30 +12,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msnas_optuna.methods.msnas.space import FEATURE_STRIDES, STRIDES, Architecture
-from msnas_optuna.spaces.base import FeasibleSet
-from msnas_optuna.spaces.tables import Weights
-
-_G = TypeVar("_G", float, int)
-
-
-class Drawable(Protocol):
-    """Something to draw architectures from."""
-
-    def sample(self, rng: np.random.Generator) -> Architecture | None:
-        """One architecture, or None where there is none."""
-
-
-class WeightedSet(FeasibleSet[Architecture], Protocol):
-    """A feasible set that draws some genes more often than others."""
-
-    def weighted(self, weights: Weights) -> Drawable:
-        """Draws each feasible architecture by the product of the weights of its genes."""
+from msnas_optuna.methods.msnas.space import Architecture
+from msnas_optuna.spaces.base import Draw, FeasibleSet, Space
 
 
 @dataclass(frozen=True)
@@ -50,7 +33,7 @@ class GenePool:
 
     parents: tuple[Architecture, ...]
     genes: NDArray[np.float64]
-    draw: Drawable
+    draw: Draw[Architecture]
 
     def child(self, rng: np.random.Generator) -> Architecture | None:
         """A feasible child; None where nothing feasible has only genes of the parents."""
@@ -80,35 +63,35 @@ class Recombination:
 
     def __init__(self, reset: float) -> None:
         self._reset = reset
-        self._kept: tuple[WeightedSet, GenePool] | None = None
+        self._kept: tuple[FeasibleSet[Architecture], GenePool] | None = None
 
     def __reduce__(self) -> tuple[type[Recombination], tuple[float]]:
         return Recombination, (self._reset,)
 
-    def pool(self, parents: Iterable[Architecture], feasible: WeightedSet) -> GenePool:
+    def pool(
+        self, parents: Iterable[Architecture], feasible: FeasibleSet[Architecture]
+    ) -> GenePool:
         """The gene pool of feasible parents; takes a build of weighted tables when they change."""
         parents, kept = tuple(parents), self._kept  # one read: threads may ask too
         if kept is None or kept[0] is not feasible or kept[1].parents != parents:
-            draw = feasible.weighted(gene_weights(parents, reset=self._reset))
+            draw = feasible.weighted(gene_weights(feasible.space, parents, reset=self._reset))
             pool = GenePool(parents, np.array([_genes(p) for p in parents]), draw)
             kept = self._kept = (feasible, pool)
         return kept[1]
 
 
-def gene_weights(parents: Sequence[Architecture], *, reset: float) -> Weights:
+def gene_weights(
+    space: Space[Architecture], parents: Sequence[Architecture], *, reset: float
+) -> list[dict[Any, float]]:
     """How often the parents have each value of each gene, mixed with equal chances for all."""
-    return Weights(
-        [_frequencies(g, STRIDES, reset) for g in zip(*(p.strides for p in parents), strict=True)],
-        [
-            _frequencies(g, FEATURE_STRIDES, reset)
-            for g in zip(*(p.feature_strides for p in parents), strict=True)
-        ],
-    )
-
-
-def _frequencies(genes: Sequence[_G], choices: Sequence[_G], reset: float) -> dict[_G, float]:
-    counts = Counter(genes)
-    return {c: reset / len(choices) + (1 - reset) * counts[c] / len(genes) for c in choices}
+    weights = []
+    columns = zip(*map(space.genes, parents), strict=True)
+    for genes, distribution in zip(columns, space.distributions.values(), strict=True):
+        counts, choices = Counter(genes), distribution.choices
+        weights.append(
+            {c: reset / len(choices) + (1 - reset) * counts[c] / len(genes) for c in choices}
+        )
+    return weights
 
 
 def _genes(architecture: Architecture) -> tuple[float, ...]:

@@ -571,10 +571,9 @@ def _training_runs(setting: Setting) -> dict[str, Path]:
         file = trial.user_attrs.get("checkpoint")
         if file is not None and trial.params:
             architecture = setting.space.decode(trial.params)
-            by_hand = architecture == setting.baseline
-            name = (
-                setting.method.baseline if by_hand else f"trial {numbers.get(architecture, '?')}"
-            )
+            name = f"trial {numbers.get(architecture, '?')}"
+            if architecture == setting.baseline:
+                name = setting.method.baseline
             runs[name] = setting.run_dir / "retrained" / file
     return runs
 

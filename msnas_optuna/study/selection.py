@@ -42,9 +42,9 @@ def select(setting: Setting, trial: str, *, one_shot: bool = False) -> Selected:
 
     Args:
         setting: the study.
-        trial: "best", the word of the baseline or the number of a finished trial of the search. The best is
-            that of the search with the highest stand-alone AP, or with `one_shot` with the
-            highest one-shot AP.
+        trial: "best", the word of the baseline or the number of a finished trial of the search.
+            The best is that of the search with the highest stand-alone AP, or with `one_shot`
+            with the highest one-shot AP.
         one_shot: take the supernet's weights, fine-tuned as in the search.
 
     Raises:

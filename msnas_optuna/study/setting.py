@@ -221,7 +221,7 @@ class Setting:
         }
 
     @cached_property
-    def feasible(self) -> FeasibleSet[Any]:
+    def feasible(self) -> Lattice[Any]:
         """All valid architectures inside the window.
 
         Raises:
@@ -230,7 +230,7 @@ class Setting:
         return Lattice(self.space, self.cost, window=self.window)
 
     @cached_property
-    def valid(self) -> FeasibleSet[Any]:
+    def valid(self) -> Lattice[Any]:
         """All valid architectures, whatever they cost: the paths of the supernet."""
         return Lattice(self.space)
 
