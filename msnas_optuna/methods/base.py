@@ -82,10 +82,17 @@ class Column(Generic[A]):
 
 @dataclass(frozen=True)
 class Published(Generic[A]):
-    """A published architecture and its COCO mAP, in percent, after retraining."""
+    """A published architecture.
+
+    Attributes:
+        architecture: of the space of `preset`.
+        coco_map: COCO mAP in percent after retraining.
+        preset: name of the published setting.
+    """
 
     architecture: A
     coco_map: float
+    preset: str
 
 
 @dataclass(frozen=True)
@@ -206,6 +213,14 @@ class Method(Protocol[A]):
         Raises:
             InvalidArchitectureError: it names none, or none of this space.
         """
+
+    def as_json(self, architecture: A) -> dict[str, Any]:
+        """The value of each column by its key."""
+        return {column.key: column.value(architecture) for column in self.columns}
+
+    def notation(self, cells: Mapping[str, str]) -> str:
+        """The notation of an architecture, from a text for the `key` of each column."""
+        return " ".join(cells.values())
 
     def counts(self, space: Any) -> Mapping[str, int]:
         """Further exact counts of a space, by what they count."""
