@@ -224,12 +224,14 @@ class Lattice:
             return self._numbering.at(int(rng.integers(self.count())))
         return [self._numbering.at(i) for i in rng.integers(self.count(), size=n).tolist()]
 
-    def weighted(self, weights: Weights) -> WeightedDraw:
+    def weighted(self, genes: Sequence[Any]) -> WeightedDraw:
         """Draws in which some genes are likelier than others; takes a build of the tables.
 
         Raises:
             InvalidArchitectureError: the number of strides or of feature strides is wrong.
         """
+        n = self.space.n_blocks
+        weights = Weights(genes[:n], genes[n:])
         self._require_lengths(weights.strides, weights.feature_strides)
         return WeightedDraw(self._graph, self._limits, weights)
 
@@ -248,8 +250,7 @@ class Lattice:
     def complete(
         self,
         rng: np.random.Generator,
-        strides: Sequence[float | None],
-        feature_strides: Sequence[int | None],
+        genes: Sequence[float | None],
     ) -> Architecture | None:
         """Draws the free genes (None) uniformly from what the fixed ones leave feasible.
 
@@ -263,7 +264,8 @@ class Lattice:
         Raises:
             InvalidArchitectureError: the number of strides or of feature strides is wrong.
         """
-        found = self._completions(strides, feature_strides)
+        n = self.space.n_blocks
+        found = self._completions(genes[:n], genes[n:])  # type: ignore[arg-type]
         return found.at(int(rng.integers(found.count))) if found.count else None
 
     def count_completions(

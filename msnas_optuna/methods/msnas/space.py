@@ -140,6 +140,20 @@ class MSNASSpace:
         }
         return strides | features
 
+    @property
+    def parts(self) -> dict[str, slice]:
+        """The encoder and the utilisation."""
+        n = self.n_blocks
+        return {"encoder": slice(0, n), "feature_stride": slice(n, n + N_GROUPS)}
+
+    def genes(self, architecture: Architecture) -> tuple[Any, ...]:
+        """Strides, then feature strides."""
+        return (*architecture.strides, *architecture.feature_strides)
+
+    def architecture(self, genes: tuple[Any, ...]) -> Architecture:
+        """The inverse of `genes`."""
+        return Architecture(genes[: self.n_blocks], genes[self.n_blocks :])
+
     def encode(self, architecture: Architecture) -> dict[str, Any]:
         """The parameters of an architecture: floats for strides, ints for feature strides."""
         if len(architecture.strides) != self.n_blocks:

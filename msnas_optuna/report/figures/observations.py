@@ -20,8 +20,7 @@ from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.report.figures.observation import Observation, number_in, observe
 from msnas_optuna.report.figures.style import thinned
-from msnas_optuna.samplers.history import History, Ledger, Schedule
-from msnas_optuna.spaces.lattice import Lattice
+from msnas_optuna.samplers.history import History, Ledger
 from msnas_optuna.storage import CONFIG
 from msnas_optuna.study.config import BudgetSection, SpaceSection
 from msnas_optuna.study.feasibility import Feasibility, feasibility
@@ -161,12 +160,11 @@ class Observed:
         return range(1 + max((o.generation for o in self.observations), default=-1))
 
     @cached_property
-    def _history(self) -> History | None:
+    def _history(self) -> History[Architecture] | None:
         if self.space is None:
             return None
-        schedule = Schedule(self.population_size, 1, 0)  # the plans say which generation it is
         try:
-            return Ledger(Lattice(self.space), schedule).read(self._trials, self.study.directions)
+            return Ledger(self.space).read(self._trials, self.study.directions)
         except ValueError:  # plans of another version
             return None
 
@@ -177,9 +175,7 @@ class Observed:
         """
         if self._history is None:
             return []
-        best = self._history.parents(
-            generation + 1, before=len(self._trials), size=self.population_size
-        )
+        best = self._history.population(generation + 1, size=self.population_size)
         return [self._mean(self.by_number[r.number]) for r in best if r.number in self.by_number]
 
     def populations(self, most: int) -> dict[int, list[Observation]]:
