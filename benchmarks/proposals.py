@@ -25,6 +25,7 @@ import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler
 from optuna.storages import BaseStorage
 
+from msnas_optuna import ArchitectureSampler
 from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.published import PRESETS
 from msnas_optuna.methods.msnas.space import MSNASSpace

@@ -21,11 +21,11 @@ from typing import Generic
 import numpy as np
 from numpy.typing import NDArray
 from optuna.study import StudyDirection
-from optuna.study._multi_objective import _fast_non_domination_rank
 from optuna.trial import FrozenTrial, TrialState
 
 from msnas_optuna.spaces.base import A, FeasibleSet, InvalidArchitectureError, Space
 from msnas_optuna.storage import Plan, is_retry, is_withdrawn, known_params, read_plan, root_number
+from msnas_optuna.storage.optuna_private import non_domination_ranks
 
 Loss = tuple[float, ...]
 
@@ -105,7 +105,7 @@ def top(candidates: Iterable[Candidate[A]], size: int) -> list[Candidate[A]]:
     if not ordered or len(ordered[0].loss) == 1:
         return sorted(ordered, key=lambda c: c.loss)[:size]
     losses = np.array([c.loss for c in ordered])
-    ranks = _fast_non_domination_rank(losses, n_below=size)
+    ranks = non_domination_ranks(losses, n_below=size)
     crowding = np.empty(len(losses))
     for rank in set(ranks.tolist()):
         crowding[ranks == rank] = _crowding_distance(losses[ranks == rank])
@@ -116,7 +116,7 @@ def pareto_front(candidates: Sequence[Candidate[A]]) -> list[Candidate[A]]:
     """Those that no other beats in one objective without losing in another, in their order."""
     if not candidates:
         return []
-    ranks = _fast_non_domination_rank(np.array([c.loss for c in candidates]), n_below=1)
+    ranks = non_domination_ranks(np.array([c.loss for c in candidates]), n_below=1)
     return [c for c, rank in zip(candidates, ranks.tolist(), strict=True) if rank == 0]
 
 

@@ -223,7 +223,7 @@ class Setting:
         }
 
     @cached_property
-    def feasible(self) -> Lattice:
+    def feasible(self) -> Lattice[Architecture]:
         """All valid architectures inside the window.
 
         Raises:
@@ -232,7 +232,7 @@ class Setting:
         return Lattice(self.space, self.cost, window=self.window)
 
     @cached_property
-    def valid(self) -> Lattice:
+    def valid(self) -> Lattice[Architecture]:
         """All valid architectures, whatever they cost: the paths of the supernet."""
         return Lattice(self.space)
 
