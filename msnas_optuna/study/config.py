@@ -147,17 +147,18 @@ class FinetuneSection(Recipe):
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class SamplerSection:
-    """[sampler]: see `samplers.ArchitectureSampler`.
+    """[sampler]: how architectures are proposed; see `samplers.ArchitectureSampler`.
 
     Attributes:
-        proposer: "algorithm1", or "recombination", which mixes the genes of all parents.
+        proposer: "algorithm1", the paper's search, or "recombination" of all parents.
         population_size: P.
         n_children: children of an iteration.
         n_random: random children of an iteration.
         n_reevaluated: of the best, measured again in an iteration and ranked by the mean; their
             fine-tuning differs in its seed. 0 trusts one measurement.
-        gene_probability: chance of each gene to be drawn anew by a mutation or a recombination.
-        max_attempts: M, attempts at a child.
+        gene_probability: chance of each gene to be reset by a mutation, or by a recombination
+            before the budget is known.
+        max_attempts: M, attempts at a child; then a random one takes its place.
         seeds: architectures to evaluate first, by the method's names or in its notation.
     """
 
@@ -166,8 +167,8 @@ class SamplerSection:
     n_children: PositiveInt = 10
     n_random: Annotated[int, Field(ge=0)] = 1
     n_reevaluated: Annotated[int, Field(ge=0)] = 0
-    gene_probability: Probability = 0.05
-    max_attempts: PositiveInt = 50
+    gene_probability: Probability = 0.1
+    max_attempts: PositiveInt = 500
     seeds: tuple[str, ...] = ()
 
 

@@ -80,7 +80,7 @@ def _kind(origin: str) -> str:
     for kind, prefix in (
         ("crossover", "crossover"),
         ("recombination", "recombination"),
-        ("mutation", "mutate"),
+        ("mutation", "mutat"),
     ):
         if origin.startswith(prefix):
             return kind

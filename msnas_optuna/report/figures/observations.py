@@ -16,20 +16,19 @@ import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from msnas_optuna.methods import METHODS
 from msnas_optuna.methods.msnas.cost import EncoderCost
+from msnas_optuna.methods.msnas.sections import SpaceSection
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.report.figures.observation import Observation, number_in, observe
 from msnas_optuna.report.figures.style import thinned
-from msnas_optuna.samplers.history import History, Ledger, Schedule
-from msnas_optuna.spaces.lattice import Lattice
+from msnas_optuna.samplers.history import History, Ledger
 from msnas_optuna.storage import CONFIG
-from msnas_optuna.study.config import BudgetSection, SpaceSection
+from msnas_optuna.study.config import BudgetSection
 from msnas_optuna.study.feasibility import Feasibility, feasibility
 from msnas_optuna.study.setting import (
-    FPN_LIKE,
     RETRAIN,
-    budget_target,
-    encoder_cost,
+    section_cost,
     stage_name,
     window_around,
 )
@@ -65,7 +64,7 @@ class Observed:
 
         It is in the study beside the search, in the same storage.
         """
-        beside = self._beside(FPN_LIKE)
+        beside = self._beside("fpn-like")
         return None if beside is None or not beside.distinct else beside.distinct[0]
 
     @cached_property
@@ -102,7 +101,7 @@ class Observed:
             space = _section(SpaceSection, "space", self.config)
             budget = _section(BudgetSection, "budget", self.config)
             shorter, longer = self.config["data.image_size"]
-            return encoder_cost(space, budget, (shorter, longer))
+            return section_cost(METHODS["msnas"], space, budget, image_size=(shorter, longer))
         except (KeyError, TypeError, ValueError):  # written by another version
             return None
 
@@ -120,7 +119,9 @@ class Observed:
         if self._budget is None or self.cost is None or self.space is None:
             return None
         target, tolerance = self._budget
-        return feasibility(self.space, self.cost, target=target, tolerance=tolerance)
+        return feasibility(
+            METHODS["msnas"], self.space, self.cost, target=target, tolerance=tolerance
+        )
 
     @cached_property
     def _budget(self) -> tuple[float, float] | None:
@@ -128,7 +129,9 @@ class Observed:
         if self.cost is None or self.space is None:
             return None
         section = _section(BudgetSection, "budget", self.config)
-        return budget_target(section, self.space, self.cost), section.tolerance
+        gflops = section.target_gflops
+        target = self.cost.total(self.space.fpn_like()) if gflops is None else gflops * 1e9
+        return target, section.tolerance
 
     @cached_property
     def population_size(self) -> int:
@@ -161,12 +164,11 @@ class Observed:
         return range(1 + max((o.generation for o in self.observations), default=-1))
 
     @cached_property
-    def _history(self) -> History | None:
+    def _history(self) -> History[Architecture] | None:
         if self.space is None:
             return None
-        schedule = Schedule(self.population_size, 1, 0)  # the plans say which generation it is
         try:
-            return Ledger(Lattice(self.space), schedule).read(self._trials, self.study.directions)
+            return Ledger(self.space).read(self._trials, self.study.directions)
         except ValueError:  # plans of another version
             return None
 
@@ -177,9 +179,7 @@ class Observed:
         """
         if self._history is None:
             return []
-        best = self._history.parents(
-            generation + 1, before=len(self._trials), size=self.population_size
-        )
+        best = self._history.population(generation + 1, size=self.population_size)
         return [self._mean(self.by_number[r.number]) for r in best if r.number in self.by_number]
 
     def populations(self, most: int) -> dict[int, list[Observation]]:

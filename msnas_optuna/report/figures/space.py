@@ -64,16 +64,11 @@ def _get_flops_distribution_info(found: Feasibility) -> _FlopsDistributionInfo:
     bars = histogram(found.distribution, _BINS)
     marks = [
         _Mark("target", found.target / 1e9, VERMILION, "solid", 1),
-        _Mark("FPN-like path", found.fpn_like / 1e9, GREEN, "dash", 2),
+        _Mark(found.method.baseline, found.baseline / 1e9, GREEN, "dash", 2),
+        *(_Mark(name, n / 1e9, PURPLE, "dot", 2) for name, n in found.references.items()),
     ]
-    if found.fpn_baseline is not None:
-        marks.append(_Mark("ResNet-FPN", found.fpn_baseline / 1e9, PURPLE, "dot", 2))
     return _FlopsDistributionInfo(
-        note=(
-            f"{found.valid:,} architectures of {found.space.n_blocks} blocks with "
-            f"{found.cost.channels} channels, {found.in_window:,} ({found.share:.2%}) "
-            "in the window"
-        ),
+        note=f"{found.valid:,} architectures, {found.in_window:,} ({found.share:.2%}) in the window",
         edges=[edge / 1e9 for edge in bars.edges],
         counts=list(bars.counts),
         window=(found.window[0] / 1e9, found.window[1] / 1e9),

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 from math import log2
-from typing import Final
+from typing import Any, Final
 
-from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.space import FEATURE_STRIDES, Architecture
 from msnas_optuna.report.figures.layout import (
     ArchitectureInfo,
@@ -42,9 +41,7 @@ _BARS: Final = 56.0
 """Pixels: room for the labels, for the name, and for the highest bar."""
 
 
-def draw_architecture(
-    architecture: Architecture, *, name: str, cost: EncoderCost | None = None
-) -> str:
+def draw_architecture(architecture: Architecture, *, name: str, cost: Any = None) -> str:
     """Draws an architecture: resolution against depth, laterals, heads, and GFLOPs as bars.
 
     Args:
