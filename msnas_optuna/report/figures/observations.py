@@ -17,7 +17,6 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from msnas_optuna.methods import METHODS
-from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.sections import SpaceSection
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.report.figures.observation import Observation, number_in, observe
@@ -93,7 +92,7 @@ class Observed:
             return None
 
     @cached_property
-    def cost(self) -> EncoderCost | None:
+    def cost(self) -> Any:
         """FLOPs of the stored configuration, None without one."""
         if "space.channels" not in self.config:
             return None

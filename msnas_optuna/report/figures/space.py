@@ -68,7 +68,9 @@ def _get_flops_distribution_info(found: Feasibility) -> _FlopsDistributionInfo:
         *(_Mark(name, n / 1e9, PURPLE, "dot", 2) for name, n in found.references.items()),
     ]
     return _FlopsDistributionInfo(
-        note=f"{found.valid:,} architectures, {found.in_window:,} ({found.share:.2%}) in the window",
+        note=(
+            f"{found.valid:,} architectures, {found.in_window:,} ({found.share:.2%}) in the window"
+        ),
         edges=[edge / 1e9 for edge in bars.edges],
         counts=list(bars.counts),
         window=(found.window[0] / 1e9, found.window[1] / 1e9),
