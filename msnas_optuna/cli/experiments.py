@@ -16,7 +16,7 @@ from msnas_optuna.study.selection import Selected, select
 from msnas_optuna.study.setting import Setting
 
 if TYPE_CHECKING:
-    from msnas_optuna.methods.msnas.detector import Detector
+    from msnas_optuna.models.network import DetectionNetwork
     from msnas_optuna.runtime.distributed import Ranks
     from msnas_optuna.study.experiment import Experiment, Report
 
@@ -62,7 +62,7 @@ def joint_experiment(
 
 def selected_detector(
     experiment: Experiment, trial: str, *, one_shot: bool
-) -> tuple[Selected, Detector]:
+) -> tuple[Selected, DetectionNetwork]:
     """The architecture that a word names, and its detector with the weights that are asked for.
 
     Args:

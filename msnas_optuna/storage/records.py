@@ -8,7 +8,7 @@ class orphans no stored study.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Final
 
@@ -296,6 +296,15 @@ class TrialRecord:
     evaluate_seconds: float
     repeat: float = 0
     latency_ms: float | None = None
+
+    @classmethod
+    def of(
+        cls, architecture: Hashable, measured: Mapping[str, float], *, repeat: int = 0
+    ) -> TrialRecord:
+        """The record of an architecture's measurements, which are named as the attributes."""
+        sizes = dict.fromkeys(("ap_small", "ap_medium", "ap_large"))
+        values: dict[str, Any] = sizes | {k: v for k, v in measured.items() if k != "ap"}
+        return cls(arch=str(architecture), repeat=repeat, **values)
 
 
 def write_record(trial: Trial, record: TrialRecord) -> None:
