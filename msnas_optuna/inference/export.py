@@ -27,6 +27,7 @@ from torch import Tensor
 from msnas_optuna.data.transforms import SIZE_MULTIPLE, collate
 from msnas_optuna.methods.msnas.detector import Detector
 from msnas_optuna.methods.msnas.single import SingleImageDetector
+from msnas_optuna.models.network import DetectionNetwork
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.selection import Selected
 
@@ -108,7 +109,7 @@ def require_exporters() -> None:
 
 
 def export_detector(
-    experiment: Experiment, model: Detector, selected: Selected, *, folder: Path
+    experiment: Experiment, model: DetectionNetwork, selected: Selected, *, folder: Path
 ) -> Exported:
     """Writes a detector to a folder; on an error the folder is left as it was.
 
@@ -125,6 +126,7 @@ def export_detector(
     """
     require_exporters()
     model = model.cpu().eval().requires_grad_(False)
+    assert isinstance(model, Detector)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary, _quiet():
         new = Path(temporary)
@@ -242,7 +244,7 @@ def load_onnx(path: Path) -> Program:
 
 def sample_inputs(experiment: Experiment) -> list[tuple[Tensor, Tensor]]:
     """Validation images, spread evenly, and the first one cropped to another size."""
-    val = experiment.bench.val
+    val = experiment.task.val
     step = max(1, len(val) // IMAGES)
     batches = [collate([val[i]]) for i in range(0, len(val), step)][:IMAGES]
     cases = [(batch.images, torch.tensor(batch.sizes[0])) for batch in batches]
@@ -320,7 +322,7 @@ def describe(experiment: Experiment, model: Detector, selected: Selected) -> dic
         "gflops_scope": setting.cost.scope,
         "gflops_input_size": list(setting.cost.input_size),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "classes": [asdict(c) for c in experiment.bench.val.dataset.categories],
+        "classes": [asdict(c) for c in experiment.task.val.dataset.categories],
         "image_size": list(config.data.image_size),
         "size_multiple": SIZE_MULTIPLE,
         "versions": _versions(),

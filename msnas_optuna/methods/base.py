@@ -24,6 +24,8 @@ from msnas_optuna.training.metrics import METRICS, Metric
 if TYPE_CHECKING:
     from torch import nn
 
+    from msnas_optuna.models.network import DetectionNetwork
+
 CHECKED: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
 """How pydantic checks the sections of a study file."""
 
@@ -239,7 +241,7 @@ class Method(Protocol[A]):
         n_classes: int,
         image_size: tuple[int, int],
         only: A | None,
-    ) -> Any:
+    ) -> DetectionNetwork:
         """A network with fresh weights.
 
         Args:

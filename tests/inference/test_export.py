@@ -55,8 +55,8 @@ def expected_on(study: Path, path: Path) -> list[tuple[str, float, list[float]]]
     from msnas_optuna.data.transforms import Resized
 
     experiment, _, model = best(study)
-    images = ImageSet([image_record(path, 0)], experiment.bench.val.dataset.categories)
-    batch = collate([Resized(images, *experiment.bench.val.image_size)[0]])
+    images = ImageSet([image_record(path, 0)], experiment.task.val.dataset.categories)
+    batch = collate([Resized(images, *experiment.task.val.image_size)[0]])
     (found,), _ = model(batch.images, batch.sizes)
     boxes = batch.to_original(0, found["boxes"]).tolist()
     names = [images.categories[int(label) - 1].name for label in found["labels"]]
@@ -73,7 +73,7 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["torch", "onnx"])
 def test_a_fresh_process_without_the_package_finds_the_same(folder, study, tmp_path, runtime):
-    val = Experiment.load(study).bench.val.dataset
+    val = Experiment.load(study).task.val.dataset
     wide = tmp_path / "wide.png"
     Image.open(val.records[0].path).crop((0, 10, 128, 70)).resize((256, 120)).save(wide)
     paths = [*(r.path for r in val.records), wide]
@@ -104,7 +104,7 @@ def test_the_loader_has_help_and_names_what_it_cannot_read(folder, study, tmp_pa
     shown = load("--help")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "runs model.onnx with onnxruntime" in shown.stdout
-    good = Experiment.load(study).bench.val.dataset.records[0].path
+    good = Experiment.load(study).task.val.dataset.records[0].path
     bad, missing = tmp_path / "bad.png", tmp_path / "missing.png"
     bad.write_text("no image")
     done = load("--onnx", bad, missing, good)

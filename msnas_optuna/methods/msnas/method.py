@@ -185,7 +185,8 @@ class MSNASMethod(Method[Architecture]):
         self, section: SpaceSection, detector: DetectorSection, network: Detector
     ) -> dict[str, Any]:
         """The encoder, the pixels' normalization, anchors and thresholds."""
-        from msnas_optuna.methods.msnas.detector import ASPECT_RATIOS, PIXEL_MEAN, PIXEL_STD
+        from msnas_optuna.methods.msnas.detector import ASPECT_RATIOS
+        from msnas_optuna.models.torchvision_parts import PIXEL_MEAN, PIXEL_STD
 
         heads, rpn, path = network.roi_heads, network.rpn, network.encoder.only
         assert path is not None
