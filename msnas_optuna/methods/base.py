@@ -163,7 +163,8 @@ class Method(Protocol[A]):
         section: frozen dataclass of [space] in a study file; its field `method` is `name`.
         detector_section: likewise of [detector].
         evaluation_keys: of [detector], what trained weights do not depend on.
-        size_multiple: height and width of an input are multiples of this many pixels.
+        size_multiple: the cost counts inputs whose sides are multiples of this many pixels; it
+            divides `data.transforms.SIZE_MULTIPLE`, to which images are padded.
         columns: of the tables of architectures.
         legend: what the signs of a picture mean, for readers.
         metrics: what a search may have as objectives, by name; "ap" is one.

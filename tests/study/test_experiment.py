@@ -62,7 +62,7 @@ def test_a_trial_keeps_all_that_was_measured(searched):
         assert values["train_seconds"] > 0
         assert values["evaluate_seconds"] > 0
         assert 0 <= trial.values[0] <= values["ap50"] <= 1
-        assert values["ap_large"] is None  # objects have 90 pixels at most
+        assert "ap_large" not in values  # objects have 90 pixels at most
         assert trial.user_attrs["generation"] == (0 if trial.number < 3 else trial.number // 3)
     origins = [t.user_attrs["origin"] for t in study.trials]
     assert origins[:4] == ["random"] * 4
@@ -340,7 +340,7 @@ def test_more_trials_than_architectures_ends_with_the_last_one(trained):
 def test_a_target_that_nothing_meets_names_the_reachable_range(trained):
     edited(trained, "[budget]", "[budget]\ntarget_gflops = 50.0")
     (trained.parent / "supernet.pt").unlink()
-    with pytest.raises(EmptyWindowError, match=r"they cost 0\.0055.*\.\.0\.0137"):
+    with pytest.raises(EmptyWindowError, match=r"they cost 0\.0055\d* GFLOPs to 0\.0137"):
         Experiment.load(trained).train_supernet()
     assert not (trained.parent / "supernet.pt").exists()  # refused before any training
 
