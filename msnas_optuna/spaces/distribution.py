@@ -42,7 +42,7 @@ class CostDistribution:
             starts[remainder].append((beginning.state, k))
         classes: defaultdict[int, list[tuple[int, Values, float]]] = defaultdict(list)
         for remainder, own in starts.items():
-            (last,) = deque(forward(graph, own, counting), maxlen=1)
+            (last,) = deque(forward(graph, own, counting=counting), maxlen=1)
             for state, row in last.items():
                 for ending in graph.endings[state].costs.tolist():
                     units, rest = divmod(remainder + ending, graph.unit)
@@ -118,7 +118,11 @@ class CostDistribution:
 
 
 def forward(
-    graph: Graph, starts: Iterable[tuple[int, int]], counting: Counting
+    graph: Graph,
+    starts: Iterable[tuple[int, int]],
+    *,
+    counting: Counting,
+    most: int = HUGE,
 ) -> Iterator[dict[int, Row]]:
     """The number of ways to each (state, k) of the chain, layer by layer.
 
@@ -126,14 +130,15 @@ def forward(
         graph: what may follow what.
         starts: the states in which the chain may begin and k there, once for each way there.
         counting: how to count.
+        most: ways with a larger k are left out.
     """
     starts = [*starts]
-    reachable(graph, starts)  # refuses what is too large
+    reachable(graph, starts, most=most)  # refuses what is too large
     parts: defaultdict[int, list[tuple[int, Values, float]]] = defaultdict(list)
     for state, k in starts:
         parts[state].append((k, counting.one(), 1))
     for moves in (*graph.chain, ()):
-        layer = {s: summed(p, -HUGE, HUGE, semiring=counting) for s, p in parts.items()}
+        layer = {s: summed(p, -HUGE, most, semiring=counting) for s, p in parts.items()}
         yield layer
         parts = defaultdict(list)
         for state, row in layer.items():
@@ -164,7 +169,7 @@ def counts_inside(
         if chain != graph.chain:
             chain, paths = graph.chain, {}
             for state in {beginning.state for beginning in graph.beginnings}:
-                (last,) = deque(forward(graph, [(state, 0)], counting), maxlen=1)
+                (last,) = deque(forward(graph, [(state, 0)], counting=counting), maxlen=1)
                 paths[state] = [
                     (s, row.first, np.cumsum(np.append(0, as_integers(row.values))))
                     for s, row in last.items()

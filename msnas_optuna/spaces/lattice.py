@@ -141,7 +141,7 @@ class Lattice(Windowed[A]):
                 mark(0, 0, beginning.genes, value)
                 starts[tables].append((beginning.state, k))
         for tables, own in starts.items():
-            layers = forward(graph, own, self._counting)
+            layers = forward(graph, own, counting=self._counting, most=tables.most)
             rows = zip(trellis.chain, graph.chain, tables.rows[1:], strict=False)
             for (position, moves, after), layer in zip(rows, layers, strict=False):
                 for state, row in layer.items():

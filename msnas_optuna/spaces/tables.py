@@ -12,7 +12,7 @@ import numpy as np
 
 from msnas_optuna.spaces.base import Genes
 from msnas_optuna.spaces.semirings import LimbedEntries, Semiring, Values
-from msnas_optuna.spaces.trellis import Beginning, Graph, Move
+from msnas_optuna.spaces.trellis import HUGE, Beginning, Graph, Move
 
 _MOST_ENTRIES: Final = 2**28
 """Of all rows together; more would take gigabytes."""
@@ -105,13 +105,9 @@ class Tables:
         semiring: Semiring,
     ) -> None:
         self.graph, self.window, self._nothing = graph, window, semiring.zero
-        reach = reachable(graph, starts)
-        entries = sum(high - low + 1 for layer in reach for low, high in layer.values())
-        if entries > _MOST_ENTRIES:
-            raise ValueError(
-                f"the costs lie on a grid of {graph.unit}, so fine that the tables would have "
-                f"{entries} entries, more than {_MOST_ENTRIES}; round the costs to a coarser grid"
-            )
+        cheapest = min((int(e.costs[0]) for e in graph.endings if len(e.costs)), default=0)
+        self.most = (window[1] - cheapest) // graph.unit  # k of a path that may still close
+        reach = reachable(graph, starts, most=self.most)
         last = {
             state: self._last(state, low, high, semiring)
             for state, (low, high) in reach[-1].items()
@@ -122,7 +118,11 @@ class Tables:
             self.rows.append(
                 {
                     state: summed(
-                        [(after[t].first - c, after[t].values, v) for _, t, c, v in moves[state]],
+                        [
+                            (after[t].first - c, after[t].values, v)
+                            for _, t, c, v in moves[state]
+                            if t in after
+                        ],
                         low,
                         high,
                         semiring=semiring,
@@ -151,7 +151,7 @@ class Tables:
         return [
             Exit(gene, t, cost, value, after[t].first - cost, entries_of(after[t].values))
             for gene, t, cost, value in moves
-            if after[t].values.size
+            if t in after and after[t].values.size
         ]
 
     def value(self, state: int, k: int) -> Any:
@@ -187,20 +187,40 @@ def entries_of(values: Values) -> Any:
     return values.data if values.ndim == 1 else LimbedEntries(values)
 
 
-def reachable(graph: Graph, starts: Iterable[tuple[int, int]]) -> list[dict[int, tuple[int, int]]]:
-    """State -> smallest and largest k that a path may have there, for each layer of the chain."""
+def reachable(
+    graph: Graph, starts: Iterable[tuple[int, int]], *, most: int = HUGE
+) -> list[dict[int, tuple[int, int]]]:
+    """State -> smallest and largest k that a path may have there, for each layer of the chain.
+
+    Args:
+        graph: what may follow what.
+        starts: the states in which the chain may begin and k there.
+        most: paths with a larger k are left out.
+
+    Raises:
+        ValueError: rows of that length would not fit into memory.
+    """
     first: dict[int, tuple[int, int]] = {}
     for state, k in starts:
-        low, high = first.get(state, (k, k))
-        first[state] = (min(low, k), max(high, k))
+        if k <= most:
+            low, high = first.get(state, (k, k))
+            first[state] = (min(low, k), max(high, k))
     reach = [first]
     for moves in graph.chain:
         layer: dict[int, tuple[int, int]] = {}
         for state, (low, high) in reach[-1].items():
             for _, after, cost, _ in moves[state]:
-                was = layer.get(after, (low + cost, high + cost))
-                layer[after] = (min(was[0], low + cost), max(was[1], high + cost))
+                if low + cost <= most:
+                    first_k, last_k = layer.get(after, (low + cost, low + cost))
+                    last_k = max(last_k, min(high + cost, most))
+                    layer[after] = (min(first_k, low + cost), last_k)
         reach.append(layer)
+    entries = sum(high - low + 1 for layer in reach for low, high in layer.values())
+    if entries > _MOST_ENTRIES:
+        raise ValueError(
+            f"the costs lie on a grid of {graph.unit}, so fine that the tables would have "
+            f"{entries} entries, more than {_MOST_ENTRIES}; round the costs to a coarser grid"
+        )
     return reach
 
 

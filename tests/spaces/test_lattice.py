@@ -524,9 +524,7 @@ def published_distribution(preset):
     return FlopsDistribution.of(space, EncoderCost.from_preset(preset))
 
 
-@pytest.mark.parametrize(
-    "window", [(float("nan"), 10**9), (0, float("nan")), (1,), "ab"]
-)
+@pytest.mark.parametrize("window", [(float("nan"), 10**9), (0, float("nan")), (1,), "ab"])
 def test_a_window_that_is_not_two_whole_numbers_is_refused(window):
     with pytest.raises(ValueError, match=r"window must be .low, high. in whole multiply-adds"):
         Lattice(MSNASSpace(7), BASIC, window=window)
