@@ -144,15 +144,15 @@ class Windowed(ABC, Generic[A]):
         total = self.cost.total(architecture)
         if self._limits[0] <= total <= self._limits[1]:
             return None
-        return f"{self.cost.text(total)} lie outside the window of {self._window_text()}"
+        return f"{self.cost.text(total)} lie outside the window {self._window_text()}"
 
     def _window_text(self) -> str:
         assert self.cost is not None
         assert self.window is not None
         low, high = (None if end is None else self.cost.text(end) for end in self.window)
         if low is None:
-            return f"at most {high}"
-        return f"at least {low}" if high is None else f"{low} to {high}"
+            return f"up to {high}"
+        return f"from {low} on" if high is None else f"{low} to {high}"
 
     def _nothing_inside(self, reachable: CostDistribution) -> str:
         assert self.cost is not None
@@ -160,7 +160,7 @@ class Windowed(ABC, Generic[A]):
         below, above = reachable.at_most(low), reachable.at_least(high)
         text = self.cost.text
         return (
-            f"no valid architecture costs {self._window_text()}; they cost "
+            f"no valid architecture lies in the window {self._window_text()}; they cost "
             f"{text(reachable.minimum)} to {text(reachable.maximum)}, the nearest "
             f"{'nothing' if below is None else text(below)} below and "
             f"{'nothing' if above is None else text(above)} above the window: move or widen the "

@@ -649,25 +649,6 @@ def test_parameters_of_any_kind_cannot_be_measured_again() -> None:
         MSNASSampler(n_reevaluated=2)
 
 
-class Plain:
-    """A feasible set without conditional draws."""
-
-    space = SPACE
-    count = staticmethod(LATTICE.count)
-    sample = staticmethod(LATTICE.sample)
-    violation = staticmethod(LATTICE.violation)
-
-
-def test_a_set_without_conditional_draws_needs_the_rejecting_operators() -> None:
-    with pytest.raises(ValueError, match="operators='rejection'"):
-        MSNASSampler(Plain())
-    study = optuna.create_study(sampler=MSNASSampler(Plain(), operators="rejection", **SMALL))
-    study.enqueue_trial({"stride_01": 2.0})
-    study.optimize(objective, n_trials=40)
-    assert study.trials[0].params["stride_01"] == 2.0
-    assert len({architecture(t) for t in study.trials}) == 40
-
-
 class Broken(Lattice):
     def sample(self, rng: np.random.Generator) -> Architecture:
         raise OSError("no entropy")

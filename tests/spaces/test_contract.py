@@ -331,7 +331,7 @@ def test_violations_are_said_in_words(case, middle):
         said = feasible.violation(architecture)
         low, high = map(case.cost.text, case.middle)
         assert said.startswith(case.cost.text(case.cost.total(architecture)))
-        assert said.endswith(f"lie outside the window of {low} to {high}")
+        assert said.endswith(f"lie outside the window {low} to {high}")
 
 
 @pytest.mark.parametrize("end", [0, 1])
@@ -342,8 +342,8 @@ def test_an_open_end_is_said_in_words(case, kind, end):
     window = (limit, None) if end == 0 else (None, limit)
     feasible = kind(case.space, case.cost, window=window)
     missed = next(a for a, t in zip(case.valid, case.totals, strict=True) if t != limit)
-    words = ("at least", "at most")[end]
-    assert feasible.violation(missed).endswith(f"window of {words} {case.cost.text(limit)}")
+    words = (f"from {case.cost.text(limit)} on", f"up to {case.cost.text(limit)}")[end]
+    assert feasible.violation(missed).endswith(f"lie outside the window {words}")
 
 
 def test_a_set_survives_pickling(case, middle):
