@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from msnas_optuna.spaces.base import A, AdditiveCost, EmptyWindowError, Genes, Space, State
-from msnas_optuna.spaces.distribution import CostDistribution, forward
+from msnas_optuna.spaces.distribution import CostDistribution, closed, forward, up_to
 from msnas_optuna.spaces.semirings import Counting, Scoring, as_integers
 from msnas_optuna.spaces.tables import EMPTY, Row, Tables, sweep
 from msnas_optuna.spaces.trellis import Graph, NoCost, OfTransition, Trellis
@@ -149,13 +149,9 @@ class Lattice(Windowed[A]):
                         if n := _joined(row, after.get(t, EMPTY), cost):
                             found[position][trellis.states[position][state], gene] += n
             for state, row in next(layers).items():
-                counts = as_integers(row.values).tolist()
-                endings = [tables.open_endings(state, k) for k in range(row.first, row.end)]
-                each = [0] * (len(graph.endings[state].genes) + 1)
-                for (first, end), n in zip(endings, counts, strict=True):
-                    each[first] += n
-                    each[end] -= n
-                for genes, n in zip(graph.endings[state].genes, accumulate(each), strict=False):
+                part = (state, row.first, up_to(row))
+                each = closed(graph, part, window=tables.window).tolist()
+                for genes, n in zip(graph.endings[state].genes, each, strict=True):
                     if n:
                         mark(trellis.chain.stop, state, genes, n)
         return found

@@ -76,10 +76,10 @@ class Counting:
         total += values
 
     def closed(self, total: Values) -> Values:
-        """In 32 bits where they hold every count; carries from limb to limb."""
+        """In as few bits as hold every count; carries from limb to limb."""
         if self.limbs == 1:
-            small = total.max(initial=0) <= np.iinfo(np.int32).max
-            return total.astype(np.int32) if small else total
+            largest = int(total.max(initial=0))
+            return total.astype(np.min_scalar_type(largest)) if largest < 2**32 else total
         for lower, upper in pairwise(total):
             upper += lower >> _LIMB
             lower &= 2**_LIMB - 1

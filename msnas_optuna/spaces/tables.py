@@ -12,7 +12,7 @@ import numpy as np
 
 from msnas_optuna.spaces.base import Genes
 from msnas_optuna.spaces.semirings import LimbedEntries, Semiring, Values
-from msnas_optuna.spaces.trellis import HUGE, Beginning, Graph, Move
+from msnas_optuna.spaces.trellis import HUGE, Beginning, Graph
 
 _MOST_ENTRIES: Final = 2**28
 """Of all rows together; more would take gigabytes."""
@@ -35,16 +35,17 @@ class Row(NamedTuple):
         return self.first + int(self.values.shape[-1])
 
 
+Part = tuple[int, Values, float]
+"""k of the first value, values, and the value of the gene before them."""
+
 EMPTY: Final = Row(0, np.zeros(0, np.int64))
 
 
-def summed(
-    parts: Sequence[tuple[int, Values, float]], low: int, high: int, *, semiring: Semiring
-) -> Row:
+def summed(parts: Sequence[Part], low: int, high: int, *, semiring: Semiring) -> Row:
     """The sum of parts over low <= k <= high, without worthless ends.
 
     Args:
-        parts: k of the first value, values, and the value of the gene before them.
+        parts: what to add up.
         low: smallest k of interest.
         high: largest k of interest.
         semiring: what a sum is.
@@ -108,33 +109,22 @@ class Tables:
         cheapest = min((int(e.costs[0]) for e in graph.endings if len(e.costs)), default=0)
         self.most = (window[1] - cheapest) // graph.unit  # k of a path that may still close
         reach = reachable(graph, starts, most=self.most)
-        last = {
-            state: self._last(state, low, high, semiring)
-            for state, (low, high) in reach[-1].items()
-        }
-        self.rows = [last]
+        row = {s: self._last(s, low, high, semiring) for s, (low, high) in reach[-1].items()}
+        self.rows, self.exits = [row], []
         for moves, layer in zip(reversed(graph.chain), reversed(reach[:-1]), strict=True):
-            after = self.rows[-1]
-            self.rows.append(
-                {
-                    state: summed(
-                        [
-                            (after[t].first - c, after[t].values, v)
-                            for _, t, c, v in moves[state]
-                            if t in after
-                        ],
-                        low,
-                        high,
-                        semiring=semiring,
-                    )
-                    for state, (low, high) in layer.items()
-                }
-            )
+            after, row, exits = self.rows[-1], {}, {}
+            entries = {t: entries_of(values) for t, (_, values) in after.items()}
+            for state, (low, high) in layer.items():
+                live = [m for m in moves[state] if m.after in after]
+                parts = [(after[t].first - c, after[t].values, v) for _, t, c, v in live]
+                row[state] = summed(parts, low, high, semiring=semiring)
+                exits[state] = [
+                    Exit(gene, t, c, v, after[t].first - c, entries[t]) for gene, t, c, v in live
+                ]
+            self.rows.append(row)
+            self.exits.append(exits)
         self.rows.reverse()
-        self.exits = [
-            {state: self._exits(moves[state], after) for state in layer}
-            for moves, layer, after in zip(graph.chain, self.rows, self.rows[1:], strict=False)
-        ]
+        self.exits.reverse()
 
     def _last(self, state: int, low: int, high: int, semiring: Semiring) -> Row:
         """After the chain, an ending counts where it closes inside the window."""
@@ -146,13 +136,6 @@ class Tables:
             if first < end:
                 semiring.add(total[..., first:end], one, value)
         return _trimmed(low, total, semiring)
-
-    def _exits(self, moves: Sequence[Move], after: dict[int, Row]) -> list[Exit]:
-        return [
-            Exit(gene, t, cost, value, after[t].first - cost, entries_of(after[t].values))
-            for gene, t, cost, value in moves
-            if t in after and after[t].values.size
-        ]
 
     def value(self, state: int, k: int) -> Any:
         """The value of everything that may follow where the chain begins."""
