@@ -17,33 +17,12 @@ from typing import Any, Generic
 import numpy as np
 
 from msnas_optuna.spaces.base import A, Genes, InvalidArchitectureError, Space
-from msnas_optuna.spaces.semirings import Weighing
+from msnas_optuna.spaces.semirings import Counting, Semiring
 from msnas_optuna.spaces.tables import Tables, sweep
 from msnas_optuna.spaces.trellis import Graph
 
-GeneWeights = Sequence[Mapping[Any, float]]
-"""One mapping for each gene, from each of its choices to a weight of at least 0."""
-
-
-def scaled(weights: GeneWeights, space: Space[Any]) -> list[dict[Any, float]]:
-    """The same chances with 1 as the largest weight of each gene: products stay in range.
-
-    Raises:
-        InvalidArchitectureError: the number of genes is wrong.
-        ValueError: a gene has other values than the space, or a weight is out of range.
-    """
-    require_genes(weights, space)
-    found = []
-    for own, (name, distribution) in zip(weights, space.distributions.items(), strict=True):
-        choices = distribution.choices
-        if set(own) != set(choices) or not all(0 <= w < inf for w in own.values()):
-            raise ValueError(
-                f"weights of {name} must give each of {list(choices)} a finite weight of at "
-                f"least 0, got {dict(own)}"
-            )
-        largest = max(own.values()) or 1.0
-        found.append({choice: weight / largest for choice, weight in own.items()})
-    return found
+GeneValues = Sequence[Mapping[Any, float]]
+"""One mapping for each gene, from each of its choices to a weight or a score."""
 
 
 def require_genes(given: Sequence[Any], space: Space[Any]) -> None:
@@ -57,6 +36,39 @@ def require_genes(given: Sequence[Any], space: Space[Any]) -> None:
             f"the space has {len(space.distributions)} genes, got {len(given)} entries; give one "
             "for each parameter, in their order"
         )
+
+
+def require_values(values: GeneValues, space: Space[Any], *, least: float = -inf) -> None:
+    """Sees to it that each choice of each gene has a finite value.
+
+    Raises:
+        InvalidArchitectureError: the number of genes is wrong.
+        ValueError: a gene has other choices, or a value is not finite or less than `least`.
+    """
+    require_genes(values, space)
+    for own, (name, distribution) in zip(values, space.distributions.items(), strict=True):
+        in_range = all(least <= value < inf and value > -inf for value in own.values())
+        if set(own) != set(distribution.choices) or not in_range:
+            limit = "" if least == -inf else f" of at least {least:g}"
+            raise ValueError(
+                f"each of {list(distribution.choices)} of {name} must have a finite value{limit}, "
+                f"got {dict(own)}"
+            )
+
+
+def scaled(weights: GeneValues, space: Space[Any]) -> list[dict[Any, float]]:
+    """The same chances with 1 as the largest weight of each gene: products stay in range.
+
+    Raises:
+        InvalidArchitectureError: the number of genes is wrong.
+        ValueError: a gene has other choices than the space, or a weight is out of range.
+    """
+    require_values(weights, space, least=0)
+    largest = [max(own.values()) or 1.0 for own in weights]
+    return [
+        {choice: weight / most for choice, weight in own.items()}
+        for own, most in zip(weights, largest, strict=True)
+    ]
 
 
 def fixing(genes: Sequence[Any], space: Space[Any]) -> list[dict[Any, float]]:
@@ -76,23 +88,29 @@ class WeightedDraw(Generic[A]):
     """The feasible architectures, each with the product of the weights of its genes.
 
     Weights are floating-point numbers: what is 1e-300 times as likely as what the largest weights
-    would give may be lost.
+    would give may be lost. Where all weights of a gene are 0 or equal, paths are counted exactly.
 
     Args:
         space: whose architectures they are.
         graph: what may follow what.
         window: smallest and largest cost, both inside.
         weights: of every gene.
+
+    Raises:
+        InvalidArchitectureError: the number of genes is wrong.
+        ValueError: a gene has other choices than the space, or a weight is out of range.
     """
 
     def __init__(
-        self, space: Space[A], graph: Graph, *, window: tuple[int, int], weights: GeneWeights
+        self, space: Space[A], graph: Graph, *, window: tuple[int, int], weights: GeneValues
     ) -> None:
         self._space, known = space, scaled(weights, space)
-        graph = graph.valued(lambda i, _, gene, __: known[i][gene], Weighing())
+        graph = graph.valued(lambda i, _, gene, __: known[i][gene], Semiring())
+        uniform = all(weight in (0, 1) for own in known for weight in own.values())
+        semiring = Counting.up_to(graph.trellis.n_paths) if uniform else Semiring()
         self._n_choices = len(graph.chain) + 2
         self._first = _Choice()
-        for beginning, tables, k, value in sweep(graph, window, Weighing()):
+        for beginning, tables, k, value in sweep(graph, window, semiring):
             place = (tables, 0, beginning.state, k)
             self._first.add(beginning.genes, beginning.value * value, place)
         # What a draw has met is kept: most draws of a converged population meet the same.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from operator import index
 from typing import Any, Generic, TypeVar, overload
 
@@ -12,7 +12,7 @@ import numpy as np
 from msnas_optuna.spaces.base import A, Cost, Draw, Space
 from msnas_optuna.spaces.distribution import CostDistribution
 from msnas_optuna.spaces.trellis import HUGE
-from msnas_optuna.spaces.weighted import fixing
+from msnas_optuna.spaces.weighted import GeneValues, fixing
 
 _C = TypeVar("_C")
 
@@ -61,7 +61,7 @@ class Windowed(ABC, Generic[A]):
     def _at(self, index: int) -> A: ...
 
     @abstractmethod
-    def weighted(self, weights: Sequence[Mapping[Any, float]]) -> Draw[A]:
+    def weighted(self, weights: GeneValues) -> Draw[A]:
         """Draws each architecture in proportion to the product of its genes' weights.
 
         Args:
@@ -70,18 +70,19 @@ class Windowed(ABC, Generic[A]):
 
         Raises:
             InvalidArchitectureError: the number of genes is wrong.
-            ValueError: a gene has other values than the space, or a weight is out of range.
+            ValueError: a gene has other choices than the space, or a weight is out of range.
         """
 
     @abstractmethod
-    def best(self, scores: Sequence[Mapping[Any, float]]) -> A:
-        """The architecture with the largest sum of its genes' scores.
+    def best(self, scores: GeneValues) -> A:
+        """The architecture with the largest sum of its genes' scores; of equal ones any.
 
         Args:
             scores: one mapping for each gene, from each of its choices to a finite score.
 
         Raises:
             InvalidArchitectureError: the number of genes is wrong.
+            ValueError: a gene has other choices than the space, or a score is not finite.
         """
 
     @abstractmethod

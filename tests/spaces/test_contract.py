@@ -190,12 +190,20 @@ def test_weights_out_of_range_or_missing_are_refused(case, middle):
     good = random_weights(case.space, 0)
     name, choices = next(iter(case.space.distributions)), [*good[0]]
     for bad in (-0.1, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=rf"weights of {name} must give .* at least 0, got"):
+        with pytest.raises(ValueError, match=rf"of {name} must have .* at least 0, got"):
             feasible.weighted([{**good[0], choices[0]: bad}, *good[1:]])
-    with pytest.raises(ValueError, match=rf"weights of {name} must give each of"):
+    with pytest.raises(ValueError, match=rf"each of .* of {name} must have a finite value"):
         feasible.weighted([{choices[0]: 1.0}, *good[1:]])
     with pytest.raises(InvalidArchitectureError, match=f"has {len(good)} genes, got"):
         feasible.weighted(good[1:])
+
+
+def test_scores_that_are_not_finite_or_missing_are_refused(case, middle):
+    (feasible, _), good = middle, random_weights(case.space, 0)
+    choice = next(iter(good[0]))
+    for bad in ({**good[0], choice: float("-inf")}, {**good[0], choice: float("nan")}, {}):
+        with pytest.raises(ValueError, match="must have a finite value, got"):
+            feasible.best([bad, *good[1:]])
 
 
 def test_completions_are_uniform_over_what_agrees(case, middle):
