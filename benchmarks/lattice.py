@@ -21,7 +21,7 @@ from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.published import PRESETS
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.samplers.recombination import gene_weights
-from msnas_optuna.spaces.distribution import FlopsDistribution
+from msnas_optuna.spaces.distribution import CostDistribution
 from msnas_optuna.spaces.lattice import Lattice
 
 DRAWS = 5000
@@ -72,7 +72,7 @@ def measure(name: str) -> Measured:
         valid=Lattice(space).count(),
         in_window=lattice.count(),
         build_s=build_s,
-        distribution_s=seconds(lambda: FlopsDistribution.of(space, cost)),
+        distribution_s=seconds(lambda: CostDistribution.of(space, cost)),
         peak_mb=peak_mb,
         draw_us=draw_s / DRAWS * 1e6,
         redraw_us=redraw_s / DRAWS * 1e6,

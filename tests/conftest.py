@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from msnas_optuna.methods.msnas.detector import Detector
 
-from msnas_optuna import Architecture, Lattice, MSNASSampler, queue_architectures
+from msnas_optuna import Architecture, ArchitectureSampler, Lattice, queue_architectures
 from msnas_optuna.storage import TrialRecord, open_study, write_record
 from msnas_optuna.study.results import best_results
 from msnas_optuna.study.setting import FPN_LIKE, RETRAIN, Setting
@@ -264,7 +264,7 @@ def _run_cheaply(
     architectures: Sequence[Architecture] = (),
 ) -> optuna.Study:
     section = setting.config.sampler
-    sampler = MSNASSampler(
+    sampler = ArchitectureSampler(
         feasible,
         population_size=section.population_size,
         n_children=section.n_children,

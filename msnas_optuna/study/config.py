@@ -41,14 +41,7 @@ DATA_PATHS: Final = ("train_images", "train_annotations", "val_images", "val_ann
 ADDED_KEYS: Final = {
     "finetune.recalibration_batches": 0,
     "objectives": ["ap"],
-    "sampler.encoder_probability": 0.5,
-    "sampler.gene_probability": 0.1,
-    "sampler.max_attempts": 100,
-    "sampler.mutation_probability": 0.5,
     "sampler.n_reevaluated": 0,
-    "sampler.operators": "exact",
-    "sampler.recombination_probability": 0.0,
-    "sampler.window": 4,
 }
 """Keys of `StudyConfig.identity` that older studies lack, with what stands for their behaviour.
 
@@ -187,38 +180,29 @@ class FinetuneSection(Recipe):
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
 class SamplerSection:
-    """[sampler]: Algorithm 1; see `samplers.MSNASSampler`.
+    """[sampler]: how architectures are proposed; see `samplers.ArchitectureSampler`.
 
     Attributes:
+        proposer: "algorithm1", the paper's search, or "recombination" of all parents.
         population_size: P.
-        n_children: children of an iteration by recombination, crossover and mutation.
+        n_children: children of an iteration.
         n_random: random children of an iteration.
         n_reevaluated: of the best, measured again in an iteration and ranked by the mean; their
             fine-tuning differs in its seed. 0 trusts one measurement.
-        mutation_probability: of the four operators, chance of a mutation rather than a crossover.
-        encoder_probability: chance to vary the encoder rather than the utilisation.
-        window: blocks that an encoder mutation draws anew.
-        gene_probability: chance of each gene to be reset by a recombination, before the budget is
-            known, or by a rejecting mutation.
-        operators: "exact", or "rejection" for the paper's blind attempts.
-        recombination_probability: chance to mix the genes of all parents instead of using one
-            of the paper's four operators, whose three settings have no effect where it is 1.
-        max_attempts: M, attempts at a child.
+        gene_probability: chance of each gene to be reset by a mutation, or by a recombination
+            before the budget is known.
+        max_attempts: M, attempts at a child; then a random one takes its place.
         seeds: architectures to evaluate first: r18-1 to r50-5, "fpn-like", or texts as
             "1 2 2 .5 | 8 8 16 16 32".
     """
 
+    proposer: Literal["algorithm1", "recombination"] = "algorithm1"
     population_size: PositiveInt = 10
     n_children: PositiveInt = 10
     n_random: Annotated[int, Field(ge=0)] = 1
     n_reevaluated: Annotated[int, Field(ge=0)] = 0
-    mutation_probability: Probability = 0.5
-    encoder_probability: Probability = 0.5
-    window: PositiveInt = 4
-    gene_probability: Probability = 0.05
-    operators: Literal["exact", "rejection"] = "exact"
-    recombination_probability: Probability = 1.0
-    max_attempts: PositiveInt = 50
+    gene_probability: Probability = 0.1
+    max_attempts: PositiveInt = 500
     seeds: tuple[str, ...] = ()
 
 

@@ -17,7 +17,7 @@ from typing import Final
 from msnas_optuna.methods.msnas.cost import EncoderCost, fpn_baseline
 from msnas_optuna.methods.msnas.published import PRESETS
 from msnas_optuna.methods.msnas.space import FEATURE_STRIDES, MSNASSpace
-from msnas_optuna.spaces.distribution import FlopsDistribution, counts_inside
+from msnas_optuna.spaces.distribution import CostDistribution, counts_inside
 from msnas_optuna.study.setting import Setting, window_around
 
 QUANTILES: Final = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
@@ -80,7 +80,7 @@ class Feasibility:
     tolerance: float
     window: tuple[int, int]
     paths: int
-    distribution: FlopsDistribution
+    distribution: CostDistribution
     fpn_baseline: int | None = None
 
     @property
@@ -163,8 +163,8 @@ def feasibility(
 
 
 @lru_cache(maxsize=4)
-def _distribution(space: MSNASSpace, cost: EncoderCost) -> FlopsDistribution:
-    return FlopsDistribution.of(space, cost)  # seconds for a large space
+def _distribution(space: MSNASSpace, cost: EncoderCost) -> CostDistribution:
+    return CostDistribution.of(space, cost)  # seconds for a large space
 
 
 def count_paths(n_blocks: int) -> int:
@@ -179,7 +179,7 @@ def count_paths(n_blocks: int) -> int:
 # ---------------------------------------------------------------------- distribution
 
 
-def histogram(distribution: FlopsDistribution, bins: int) -> Histogram:
+def histogram(distribution: CostDistribution, bins: int) -> Histogram:
     """Exact counts in bins of a round width: `bins` + 1 or fewer, down to 2 in 5 of them."""
     width = _round_width((distribution.maximum - distribution.minimum) / bins)
     first, last = distribution.minimum // width, distribution.maximum // width

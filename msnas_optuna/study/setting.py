@@ -15,9 +15,9 @@ import optuna
 
 from msnas_optuna.data.shapes import Split, generate_shapes
 from msnas_optuna.methods.msnas.cost import EncoderCost
+from msnas_optuna.methods.msnas.published import resolve_architecture
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
-from msnas_optuna.samplers import MSNASSampler
-from msnas_optuna.samplers.history import Schedule
+from msnas_optuna.samplers import ArchitectureSampler
 from msnas_optuna.samplers.queue import resolve_architectures
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.spaces.lattice import Lattice
@@ -223,7 +223,7 @@ class Setting:
         }
 
     @cached_property
-    def feasible(self) -> Lattice:
+    def feasible(self) -> Lattice[Architecture]:
         """All valid architectures inside the window.
 
         Raises:
@@ -232,7 +232,7 @@ class Setting:
         return Lattice(self.space, self.cost, window=self.window)
 
     @cached_property
-    def valid(self) -> Lattice:
+    def valid(self) -> Lattice[Architecture]:
         """All valid architectures, whatever they cost: the paths of the supernet."""
         return Lattice(self.space)
 
@@ -246,15 +246,20 @@ class Setting:
         """
         seeds, feasible = self.config.sampler.seeds, self.feasible
         try:
-            return resolve_architectures(seeds, self.space, feasible=feasible)
+            return resolve_architectures(
+                seeds,
+                self.space,
+                resolve=lambda text: resolve_architecture(text, self.space),
+                feasible=feasible,
+            )
         except InvalidArchitectureError as error:
             raise ConfigError(f"sampler.seeds: {error}; remove it, or change [budget]") from None
 
-    def sampler(self, feasible: FeasibleSet[Architecture]) -> MSNASSampler:
-        """Algorithm 1 with the settings of the study file."""
+    def sampler(self, feasible: FeasibleSet[Architecture]) -> ArchitectureSampler[Architecture]:
+        """Proposes architectures as the study file says."""
         settings = dataclasses.asdict(self.config.sampler)
         del settings["seeds"]
-        return MSNASSampler(feasible, seed=self.config.study.seed, **settings)
+        return ArchitectureSampler(feasible, seed=self.config.study.seed, **settings)
 
     def n_trials(self, trials: int | None = None) -> int:
         """How many proposals the search makes: no more than there are, unless it repeats some.
@@ -273,13 +278,10 @@ class Setting:
 
         False where the study file wants no dashboard.
         """
-        sampler = self.config.sampler
-        schedule = Schedule(
-            sampler.population_size, sampler.n_children, sampler.n_random, sampler.n_reevaluated
-        )
+        generation = self.sampler(self.feasible).settings.generation
         attributes = study._storage.get_study_system_attrs(study._study_id)
         shown = attributes.get(PUBLISHED, 0)
-        due = schedule.generation(finished_slots(study)) > schedule.generation(shown)
+        due = generation(finished_slots(study)) > generation(shown)
         return self.config.runtime.dashboard and due
 
     @property

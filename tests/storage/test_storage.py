@@ -24,7 +24,7 @@ from sqlalchemy import text
 
 from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.space import MSNASSpace
-from msnas_optuna.samplers import MSNASSampler
+from msnas_optuna.samplers import ArchitectureSampler
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.storage import (
     CONFIG,
@@ -59,7 +59,7 @@ CONFIG_A = {"seed": 0, "sampler": {"population_size": 4, "n_random": 1}, "space"
 
 
 def study_in(storage: BaseStorage) -> Study:
-    sampler = MSNASSampler(LATTICE, population_size=4, n_children=3, n_random=1, seed=0)
+    sampler = ArchitectureSampler(LATTICE, population_size=4, n_children=3, n_random=1, seed=0)
     return open_study(storage, name="s", directions=["maximize"], sampler=sampler, config=CONFIG_A)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from msnas_optuna.samplers import MSNASSampler
+from msnas_optuna.samplers import ArchitectureSampler
 from msnas_optuna.study.config import ConfigError, load_config
 
 MINIMAL = """
@@ -39,7 +39,7 @@ def changed(old: str, new: str) -> str:
 
 def test_a_minimal_file_has_the_sampler_s_and_the_paper_s_defaults(tmp_path):
     config = load_config(write(tmp_path, MINIMAL))
-    sampler = inspect.signature(MSNASSampler).parameters
+    sampler = inspect.signature(ArchitectureSampler).parameters
     for setting in dataclasses.fields(config.sampler):
         if setting.name != "seeds":
             assert getattr(config.sampler, setting.name) == sampler[setting.name].default

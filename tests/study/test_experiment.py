@@ -368,12 +368,12 @@ def test_a_missing_gpu_is_named():
 
 def test_optuna_drives_the_parts_without_us(trained):
     """The README's Python example, with a storage of its own."""
-    from msnas_optuna import MSNASSampler
+    from msnas_optuna import ArchitectureSampler
 
     experiment = Experiment.load(trained)
     study = optuna.create_study(
         direction="maximize",
-        sampler=MSNASSampler(experiment.setting.feasible, population_size=3, seed=0),
+        sampler=ArchitectureSampler(experiment.setting.feasible, population_size=3, seed=0),
         storage=f"sqlite:///{trained.parent / 'mine.db'}",
     )
     study.optimize(experiment.one_shot_objective(experiment.setting.feasible), n_trials=2)

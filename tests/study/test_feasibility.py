@@ -8,7 +8,7 @@ import pytest
 
 from msnas_optuna.methods.msnas.cost import EncoderCost, fpn_baseline
 from msnas_optuna.methods.msnas.space import FEATURE_STRIDES, STRIDES, MSNASSpace
-from msnas_optuna.spaces.distribution import FlopsDistribution, counts_inside
+from msnas_optuna.spaces.distribution import CostDistribution, counts_inside
 from msnas_optuna.spaces.lattice import EmptyWindowError, Lattice
 from msnas_optuna.study.feasibility import (
     WidthCount,
@@ -120,7 +120,7 @@ def test_histogram_counts_every_architecture_once(bins):
 
 
 def test_histogram_of_one_cost_has_one_bin():
-    one = FlopsDistribution(np.array([123_456]), np.array([9]))
+    one = CostDistribution(np.array([123_456]), np.array([9]))
     assert histogram(one, 24).counts == (9,)
 
 
@@ -136,7 +136,7 @@ def test_counts_of_widths_are_those_of_lattices(block):
     counts = counts_inside(space, costs, window=window)
     assert counts[-1] == 0
     for other, count in zip(costs, counts, strict=True):
-        assert count == FlopsDistribution.of(space, other).count(*window)
+        assert count == CostDistribution.of(space, other).count(*window)
         if count:
             assert count == Lattice(space, other, window=window).count()
 
@@ -150,7 +150,7 @@ def test_counts_under_costs_that_share_no_paths():
         EncoderCost("basic", 24, (64, 128)),
     ]
     window = (30_000_000, 70_000_000)
-    expected = [FlopsDistribution.of(space, cost).count(*window) for cost in costs]
+    expected = [CostDistribution.of(space, cost).count(*window) for cost in costs]
     assert counts_inside(space, costs, window=window) == expected
     assert counts_inside(space, costs, window=window[::-1]) == [0] * 4
 

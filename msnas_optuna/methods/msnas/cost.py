@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from msnas_optuna.methods.msnas.published import PRESETS
-from msnas_optuna.methods.msnas.space import STEM_STRIDE, Architecture
+from msnas_optuna.methods.msnas.space import (
+    STEM_STRIDE,
+    Architecture,
+    EncoderState,
+    UtilisationState,
+)
 from msnas_optuna.models import BOTTLENECK_EXPANSION, Block
 
 ANCHORS_PER_CELL: Final = 3
@@ -150,6 +155,37 @@ class EncoderCost:
     def total(self, architecture: Architecture) -> int:
         """Multiply-adds of encoder + RPN head of a valid architecture."""
         return self.breakdown(architecture).total
+
+    @property
+    def base(self) -> int:
+        """What every architecture pays: the stem."""
+        return self.stem()
+
+    def step(
+        self,
+        position: int,
+        before: EncoderState | UtilisationState,
+        gene: float,
+        after: EncoderState | UtilisationState,
+    ) -> int:
+        """What one gene adds: a block and the lateral of the stage that ends before it, or a head.
+
+        The output convolution is paid where the feature stride changes.
+        """
+        if isinstance(after, EncoderState):
+            paid = self.mixed_block(position, absolute_stride=after.absolute_stride, stride=gene)
+        else:
+            paid = self.rpn(after.last)
+            if isinstance(before, EncoderState) or before.last != after.last:
+                paid += self.output(after.last)
+        ends_stage = gene != 1 or not isinstance(after, EncoderState)
+        if ends_stage and isinstance(before, EncoderState) and before.receives_lateral:
+            paid += self.lateral(before.absolute_stride)
+        return paid
+
+    def text(self, amount: int) -> str:
+        """Multiply-adds as GFLOPs."""
+        return f"{amount / 1e9:.9g} GFLOPs"
 
 
 def _rpn_head(channels: int) -> int:

@@ -71,7 +71,7 @@ def _announced(trials: list[FrozenTrial], study_attrs: Mapping[str, Any]) -> lis
 @lru_cache(maxsize=8)
 def _distributions(n_blocks: Any) -> dict[str, BaseDistribution]:
     try:
-        return MSNASSpace(n_blocks).distributions
+        return {**MSNASSpace(n_blocks).distributions}
     except (TypeError, ValueError):  # somebody else's study
         return {}
 

@@ -11,7 +11,7 @@ import optuna
 import plotly.graph_objects as go
 import pytest
 
-from msnas_optuna import EncoderCost, Lattice, MSNASSampler, MSNASSpace
+from msnas_optuna import ArchitectureSampler, EncoderCost, Lattice, MSNASSpace
 from msnas_optuna.methods.msnas.published import PUBLISHED
 from msnas_optuna.methods.msnas.space import FEATURE_STRIDES
 from msnas_optuna.methods.msnas.tabular import TabularObjective
@@ -427,7 +427,9 @@ def test_only_a_finished_trial_can_be_asked_for(searched):
 
 
 def test_figures_of_many_generations_are_small_and_end_with_the_last(table):
-    sampler = MSNASSampler(table.feasible, population_size=3, n_children=1, n_random=1, seed=0)
+    sampler = ArchitectureSampler(
+        table.feasible, population_size=3, n_children=1, n_random=1, seed=0
+    )
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.optimize(TabularObjective(table), n_trials=1000)
     observed = Observed(study)
@@ -447,7 +449,9 @@ def test_every_figure_of_a_long_study_is_small(n_blocks, trials):
     space, cost = MSNASSpace(n_blocks), EncoderCost.from_preset("r34")
     target = cost.total(space.fpn_like())
     feasible = Lattice(space, cost, window=window_around(target, 0.01))
-    study = optuna.create_study(direction="maximize", sampler=MSNASSampler(feasible, seed=0))
+    study = optuna.create_study(
+        direction="maximize", sampler=ArchitectureSampler(feasible, seed=0)
+    )
     study.set_user_attr(CONFIG, configuration(feasible, population_size=50))
     for _ in range(trials):
         trial = study.ask()
