@@ -121,7 +121,7 @@ def _searched_once(_trained_once: Path, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("searched") / "study"
     shutil.copytree(_trained_once, folder)
     experiment = Experiment.load(folder / "tiny.toml")
-    experiment.evaluate_fpn_like()
+    experiment.evaluate_baseline()
     experiment.search(5)
     return folder
 
@@ -291,16 +291,18 @@ def _by_formula(setting: Setting, trial: optuna.Trial) -> float:
     write_record(
         trial,
         TrialRecord(
-            arch=str(architecture),
-            gflops=setting.cost.total(architecture) / 1e9,
-            mparams=0.1,
-            ap50=ap + 0.1,
-            ap75=ap - 0.1,
-            ap_small=ap / 2,
-            ap_medium=ap,
-            ap_large=None,
-            train_seconds=1.0,
-            evaluate_seconds=1.0,
+            str(architecture),
+            {
+                "gflops": setting.cost.total(architecture) / 1e9,
+                "mparams": 0.1,
+                "ap50": ap + 0.1,
+                "ap75": ap - 0.1,
+                "ap_small": ap / 2,
+                "ap_medium": ap,
+                "ap_large": None,
+                "train_seconds": 1.0,
+                "evaluate_seconds": 1.0,
+            },
         ),
     )
     return ap

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import takewhile
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
+from msnas_optuna.spaces.base import Space
 from msnas_optuna.storage import StudyMismatchError, finished_slots
-from msnas_optuna.study.setting import FPN_LIKE, RETRAIN, Setting
+from msnas_optuna.study.setting import RETRAIN, Setting
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Result:
         standalone_ap: COCO AP in [0, 1] after training from scratch, None if not retrained.
     """
 
-    architecture: Architecture
+    architecture: Any
     gflops: float
     trial: int | None
     one_shot_ap: float | None
@@ -50,7 +51,7 @@ class Evaluated:
         values: the mean of each objective.
     """
 
-    architecture: Architecture
+    architecture: Any
     trials: tuple[FrozenTrial, ...]
     values: tuple[float, ...]
 
@@ -90,9 +91,9 @@ def evaluated(setting: Setting, stage: str | None = None) -> list[Evaluated]:
     return [] if study is None else evaluated_in(study, setting.space)
 
 
-def evaluated_in(study: Study, space: MSNASSpace) -> list[Evaluated]:
+def evaluated_in(study: Study, space: Space[Any]) -> list[Evaluated]:
     """The architectures that a study has measured, by mean AP, best first."""
-    groups: dict[Architecture, list[FrozenTrial]] = {}
+    groups: dict[Any, list[FrozenTrial]] = {}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         groups.setdefault(space.decode(trial.params), []).append(trial)
     found = [
@@ -134,7 +135,6 @@ def best_results(setting: Setting, top: int | None) -> tuple[list[Result], Resul
         setting: the study.
         top: how many at most; None for all that `ranked` gives.
     """
-    space = setting.space
     alone = {e.architecture: e.values[0] for e in evaluated(setting, RETRAIN)}
 
     def result(found: Evaluated, trial: int | None) -> Result:
@@ -150,7 +150,8 @@ def best_results(setting: Setting, top: int | None) -> tuple[list[Result], Resul
         )
 
     best = [result(e, e.trials[0].number) for e in ranked(setting)[:top]]
-    by_hand = next(iter(evaluated(setting, FPN_LIKE)), Evaluated(space.fpn_like(), (), ()))
+    stage = setting.method.baseline_stage
+    by_hand = next(iter(evaluated(setting, stage)), Evaluated(setting.baseline, (), ()))
     return best, result(by_hand, None)
 
 

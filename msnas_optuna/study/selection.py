@@ -1,4 +1,4 @@
-"""Which architecture of a study a person means: the best, a trial's, the hand-made path.
+"""Which architecture of a study a person means: the best, a trial's, the baseline.
 
 Needs no torch.
 """
@@ -6,12 +6,12 @@ Needs no torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from msnas_optuna.methods.msnas.space import Architecture
 from msnas_optuna.study.results import Evaluated, evaluated, ranked
-from msnas_optuna.study.setting import FPN_LIKE, RETRAIN, Setting
+from msnas_optuna.study.setting import RETRAIN, Setting
 
 BEST = "best"
 
@@ -21,16 +21,16 @@ class Selected:
     """An architecture of a study and the weights that belong to it.
 
     Attributes:
-        name: "trial 52" or "the FPN-like path".
-        architecture: strides and feature strides.
-        gflops: encoder + RPN head, 1e9 multiply-adds.
-        trial: number of its (first) trial in the search, None for the hand-made path.
+        name: "trial 52", or that of the baseline.
+        architecture: of the search space.
+        gflops: 1e9 multiply-adds.
+        trial: number of its (first) trial in the search, None for the baseline.
         one_shot: its weights are the supernet's, fine-tuned; else those of the retraining.
         ap: stored COCO AP in [0, 1] of these weights; None where it was not measured.
     """
 
     name: str
-    architecture: Architecture
+    architecture: Any
     gflops: float
     trial: int | None
     one_shot: bool
@@ -42,7 +42,7 @@ def select(setting: Setting, trial: str, *, one_shot: bool = False) -> Selected:
 
     Args:
         setting: the study.
-        trial: "best", "fpn-like" or the number of a finished trial of the search. The best is
+        trial: "best", the word of the baseline or the number of a finished trial of the search. The best is
             that of the search with the highest stand-alone AP, or with `one_shot` with the
             highest one-shot AP.
         one_shot: take the supernet's weights, fine-tuned as in the search.
@@ -51,17 +51,19 @@ def select(setting: Setting, trial: str, *, one_shot: bool = False) -> Selected:
         ValueError: there is no such trial, or it is not retrained.
         StudyMismatchError: the stored study was made with other settings.
     """
-    space, found, alone = setting.space, evaluated(setting), _values(evaluated(setting, RETRAIN))
-    if trial == FPN_LIKE:
-        architecture, number, shots = space.fpn_like(), None, evaluated(setting, FPN_LIKE)
+    found, alone = evaluated(setting), _values(evaluated(setting, RETRAIN))
+    if trial == setting.method.baseline_stage:
+        architecture, number, shots = setting.baseline, None, evaluated(setting, trial)
     else:
         best = trial == BEST
         architecture = (
-            _best(found, alone, one_shot=one_shot) if best else _numbered(setting, trial)
+            _best(found, alone, baseline=setting.method.baseline_stage, one_shot=one_shot)
+            if best
+            else _numbered(setting, trial)
         )
         number = next(e.trials[0].number for e in found if e.architecture == architecture)
         shots = found
-    name = "the FPN-like path" if number is None else f"trial {number}"
+    name = f"the {setting.method.baseline}" if number is None else f"trial {number}"
     if not one_shot and architecture not in alone:
         raise ValueError(
             f"{name} ({architecture}) is not retrained; {retraining(setting, architecture)}"
@@ -87,15 +89,15 @@ def select_trained(setting: Setting) -> Selected | None:
     return select(setting, BEST, one_shot=one_shot)
 
 
-def _values(found: list[Evaluated]) -> dict[Architecture, float]:
+def _values(found: list[Evaluated]) -> dict[Any, float]:
     return {e.architecture: e.values[0] for e in found}
 
 
-def retraining(setting: Setting, architecture: Architecture) -> str:
+def retraining(setting: Setting, architecture: Any) -> str:
     """What makes the weights of an architecture's retraining, or stands in for them."""
     ranks = {e.architecture: rank for rank, e in enumerate(ranked(setting), start=1)}
     shots = "give --one-shot to use the supernet's weights, fine-tuned"
-    if architecture == setting.space.fpn_like() and architecture not in ranks:
+    if architecture == setting.baseline and architecture not in ranks:
         return f"run `msnas retrain STUDY.toml --top 1`, or {shots}"
     if architecture not in ranks:
         return f"it is not on the Pareto front, so `msnas retrain` leaves it out; {shots}"
@@ -103,12 +105,12 @@ def retraining(setting: Setting, architecture: Architecture) -> str:
 
 
 def _best(
-    found: list[Evaluated], alone: dict[Architecture, float], *, one_shot: bool
-) -> Architecture:
+    found: list[Evaluated], alone: dict[Any, float], *, baseline: str, one_shot: bool
+) -> Any:
     if not found:
         raise ValueError(
             "--trial best needs a finished trial, the search has none; "
-            "run `msnas search STUDY.toml` first, or give --trial fpn-like"
+            f"run `msnas search STUDY.toml` first, or give --trial {baseline}"
         )
     if one_shot:
         return found[0].architecture
@@ -122,8 +124,9 @@ def _best(
     return max(retrained, key=alone.__getitem__)
 
 
-def _numbered(setting: Setting, word: str) -> Architecture:
-    rule = "--trial must be best, fpn-like or the number of a finished trial"
+def _numbered(setting: Setting, word: str) -> Any:
+    baseline = setting.method.baseline_stage
+    rule = f"--trial must be best, {baseline} or the number of a finished trial"
     study = setting.stored_study()
     trials: list[FrozenTrial] = [] if study is None else study.get_trials(deepcopy=False)
     complete = [t.number for t in trials if t.state == TrialState.COMPLETE]
