@@ -1,10 +1,16 @@
-"""Tables as data: one description of the columns, for text, pages and JSON alike."""
+"""Tables as data: one description of the columns, for text, pages and JSON alike.
+
+FLOPs are 1e9 multiply-adds; AP is in percent where it is called mAP.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+from msnas_optuna.spaces.base import A
+from msnas_optuna.study.view import AP, Result, StudyView
 
 R = TypeVar("R")
 
@@ -14,7 +20,7 @@ class Column(Generic[R]):
     """One value of each row, as people and as programs read it.
 
     Attributes:
-        title: heading; without one the value is in JSON alone.
+        title: heading, which may have a line break; without one the value is in JSON alone.
         value: of a row, in a type that JSON keeps.
         text: the value for people, as a format such as "{:.4f}" or a function; None is "-".
         key: its name in JSON; without one the value is in text alone.
@@ -43,9 +49,66 @@ def titled(columns: Sequence[Column[R]]) -> list[Column[R]]:
 def cells(columns: Sequence[Column[R]], rows: Iterable[R]) -> list[list[str]]:
     """A table as text: the titles, then a list of cells for each row."""
     shown = titled(columns)
-    return [[c.title or "" for c in shown], *([c.cell(row) for c in shown] for row in rows)]
+    heading = [(column.title or "").replace("\n", " ") for column in shown]
+    return [heading, *([c.cell(row) for c in shown] for row in rows)]
 
 
 def record(columns: Sequence[Column[R]], row: R) -> dict[str, Any]:
     """A row as JSON keeps it."""
     return {column.key: column.value(row) for column in columns if column.key is not None}
+
+
+# ---------------------------------------------------------------------- tables of a study
+
+
+def percent(ap: float) -> str:
+    """An AP in [0, 1] as mAP."""
+    return f"{100 * ap:.1f}"
+
+
+def result_columns(view: StudyView[A]) -> list[Column[Result[A]]]:
+    """The columns of the architectures of a search, as in the paper's Tables 7-9.
+
+    Args:
+        view: of the search; its method and objectives say which columns there are.
+    """
+    columns: list[Column[Result[A]]] = [
+        Column("", lambda r: r.name),
+        Column(None, lambda r: r.number, key="trial"),
+    ]
+    for own in view.method.columns:
+        columns.append(Column(own.title, lambda r, own=own: own.text(r.architecture)))
+        columns.append(Column(None, lambda r, own=own: own.value(r.architecture), key=own.key))
+    columns.append(Column("GFLOPs", lambda r: r.gflops, "{:.4f}", key="gflops", right=True))
+    for name, metric in view.method.metrics.items():
+        if name not in (AP, "gflops"):
+            columns.append(
+                Column(
+                    metric.label.replace(" ", "\n") if name in view.objectives else None,
+                    lambda r, name=name: r.values.get(name),
+                    "{:.2f}",
+                    key=metric.label.replace(" ", "_"),
+                    right=True,
+                )
+            )
+    return [
+        *columns,
+        Column(
+            "one-shot\nmAP", lambda r: r.values.get(AP), percent, key="one_shot_ap", right=True
+        ),
+        Column(None, lambda r: [m.trial.values[0] for m in r.records], key="measurements"),
+        Column(
+            "retrained\nmAP", lambda r: r.standalone_ap, percent, key="standalone_ap", right=True
+        ),
+    ]
+
+
+def budget_rows(view: StudyView[A], result: Result[A]) -> list[list[str]]:
+    """GFLOPs and share of the parts of an architecture, and their sum, with a heading."""
+    amounts: dict[str, int] = {}
+    for part in view.method.cost_parts(result.architecture, view.cost):
+        amounts[part.group] = amounts.get(part.group, 0) + part.amount
+    total = sum(amounts.values())
+    rows = [[name, f"{n / 1e9:.4f}", f"{n / total:.1%}"] for name, n in amounts.items()]
+    scope = "" if view.cost is None else view.cost.scope
+    return [["part", "GFLOPs", "share"], *rows, [scope, f"{total / 1e9:.4f}", ""]]

@@ -35,12 +35,18 @@ from msnas_optuna.samplers.history import (
     top,
 )
 from msnas_optuna.spaces.base import A, Space
-from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.storage import CONFIG, PLAN, finished_slots, read_plan
 from msnas_optuna.storage.optuna_private import storage_of
-from msnas_optuna.study.config import BudgetSection
+from msnas_optuna.study.config import DEFAULT_METHOD, BudgetSection
 from msnas_optuna.study.feasibility import Feasibility, feasibility
-from msnas_optuna.study.setting import RETRAIN, Setting, stage_name, window_around
+from msnas_optuna.study.setting import (
+    RETRAIN,
+    Setting,
+    budget_target,
+    section_cost,
+    stage_name,
+    window_around,
+)
 
 _S = TypeVar("_S")
 
@@ -193,19 +199,11 @@ class StudyView(Generic[A]):
         """
         if isinstance(source, StudyView):
             return source
-        stored = source.user_attrs.get(CONFIG)
-        config: Mapping[str, Any] = stored if isinstance(stored, Mapping) else {}
-        method = METHODS.get(config.get("space.method", "msnas"), METHODS["msnas"])
-        space, cost, budget = None, None, None
-        try:
-            section = _section(method.section, "space", config)
-            limits = _section(BudgetSection, "budget", config)
-            space = method.space(section)
-            cost = encoder_cost(section, limits, config["data.image_size"])
-            budget = budget_target(limits, space, cost), limits.tolerance
-        except (KeyError, TypeError, ValueError):  # none is stored, or by another version
-            space = space or getattr(getattr(source.sampler, "feasible", None), "space", None)
-        size = config.get("sampler.population_size")
+        config = source.user_attrs.get(CONFIG)
+        method, space, cost, budget = stored_space(config)
+        if space is None:
+            space = getattr(getattr(source.sampler, "feasible", None), "space", None)
+        size = config.get("sampler.population_size") if isinstance(config, Mapping) else None
         return StudyView(
             source,
             method=method,
@@ -225,10 +223,16 @@ class StudyView(Generic[A]):
         found = (r for r in self._records if r.architecture is not None and r.loss is not None)
         return tuple(self._result(r.architecture, r.loss, (r,)) for r in found)
 
-    @cached_property
-    def by_number(self) -> dict[int, Result[A]]:
-        """The measurements by the number of their trial."""
-        return {m.records[0].number: m for m in self.measurements}
+    def measurement(self, trial: int) -> Result[A]:
+        """That of a trial.
+
+        Raises:
+            ValueError: the study has no such finished trial.
+        """
+        for measurement in self.measurements:
+            if measurement.number == trial:
+                return measurement
+        raise ValueError(f"trial must be the number of a finished trial, got {trial}")
 
     @cached_property
     def results(self) -> tuple[Result[A], ...]:
@@ -382,6 +386,27 @@ class StudyView(Generic[A]):
             gflops=gflops,
             standalone_ap=self.retrained.get(architecture),
         )
+
+
+def stored_space(
+    config: object,
+) -> tuple[Method[Any], Space[Any] | None, MethodCost[Any] | None, tuple[float, float] | None]:
+    """Method, space, cost and budget, see `StudyView`, of a configuration that a study stores.
+
+    Those that it does not tell are None, for example where another version has written it.
+    """
+    config = config if isinstance(config, Mapping) else {}
+    method = METHODS.get(config.get("space.method", DEFAULT_METHOD), METHODS[DEFAULT_METHOD])
+    space = None
+    try:
+        section = _section(method.section, "space", config)
+        budget = _section(BudgetSection, "budget", config)
+        space = method.space(section)
+        cost = section_cost(method, section, budget, image_size=config["data.image_size"])
+        target = budget_target(method, space, cost, budget)
+    except (KeyError, TypeError, ValueError):
+        return method, space, None, None
+    return method, space, cost, (target, budget.tolerance)
 
 
 def _number(record: Record[Any], name: str) -> float | None:

@@ -10,8 +10,15 @@ from optuna.study import Study
 from plotly.basedatatypes import BaseTraceType
 from plotly.subplots import make_subplots
 
-from msnas_optuna.methods.picture import Bar, Line, Marker, Panel, Picture
-from msnas_optuna.report.figures.style import AXIS, COLORS, INK, legend_below, message, rounded, styled
+from msnas_optuna.methods.picture import Line, Marker, Panel, Picture
+from msnas_optuna.report.figures.style import (
+    COLORS,
+    INK,
+    legend_below,
+    message,
+    rounded,
+    styled,
+)
 from msnas_optuna.study.view import Result, StudyView
 
 COLUMNS: Final = 3
@@ -27,9 +34,7 @@ def picture_of(view: StudyView[Any], result: Result[Any]) -> Picture:
     return view.method.picture(result.architecture, name=name, cost=view.cost)
 
 
-def plot_architecture(
-    study: Study | StudyView[Any], *, trial: int | None = None
-) -> go.Figure:
+def plot_architecture(study: Study | StudyView[Any], *, trial: int | None = None) -> go.Figure:
     """Plots the architecture of one trial with the FLOPs of its parts.
 
     Args:
@@ -116,7 +121,11 @@ def _traces(panel: Panel, named: set[str]) -> list[BaseTraceType]:
     traces = []
     for (kind, name), marks in groups.items():
         color = COLORS[marks[0].color]
-        legend = {"name": name, "legendgroup": name, "showlegend": bool(name) and name not in named}
+        legend = {
+            "name": name,
+            "legendgroup": name,
+            "showlegend": bool(name) and name not in named,
+        }
         named.add(name)
         if kind is Line:
             traces.append(_segments(marks, legend))
@@ -172,9 +181,7 @@ def _depth(picture: Picture, width: float) -> dict[str, Any]:
     every = 1
     while any(
         unit * (right[0] - left[0]) < 4 * (len(left[1]) + len(right[1])) + 2
-        for left, right in zip(
-            picture.ticks[::every], picture.ticks[every::every], strict=False
-        )
+        for left, right in zip(picture.ticks[::every], picture.ticks[every::every], strict=False)
     ):
         every += 1
     values, texts = zip(*picture.ticks[::every], strict=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Final
 
-from msnas_optuna.methods.picture import Bar, Line, Marker, Panel, Picture
+from msnas_optuna.methods.picture import Line, Marker, Panel, Picture
 from msnas_optuna.report.figures.style import COLORS, INK
 
 UNIT: Final = 36.0
