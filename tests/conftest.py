@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 from msnas_optuna import Architecture, ArchitectureSampler, Lattice, queue_architectures
 from msnas_optuna.storage import TrialRecord, open_study, write_record
 from msnas_optuna.study.results import best_results
-from msnas_optuna.study.setting import FPN_LIKE, RETRAIN, Setting
+from msnas_optuna.study.setting import RETRAIN, Setting
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 with suppress(ValueError):  # not in the main thread
@@ -241,9 +241,9 @@ def postgres_url(postgres_server: PostgresServer) -> str:
 def finished(tiny: Path) -> Path:
     """The study file of a finished search whose values come from a formula, not from training."""
     setting = Setting.load(tiny)
-    by_hand = setting.space.fpn_like()
+    by_hand = setting.baseline
     _run_cheaply(setting, None, setting.feasible, trials=setting.config.study.trials)
-    _run_cheaply(setting, FPN_LIKE, setting.valid, architectures=[by_hand])
+    _run_cheaply(setting, setting.method.baseline_stage, setting.valid, architectures=[by_hand])
     best = [r.architecture for r in best_results(setting, 2)[0]]
     _run_cheaply(setting, RETRAIN, setting.valid, architectures=[*best, by_hand])
     return tiny

@@ -11,7 +11,8 @@ import typer
 from rich.table import Table
 
 from msnas_optuna.cli.app import app
-from msnas_optuna.cli.terminal import BASELINES, (
+from msnas_optuna.cli.terminal import (
+    BASELINES,
     AsJson,
     StorageUrl,
     StudyFile,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Protocol, Type
 from pydantic import ConfigDict, Field
 
 from msnas_optuna.methods.picture import Picture
-from msnas_optuna.spaces.base import A, Space
+from msnas_optuna.spaces.base import A, AdditiveCost, Space
 from msnas_optuna.training.metrics import METRICS, Metric
 
 if TYPE_CHECKING:
@@ -34,11 +34,8 @@ _Priced = TypeVar("_Priced", bound=Hashable, contravariant=True)
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-class MethodCost(Protocol[_Priced]):
-    """The multiply-adds that a budget limits; also a `spaces.base.AdditiveCost`."""
-
-    def total(self, architecture: _Priced) -> int:
-        """Of a valid architecture."""
+class MethodCost(AdditiveCost[_Priced], Protocol[_Priced]):
+    """The multiply-adds that a budget limits."""
 
     @property
     def scope(self) -> str:
@@ -85,10 +82,17 @@ class Column(Generic[A]):
 
 @dataclass(frozen=True)
 class Published(Generic[A]):
-    """A published architecture and its COCO mAP, in percent, after retraining."""
+    """A published architecture.
+
+    Attributes:
+        architecture: of the space of `preset`.
+        coco_map: COCO mAP in percent after retraining.
+        preset: name of the published setting.
+    """
 
     architecture: A
     coco_map: float
+    preset: str
 
 
 @dataclass(frozen=True)
@@ -211,6 +215,14 @@ class Method(Protocol[A]):
         Raises:
             InvalidArchitectureError: it names none, or none of this space.
         """
+
+    def as_json(self, architecture: A) -> dict[str, Any]:
+        """The value of each column by its key."""
+        return {column.key: column.value(architecture) for column in self.columns}
+
+    def notation(self, cells: Mapping[str, str]) -> str:
+        """The notation of an architecture, from a text for the `key` of each column."""
+        return " ".join(cells.values())
 
     def counts(self, space: Any) -> Mapping[str, int]:
         """Further exact counts of a space, by what they count."""

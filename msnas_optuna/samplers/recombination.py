@@ -16,9 +16,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from msnas_optuna.samplers.history import History
+from msnas_optuna.samplers.history import Candidate, History
 from msnas_optuna.samplers.proposals import Proposal, Settings, sample_new
-from msnas_optuna.spaces.base import A, Draw, FeasibleSet, Genes
+from msnas_optuna.spaces.base import A, Draw, FeasibleSet, Space
 
 
 def propose(
@@ -34,58 +34,56 @@ def propose(
     Generations and random children are those of Algorithm 1. The more the parents agree, the
     fewer children are new; one or two parents have hardly any.
     """
-    population = []
+    population: list[Candidate[A]] = []
     if not settings.is_random(slot):
         generation = settings.generation(slot)
         population = history.population(generation, size=settings.population_size)
     if population:
-        parents = tuple(feasible.space.genes(parent.architecture) for parent in population)
-        reset, hashable = settings.gene_probability, cast("Any", feasible)
-        pool: Draw[A] = gene_pool(parents, hashable, reset=reset)
+        parents = tuple(parent.architecture for parent in population)
+        known = cast("Any", feasible)  # hashable, as all objects are by their identity
+        pool: Draw[A] = gene_pool(parents, known, reset=settings.gene_probability)
         for _ in range(settings.max_attempts):
             child = pool.sample(rng)
-            if child is None:
-                break
-            if not history.holds(child):
-                chosen = contributors(parents, feasible.space.genes(child))
+            if child is not None and not history.holds(child):
+                chosen = contributors(feasible.space, parents, child)
                 numbers = tuple(population[i].number for i in chosen)
                 return Proposal(child, "recombination", numbers)
     return sample_new(history, rng=rng, feasible=feasible)
 
 
-@lru_cache(maxsize=2)  # takes a build of weighted tables; parents change once a generation
-def gene_pool(parents: Sequence[Genes], feasible: FeasibleSet[A], *, reset: float) -> Draw[A]:
+@lru_cache(maxsize=2)  # it takes a build of weighted tables, and parents change once a generation
+def gene_pool(parents: tuple[A, ...], feasible: FeasibleSet[A], *, reset: float) -> Draw[A]:
     """Draws each feasible child by the product of the chances of its genes.
 
     Args:
-        parents: genes of each of the P parents; a tuple.
+        parents: at least one.
         feasible: what children belong to.
         reset: chance of each gene to be random rather than some parent's, 0..1, before the
             budget is known.
     """
-    choices = [d.choices for d in feasible.space.distributions.values()]
-    return feasible.weighted(
-        [
-            _frequencies(genes, values, reset=reset)
-            for genes, values in zip(zip(*parents, strict=True), choices, strict=True)
-        ]
-    )
+    return feasible.weighted(gene_weights(feasible.space, parents, reset=reset))
 
 
-def _frequencies(
-    genes: Sequence[Any], choices: Sequence[Any], *, reset: float
-) -> dict[Any, float]:
-    counts = Counter(genes)
-    return {c: reset / len(choices) + (1 - reset) * counts[c] / len(genes) for c in choices}
+def gene_weights(space: Space[A], parents: Sequence[A], *, reset: float) -> list[dict[Any, float]]:
+    """How often the parents have each value of each gene, mixed with equal chances for all."""
+    weights = []
+    columns = zip(*map(space.genes, parents), strict=True)
+    for genes, distribution in zip(columns, space.distributions.values(), strict=True):
+        counts, choices = Counter(genes), distribution.choices
+        weights.append(
+            {c: reset / len(choices) + (1 - reset) * counts[c] / len(genes) for c in choices}
+        )
+    return weights
 
 
-def contributors(parents: Sequence[Genes], child: Genes) -> list[int]:
+def contributors(space: Space[A], parents: Sequence[A], child: A) -> list[int]:
     """Positions of a few parents that have, together, every gene the child has from any.
 
     The parent that explains most of the genes left comes next; earlier ones win ties.
     """
+    genes = space.genes(child)
     shared = [
-        {i for i, (x, y) in enumerate(zip(parent, child, strict=True)) if x == y}
+        {i for i, (x, y) in enumerate(zip(space.genes(parent), genes, strict=True)) if x == y}
         for parent in parents
     ]
     left, chosen = set().union(*shared), []

@@ -147,10 +147,10 @@ class FinetuneSection(Recipe):
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class SamplerSection:
-    """[sampler]: see `samplers.ArchitectureSampler`.
+    """[sampler]: how architectures are proposed; see `samplers.ArchitectureSampler`.
 
     Attributes:
-        proposer: "algorithm1", or "recombination", which mixes the genes of all parents.
+        proposer: "algorithm1", the paper's search, or "recombination" of all parents.
         population_size: P.
         n_children: children of an iteration.
         n_random: random children of an iteration.

@@ -227,7 +227,7 @@ class Setting:
         }
 
     @cached_property
-    def feasible(self) -> FeasibleSet[Any]:
+    def feasible(self) -> Lattice[Any]:
         """All valid architectures inside the window.
 
         Raises:
@@ -236,7 +236,7 @@ class Setting:
         return Lattice(self.space, self.cost, window=self.window)
 
     @cached_property
-    def valid(self) -> FeasibleSet[Any]:
+    def valid(self) -> Lattice[Any]:
         """All valid architectures, whatever they cost: the paths of the supernet."""
         return Lattice(self.space)
 
@@ -260,7 +260,7 @@ class Setting:
             raise ConfigError(f"sampler.seeds: {error}; remove it, or change [budget]") from None
 
     def sampler(self, feasible: FeasibleSet[Any]) -> ArchitectureSampler[Any]:
-        """Proposes architectures of a feasible set with the settings of the study file."""
+        """Proposes architectures as the study file says."""
         settings = dataclasses.asdict(self.config.sampler)
         del settings["seeds"]
         return ArchitectureSampler(feasible, seed=self.config.study.seed, **settings)

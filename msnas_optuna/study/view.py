@@ -336,7 +336,9 @@ class StudyView(Generic[A]):
         if self.budget is None or self.cost is None or self.space is None:
             return None
         target, tolerance = self.budget
-        return feasibility(self.space, self.cost, target=target, tolerance=tolerance)
+        return feasibility(
+            self.method, self.space, self.cost, target=target, tolerance=tolerance
+        )
 
     # ------------------------------------------------------------------ decoding
 

@@ -163,7 +163,7 @@ def test_the_hand_made_path_is_the_default_target_and_stands_beside_the_best(tra
     experiment = Experiment.load(trained)
     by_hand = experiment.setting.space.fpn_like()
     assert experiment.setting.target == experiment.setting.cost.total(by_hand)
-    experiment.evaluate_fpn_like()
+    experiment.evaluate_baseline()
     experiment.search()
     experiment.retrain(top=2)
     best, reference = best_results(experiment.setting, top=3)
@@ -258,7 +258,7 @@ def test_two_objectives_give_a_pareto_front(trained, cost):
     assert {e.trials[0].number for e in front} == {t.number for t in study.best_trials}
     aps = [e.values[0] for e in front]
     assert aps == sorted(aps, reverse=True)
-    experiment.evaluate_fpn_like()
+    experiment.evaluate_baseline()
     retrained = experiment.retrain(top=1)
     assert retrained.metric_names == ["AP"]
     assert retrained.trials[0].params == front[0].trials[0].params

@@ -119,6 +119,10 @@ class MSNASMethod(Method[Architecture]):
         """Of r18-1 to r50-5, fpn-like, or strides and feature strides."""
         return resolve_architecture(text, space)
 
+    def notation(self, cells: Mapping[str, str]) -> str:
+        """As in the paper's tables."""
+        return f"{cells['strides']} | {cells['feature_strides']}"
+
     def counts(self, space: MSNASSpace) -> Mapping[str, int]:
         """Stride paths, whatever the heads read."""
         return {"valid stride paths": count_paths(space.n_blocks)}
@@ -127,7 +131,7 @@ class MSNASMethod(Method[Architecture]):
         """Stem, blocks, lateral connections, output convolutions and RPN heads."""
         found, absolute = cost.breakdown(architecture), architecture.absolute_strides
         n, laterals = len(absolute), architecture.laterals
-        parts = [Part("stem", found.stem, "stem", {"absolute stride": "4"})]
+        parts = [Part("stem", found.stem, "stem", {"stride": "", "absolute stride": "4"})]
         for i, (amount, lateral) in enumerate(zip(found.blocks, found.laterals, strict=True)):
             at = {"stride": f"{architecture.strides[i]:g}", "absolute stride": f"{absolute[i]:g}"}
             parts.append(Part(f"block {i + 1}", amount, f"{n} blocks", at))

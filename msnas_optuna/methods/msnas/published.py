@@ -65,7 +65,7 @@ _TABLES = {
 }
 
 PUBLISHED: Final = {
-    f"{preset}-{row}": Published(Architecture.parse(text), coco_map)
+    f"{preset}-{row}": Published(Architecture.parse(text), coco_map, preset)
     for preset, table in _TABLES.items()
     for row, (text, coco_map) in enumerate(table, start=1)
 }
