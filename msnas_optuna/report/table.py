@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from msnas_optuna.methods import base as methods
 from msnas_optuna.spaces.base import A
 from msnas_optuna.study.view import AP, Result, StudyView
+from msnas_optuna.training.metrics import Metric
 
 R = TypeVar("R")
 
@@ -72,35 +74,41 @@ def result_columns(view: StudyView[A]) -> list[Column[Result[A]]]:
     Args:
         view: of the search; its method and objectives say which columns there are.
     """
-    columns: list[Column[Result[A]]] = [
+    own = [column for given in view.method.columns for column in architecture_columns(given)]
+    costs = [
+        metric_column(name, metric, shown=name in view.objectives)
+        for name, metric in view.method.metrics.items()
+        if name not in (AP, "gflops")
+    ]
+    return [
         Column("", lambda r: r.name),
         Column(None, lambda r: r.number, key="trial"),
-    ]
-    for own in view.method.columns:
-        columns.append(Column(own.title, lambda r, own=own: own.text(r.architecture)))
-        columns.append(Column(None, lambda r, own=own: own.value(r.architecture), key=own.key))
-    columns.append(Column("GFLOPs", lambda r: r.gflops, "{:.4f}", key="gflops", right=True))
-    for name, metric in view.method.metrics.items():
-        if name not in (AP, "gflops"):
-            columns.append(
-                Column(
-                    metric.label.replace(" ", "\n") if name in view.objectives else None,
-                    lambda r, name=name: r.values.get(name),
-                    "{:.2f}",
-                    key=metric.label.replace(" ", "_"),
-                    right=True,
-                )
-            )
-    return [
-        *columns,
-        Column(
-            "one-shot\nmAP", lambda r: r.values.get(AP), percent, key="one_shot_ap", right=True
-        ),
+        *own,
+        Column("GFLOPs", lambda r: r.gflops, "{:.4f}", key="gflops", right=True),
+        *costs,
+        Column("one-shot\nmAP", lambda r: r.values.get(AP), percent, "one_shot_ap", right=True),
         Column(None, lambda r: [m.trial.values[0] for m in r.records], key="measurements"),
-        Column(
-            "retrained\nmAP", lambda r: r.standalone_ap, percent, key="standalone_ap", right=True
-        ),
+        Column("retrained\nmAP", lambda r: r.standalone_ap, percent, "standalone_ap", right=True),
     ]
+
+
+def architecture_columns(given: methods.Column[A]) -> list[Column[Result[A]]]:
+    """What a column of the method is in text, and in JSON."""
+    return [
+        Column(given.title, lambda r: given.text(r.architecture)),
+        Column(None, lambda r: given.value(r.architecture), key=given.key),
+    ]
+
+
+def metric_column(name: str, metric: Metric, *, shown: bool) -> Column[Result[Any]]:
+    """The mean of an objective; in JSON alone where the study has another."""
+    return Column(
+        metric.label.replace(" ", "\n") if shown else None,
+        lambda r: r.values.get(name),
+        "{:.2f}",
+        key=metric.label.replace(" ", "_"),
+        right=True,
+    )
 
 
 def budget_rows(view: StudyView[A], result: Result[A]) -> list[list[str]]:

@@ -28,7 +28,6 @@ from msnas_optuna.methods.base import Method, MethodCost
 from msnas_optuna.samplers.history import (
     Candidate,
     Ledger,
-    Loss,
     Record,
     averaged,
     pareto_front,
@@ -220,8 +219,8 @@ class StudyView(Generic[A]):
     @cached_property
     def measurements(self) -> tuple[Result[A], ...]:
         """Every finished trial on its own, by number."""
-        found = (r for r in self._records if r.architecture is not None and r.loss is not None)
-        return tuple(self._result(r.architecture, r.loss, (r,)) for r in found)
+        alone = (averaged([record]) for record in self._records)
+        return tuple(self._result(candidate) for found in alone for candidate in found)
 
     def measurement(self, trial: int) -> Result[A]:
         """That of a trial.
@@ -237,8 +236,13 @@ class StudyView(Generic[A]):
     @cached_property
     def results(self) -> tuple[Result[A], ...]:
         """Every architecture once, with its mean values; the highest AP first."""
-        found = (self._result(c.architecture, c.loss, c.records) for c in self._candidates)
+        found = map(self._result, self._candidates)
         return tuple(sorted(found, key=lambda r: (-r.ap, r.records[0].number)))
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of the objectives, the AP first."""
+        return tuple(self._directions)
 
     @cached_property
     def best(self) -> tuple[Result[A], ...]:
@@ -336,9 +340,7 @@ class StudyView(Generic[A]):
         if self.budget is None or self.cost is None or self.space is None:
             return None
         target, tolerance = self.budget
-        return feasibility(
-            self.method, self.space, self.cost, target=target, tolerance=tolerance
-        )
+        return feasibility(self.method, self.space, self.cost, target=target, tolerance=tolerance)
 
     # ------------------------------------------------------------------ decoding
 
@@ -372,21 +374,22 @@ class StudyView(Generic[A]):
     def _stage(self, study: Study | None) -> StudyView[A]:
         return StudyView(study, method=self.method, space=self.space, cost=self.cost)
 
-    def _result(self, architecture: A, loss: Loss, records: tuple[Record[A], ...]) -> Result[A]:
-        gflops = _number(records[0], "gflops")
+    def _result(self, candidate: Candidate[A]) -> Result[A]:
+        gflops = _number(candidate.records[0], "gflops")
         if gflops is None and self.cost is not None:
-            gflops = self.cost.total(architecture) / 1e9
+            gflops = self.cost.total(candidate.architecture) / 1e9
+        loss = zip(self._directions.items(), candidate.loss, strict=True)
         return Result(
-            name=f"trial {records[0].number}",
-            architecture=architecture,
-            number=records[0].number,
-            records=records,
+            name=f"trial {candidate.number}",
+            architecture=candidate.architecture,
+            number=candidate.number,
+            records=candidate.records,
             values={
                 name: -value if direction == StudyDirection.MAXIMIZE else value
-                for (name, direction), value in zip(self._directions.items(), loss, strict=True)
+                for (name, direction), value in loss
             },
             gflops=gflops,
-            standalone_ap=self.retrained.get(architecture),
+            standalone_ap=self.retrained.get(candidate.architecture),
         )
 
 
@@ -414,8 +417,9 @@ def stored_space(
 def _number(record: Record[Any], name: str) -> float | None:
     """A finite number that a trial has stored, None if it is none."""
     value = record.trial.user_attrs.get(name)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if number and math.isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def _legible(trial: FrozenTrial) -> FrozenTrial:

@@ -7,6 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
+from msnas_optuna.study.results import best_results, ranked, summarise
 from optuna.trial import TrialState
 
 from msnas_optuna.data.images import DataError
@@ -16,7 +17,6 @@ from msnas_optuna.spaces.lattice import EmptyWindowError
 from msnas_optuna.storage import StudyMismatchError, read_record
 from msnas_optuna.study.config import ConfigError
 from msnas_optuna.study.experiment import Experiment
-from msnas_optuna.study.results import best_results, ranked, summarise
 from msnas_optuna.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 

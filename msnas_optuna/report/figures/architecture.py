@@ -91,7 +91,7 @@ def plot_best_architectures(study: Study | StudyView[Any], *, top: int = 5) -> g
         cols=COLUMNS,
         subplot_titles=[picture.name.replace(", ", "<br>") for picture in pictures],
         horizontal_spacing=0.07,
-        vertical_spacing=0.36 / rows,
+        vertical_spacing=0.46 / rows,
     )
     named: set[str] = set()
     places = [divmod(i, COLUMNS) for i in range(len(pictures))]
@@ -103,7 +103,7 @@ def plot_best_architectures(study: Study | StudyView[Any], *, top: int = 5) -> g
         f"{title}{by}, and the {view.method.baseline}",
         note=f"{pictures[0].panels[0].title} against depth",
     )
-    figure.update_layout(margin={"t": 95, "l": 35, "r": 10})
+    figure.update_layout(margin={"t": 108, "l": 35, "r": 10})
     for picture, (row, col) in zip(pictures, places, strict=True):
         axis = _depth(picture, WIDTH // COLUMNS) | {"tickfont": {"size": 10}}
         figure.update_xaxes(axis, row=row + 1, col=col + 1)

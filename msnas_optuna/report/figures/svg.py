@@ -32,7 +32,7 @@ _SHAPES: Final = {
 
 def svg(picture: Picture) -> str:
     """The picture as a whole SVG file."""
-    top, parts = 52.0, [_text(8, 18, picture.name, anchor="start", size=14)]
+    top, parts = 46.0, [_text(8, 18, picture.name, anchor="start", size=14)]
     for i, panel in enumerate(picture.panels):
         parts += _panel(picture, panel, top)
         top += panel.height
