@@ -122,7 +122,7 @@ def test_commands_have_the_options_that_are_typed(line):
     VERBS[verb].make_context(verb, arguments)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES[:-1], ids=lambda page: page.name)  # changes name the past
 def test_what_is_named_in_passing_exists(page):
     options = {option for verb in VERBS.values() for p in verb.params for option in p.opts}
     keys = set.union(*sections().values())
