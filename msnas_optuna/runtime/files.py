@@ -1,0 +1,59 @@
+"""Files that are there as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from msnas_optuna.runtime.processes import started
+
+_TEMPORARY: Final = ".tmp"
+
+
+@contextmanager
+def atomic_write(
+    path: Path, *, overwrite: bool = True, durable: bool = True
+) -> Iterator[BinaryIO]:
+    """Opens a new file that takes its place when the block ends without an error.
+
+    Whatever happens, `path` holds a whole file, the old or the new. Its folder is made if need be.
+
+    Args:
+        path: the file. The open one has another name in the same folder.
+        overwrite: whether it takes the place of one that is there.
+        durable: whether it survives a power failure from then on, and whether what killed
+            processes have left of such files is removed; False for many small ones.
+
+    Raises:
+        FileExistsError: the file is there and must not be overwritten; it stays as it is.
+        OSError: it cannot be written; what was there stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+    if durable:
+        _remove_leftovers(path)
+    try:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:  # follows no link that somebody has put there
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        if overwrite:
+            temporary.replace(path)
+        else:
+            os.link(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes what killed processes were writing when they died."""
+    for leftover in path.parent.glob(f".{path.name}.*{_TEMPORARY}"):
+        pid = leftover.name.removesuffix(_TEMPORARY).rpartition(".")[2]
+        if pid.isdecimal() and started(int(pid)) is None:
+            leftover.unlink(missing_ok=True)

@@ -1,0 +1,162 @@
+"""Optuna's private names that the package needs, each behind one function.
+
+Optuna gives third parties no other way to a study's storage, to the ids of trials and studies, and
+to attributes that people do not see. A new version may rename any of these: `TESTED_VERSIONS` are
+those that `tests/storage/test_optuna_private.py` and the whole suite were run with.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX, DEFAULT_MIME_TYPE
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
+from optuna.study import Study
+from optuna.study._multi_objective import _fast_non_domination_rank
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+__all__ = ["ARTIFACTS_ATTR_PREFIX", "DEFAULT_MIME_TYPE"]  # names that are used as they are
+
+TESTED_VERSIONS: Final = ("5.0.0",)
+"""Versions of Optuna that these names were run with."""
+
+CachedStorage = _CachedStorage
+"""A database, read through a cache of its finished trials."""
+
+
+def storage_of(study: Study) -> BaseStorage:
+    """The storage that a study reads and writes."""
+    return study._storage
+
+
+def database_of(study: Study) -> RDBStorage | None:
+    """The database that a study lives in; None for a journal and behind a proxy."""
+    storage = study._storage
+    backend = storage._backend if isinstance(storage, _CachedStorage) else storage
+    return backend if isinstance(backend, RDBStorage) else None
+
+
+def study_id(study: Study) -> int:
+    """The id that the storage has given the study."""
+    return study._study_id
+
+
+def trial_id(trial: Trial | FrozenTrial) -> int:
+    """The id that the storage has given the trial; its number is another."""
+    return trial._trial_id
+
+
+def system_attrs(study: Study) -> dict[str, Any]:
+    """The system attributes of a study."""
+    return study._storage.get_study_system_attrs(study._study_id)
+
+
+def set_system_attr(study: Study, key: str, value: Any) -> None:
+    """Sets a system attribute of a study.
+
+    Args:
+        study: the study.
+        key: its name.
+        value: of JSON types.
+    """
+    study._storage.set_study_system_attr(study._study_id, key, value)
+
+
+def set_trial_system_attr(study: Study, trial: Trial | FrozenTrial, key: str, value: Any) -> None:
+    """Sets a system attribute of a trial that is not finished; `trial` itself stays as it is.
+
+    Raises:
+        UpdateFinishedTrialError: it is finished.
+    """
+    study._storage.set_trial_system_attr(trial._trial_id, key, value)
+
+
+def set_trial_user_attr(study: Study, trial: FrozenTrial, key: str, value: Any) -> None:
+    """Sets a user attribute of a trial that is not finished; `trial` itself stays as it is.
+
+    Raises:
+        UpdateFinishedTrialError: it is finished.
+    """
+    study._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+
+def set_state(study: Study, trial: FrozenTrial, state: TrialState) -> bool:
+    """Starts a waiting trial, or ends one that is not finished; of several processes one succeeds.
+
+    Args:
+        study: the study.
+        trial: one of its trials.
+        state: the new one.
+
+    Returns:
+        Whether it was this call that changed the state.
+    """
+    try:
+        return study._storage.set_trial_state_values(trial._trial_id, state=state)
+    except UpdateFinishedTrialError:
+        return False
+
+
+def create_trial_in(study: Study, template: FrozenTrial) -> int:
+    """Adds a trial, in whatever state, and returns its id."""
+    return study._storage.create_new_trial(study._study_id, template_trial=template)
+
+
+def forget_trials(study: Study) -> None:
+    """Makes the next sampler read all trials again, as `Study.ask` does."""
+    study._thread_local.cached_all_trials = None
+
+
+def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
+    """The trial's value of a parameter, whatever its distribution."""
+    return trial._suggest(name, distribution)
+
+
+def fixed_params(trial: Trial) -> dict[str, Any]:
+    """The parameters that were queued with the trial."""
+    return dict(trial._fixed_params)
+
+
+def stale_trial_ids(database: RDBStorage, study: Study) -> list[int]:
+    """Ids of running trials whose heartbeat has ceased, by the clock of the database."""
+    return database._get_stale_trial_ids(study._study_id)
+
+
+def non_domination_ranks(losses: np.ndarray, *, n_below: int | None = None) -> np.ndarray:
+    """The front of each point, 0 for those that no other dominates.
+
+    Args:
+        losses: (n, objectives), each to be minimized.
+        n_below: points are ranked until so many have a rank; the others share the next one.
+
+    Returns:
+        (n,) integers.
+    """
+    return _fast_non_domination_rank(losses, n_below=n_below)
+
+
+class ProxyClient(GrpcStorageProxy):
+    """Optuna's client of a gRPC proxy, with options for its channel.
+
+    Args:
+        host: of the proxy.
+        port: of the proxy.
+        options: of `grpc.insecure_channel`, in place of Optuna's.
+    """
+
+    def __init__(self, *, host: str, port: int, options: list[tuple[str, Any]]) -> None:
+        self._options = options
+        super().__init__(host=host, port=port)
+
+    def _setup(self) -> None:
+        import grpc  # an optional dependency
+
+        super()._setup()
+        self._channel.close()
+        self._channel = grpc.insecure_channel(f"{self._host}:{self._port}", options=self._options)
+        self._stub = type(self._stub)(self._channel)
+        self._cache = type(self._cache)(self._stub)
