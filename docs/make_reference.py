@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 import typer
 
 from msnas_optuna.cli import app
+from msnas_optuna.methods import METHODS
 from msnas_optuna.study.config import StudyConfig
 
 FOLDER: Final = Path(__file__).parent
@@ -106,12 +107,24 @@ def study_file_page() -> str:
         "the key, the rule, the value that came and the repair.",
     ]
     hints, shown = typing.get_type_hints(StudyConfig), dict[type, str]()
+    of_method = {
+        "space": {name: method.section for name, method in METHODS.items()},
+        "detector": {name: method.detector_section for name, method in METHODS.items()},
+    }
     for field in dataclasses.fields(StudyConfig):
-        parts += section(field.name, hints[field.name], field.default, shown)
+        if field.name not in of_method:
+            parts += section(field.name, hints[field.name], field.default, shown)
+            continue
+        for method, kind in of_method[field.name].items():
+            needed = any(map(required, dataclasses.fields(kind)))
+            default = dataclasses.MISSING if needed else kind()
+            parts += section(field.name, kind, default, shown, method=method)
     return "\n\n".join(parts) + "\n"
 
 
-def section(name: str, kind: type, default: Any, shown: dict[type, str]) -> Iterator[str]:
+def section(
+    name: str, kind: type, default: Any, shown: dict[type, str], *, method: str | None = None
+) -> Iterator[str]:
     """A section, then the tables in it.
 
     Args:
@@ -119,8 +132,9 @@ def section(name: str, kind: type, default: Any, shown: dict[type, str]) -> Iter
         kind: its dataclass.
         default: what stands for a section that is left out; MISSING where it must not be.
         shown: dataclass -> name of the section that has explained its keys; is added to.
+        method: the method that has this section.
     """
-    yield f"## [{name}]"
+    yield f"## [{name}]" + ("" if method is None else f", method {method}")
     summary = first_line(inspect.getdoc(kind)).removeprefix(f"[{name}]").lstrip(":. ")
     if summary:
         yield summary[0].upper() + summary[1:]
