@@ -65,7 +65,7 @@ def flops(
         if (violation := space.violation(architecture)) is not None:
             raise InvalidArchitectureError(f"{architecture}: {violation}")
         breakdown = cost.breakdown(architecture)
-        baseline = fpn_baseline(preset, cost.input_size) if preset else None  # type: ignore[arg-type]
+        baseline = fpn_baseline(preset, cost.input_size) if preset else None
         if as_json:
             print_json(_flops_json(architecture, cost, breakdown, baseline))
         else:

@@ -20,8 +20,9 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
 from msnas_optuna.data.shapes import ShapesSettings
-from msnas_optuna.methods.msnas.published import Block, resolve_architecture
+from msnas_optuna.methods.msnas.published import resolve_architecture
 from msnas_optuna.methods.msnas.space import MSNASSpace
+from msnas_optuna.models import Block
 from msnas_optuna.spaces.base import InvalidArchitectureError
 from msnas_optuna.storage import (
     doubtful_parameters,

@@ -136,7 +136,7 @@ def preset_feasibility(name: str) -> Feasibility:
         target=preset.target_gflops * 1e9,
         tolerance=PUBLISHED_TOLERANCE,
     )
-    baseline = fpn_baseline(name, preset.input_size)  # type: ignore[arg-type]  # checked above
+    baseline = fpn_baseline(name, preset.input_size)
     return dataclasses.replace(found, fpn_baseline=baseline)
 
 
