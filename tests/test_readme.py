@@ -20,6 +20,7 @@ import pytest
 import typer
 
 from msnas_optuna.cli import app
+from msnas_optuna.methods import METHODS
 from msnas_optuna.study.config import StudyConfig
 
 ROOT = Path(__file__).parents[1]
@@ -70,9 +71,14 @@ def links() -> list[tuple[Path, str]]:
 
 
 def sections() -> dict[str, set[str]]:
-    """Section of a study file -> its keys."""
-    hints = typing.get_type_hints(StudyConfig)
-    return {name: {f.name for f in dataclasses.fields(kind)} for name, kind in hints.items()}
+    """Section of a study file -> its keys, of all methods."""
+    kinds = {name: [kind] for name, kind in typing.get_type_hints(StudyConfig).items()}
+    kinds["space"] = [method.section for method in METHODS.values()]
+    kinds["detector"] = [method.detector_section for method in METHODS.values()]
+    return {
+        name: {field.name for kind in of_name for field in dataclasses.fields(kind)}
+        for name, of_name in kinds.items()
+    }
 
 
 @pytest.fixture
@@ -136,7 +142,7 @@ def test_what_is_named_in_passing_exists(page):
         for name in re.findall(r"\bmsnas_optuna(?:\.\w+)+", code):
             assert resolves(name), code
         for key in re.findall(r"^([a-z_]+) = ", code):
-            assert key in keys or key == "method", code
+            assert key in keys, code
         for section in re.findall(r"^\[(\w+)\]$", code):
             assert section in sections(), code
 
