@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 from msnas_optuna import Architecture, ArchitectureSampler, Lattice, queue_architectures
 from msnas_optuna.storage import TrialRecord, open_study, write_record
-from msnas_optuna.study.results import best_results
 from msnas_optuna.study.setting import RETRAIN, Setting
+from msnas_optuna.study.view import StudyView
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 with suppress(ValueError):  # not in the main thread
@@ -244,7 +244,7 @@ def finished(tiny: Path) -> Path:
     by_hand = setting.baseline
     _run_cheaply(setting, None, setting.feasible, trials=setting.config.study.trials)
     _run_cheaply(setting, setting.method.baseline_stage, setting.valid, architectures=[by_hand])
-    best = [r.architecture for r in best_results(setting, 2)[0]]
+    best = [r.architecture for r in StudyView.load(setting).best[:2]]
     _run_cheaply(setting, RETRAIN, setting.valid, architectures=[*best, by_hand])
     return tiny
 

@@ -167,6 +167,7 @@ class Method(Protocol[A]):
             divides `data.transforms.SIZE_MULTIPLE`, to which images are padded.
         columns: of the tables of architectures.
         legend: what the signs of a picture mean, for readers.
+        columns_note: how the columns are written, for readers.
         metrics: what a search may have as objectives, by name; "ap" is one.
         width: the key of [space] that the cost grows with, by its square; "" where none does.
         published: architectures by name.
@@ -184,6 +185,7 @@ class Method(Protocol[A]):
     size_multiple: int
     columns: tuple[Column[A], ...]
     legend: str
+    columns_note: str = ""
     metrics: Mapping[str, Metric] = METRICS
     width: str = ""
     published: Mapping[str, Published[A]] = _NONE

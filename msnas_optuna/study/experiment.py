@@ -22,7 +22,6 @@ from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.data.images import DataError
 from msnas_optuna.data.transforms import Batch, Resized
 from msnas_optuna.models.network import DetectionNetwork
-from msnas_optuna.report.dashboard import Publisher
 from msnas_optuna.runtime.distributed import ALONE, Ranks, resolve_device
 from msnas_optuna.samplers import queue_architectures
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
@@ -41,9 +40,9 @@ from msnas_optuna.storage import (
     write_wanted,
 )
 from msnas_optuna.study.config import ADDED_KEYS
-from msnas_optuna.study.results import evaluated, evaluated_in, ranked
 from msnas_optuna.study.selection import retraining
 from msnas_optuna.study.setting import RETRAIN, Setting
+from msnas_optuna.study.view import StudyView
 from msnas_optuna.study.workers import Objective, evaluate_trials
 from msnas_optuna.training.checkpoint import (
     CheckpointError,
@@ -85,6 +84,10 @@ def ignored(study: optuna.Study) -> None:
     """Does nothing after a trial."""
 
 
+def nothing_to_refresh() -> None:
+    """Refreshes nothing."""
+
+
 def silent(step: str, done: int, total: int, note: str = "") -> None:
     """Reports nothing."""
 
@@ -96,13 +99,24 @@ class Experiment:
         setting: space, budget and storage of the study file.
         report: told about the progress of long steps; of several ranks, on the first alone.
         ranks: the processes that train supernet and retrained detectors together.
+        after_trial: called with the study of the search when one of its trials has ended.
+        refresh: called when the search or the retraining has ended.
     """
 
-    def __init__(self, setting: Setting, *, report: Report = silent, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        report: Report = silent,
+        ranks: Ranks = ALONE,
+        after_trial: AfterTrial = ignored,
+        refresh: Callable[[], None] = nothing_to_refresh,
+    ) -> None:
         self.setting = setting
         self.config = setting.config
         self.report = report if ranks.first else silent
         self.ranks = ranks
+        self.after_trial, self.refresh = after_trial, refresh
         if self.config.runtime.threads:
             torch.set_num_threads(self.config.runtime.threads)
 
@@ -337,9 +351,9 @@ class Experiment:
                 wanted=wanted,
                 step="search",
                 patience=patience,
-                after=self.publisher.after_trial,
+                after=self.after_trial,
             )
-        self.publisher.refresh()
+        self.refresh()
         return study
 
     def evaluate_baseline(self, *, wait: bool = True) -> optuna.Study:
@@ -380,7 +394,7 @@ class Experiment:
                 ranks.
         """
         self.ranks.require_shares(self.config.retrain.batch_size, "retrain.batch_size")
-        best = ranked(self.setting)[:top]
+        best = StudyView.load(self.setting).best[:top]
         if not best:
             raise ValueError(
                 f"study {self.config.study.name} has no finished trial to retrain; "
@@ -393,7 +407,7 @@ class Experiment:
         study = self._open(RETRAIN, self.setting.valid, self._stage_identity("retrain"))
         study.set_user_attr("parent_study", self.config.study.name)
         architectures.append(self.setting.baseline)
-        before = {e.architecture for e in evaluated_in(study, self.setting.space)}
+        before = {result.architecture for result in self._view(study).results}
         self._evaluate(
             study,
             architectures,
@@ -406,7 +420,7 @@ class Experiment:
             if architecture in before and not objective.checkpoint(architecture).exists():
                 objective.train(architecture)
         objective.release_followers()
-        self.publisher.refresh()
+        self.refresh()
         return study
 
     def assist_retraining(self) -> None:
@@ -453,13 +467,6 @@ class Experiment:
             NonFiniteLossError: the fine-tuning diverged.
         """
         return self.one_shot_objective(self.setting.valid).network(architecture).eval()
-
-    # ------------------------------------------------------------------ what people see
-
-    @cached_property
-    def publisher(self) -> Publisher:
-        """Keeps the dashboard of the study up to date."""
-        return Publisher(self.setting)
 
     # ------------------------------------------------------------------ running trials
 
@@ -538,8 +545,8 @@ class Experiment:
         """Evaluates until `wanted` proposals are settled; tells `after` of each trial."""
 
         def report(settled: int, waiting: bool) -> None:
-            done = evaluated_in(study, self.setting.space)
-            note = f"best mAP {100 * max(e.values[0] for e in done):.1f}" if done else ""
+            best = self._view(study).results[:1]
+            note = f"best mAP {100 * best[0].ap:.1f}" if best else ""
             self.report(
                 step, settled, wanted, "waiting for trials of other workers" if waiting else note
             )
@@ -558,6 +565,9 @@ class Experiment:
             report=report,
         )
 
+    def _view(self, study: optuna.Study) -> StudyView[Any]:
+        return StudyView(study, method=self.setting.method, space=self.setting.space)
+
 
 def keep_losses(setting: Setting) -> None:
     """Stores the losses of the training runs with the study of the search, as far as they got."""
@@ -573,14 +583,12 @@ def _training_runs(setting: Setting) -> dict[str, Path]:
     """The checkpoints of the supernet and of the retrained architectures, by name."""
     runs = {"supernet": setting.run_dir / "supernet.pt"}
     study = setting.stored_study(RETRAIN)
-    numbers = {e.architecture: e.trials[0].number for e in evaluated(setting)}
+    view = StudyView.load(setting)
+    names = {r.architecture: r.name for r in (*view.results, view.baseline) if r is not None}
     for trial in [] if study is None else study.get_trials(deepcopy=False):
         file = trial.user_attrs.get("checkpoint")
         if file is not None and trial.params:
-            architecture = setting.space.decode(trial.params)
-            name = f"trial {numbers.get(architecture, '?')}"
-            if architecture == setting.baseline:
-                name = setting.method.baseline
+            name = names.get(setting.space.decode(trial.params), "trial ?")
             runs[name] = setting.run_dir / "retrained" / file
     return runs
 

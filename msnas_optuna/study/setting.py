@@ -67,6 +67,14 @@ def section_cost(
     return method.cost(section, input_size=size)
 
 
+def budget_target(
+    method: Method[Any], space: Space[Any], cost: MethodCost[Any], budget: BudgetSection
+) -> float:
+    """Center of the window in multiply-adds; what the baseline costs where none is given."""
+    gflops = budget.target_gflops
+    return cost.total(method.baseline_architecture(space)) if gflops is None else gflops * 1e9
+
+
 class Setting:
     """Method, space, budget and storage of a study file, made when first asked for.
 
@@ -190,8 +198,7 @@ class Setting:
     @cached_property
     def target(self) -> float:
         """Center of the window in multiply-adds."""
-        gflops = self.config.budget.target_gflops
-        return self.cost.total(self.baseline) if gflops is None else gflops * 1e9
+        return budget_target(self.method, self.space, self.cost, self.config.budget)
 
     @property
     def window(self) -> tuple[int, int]:

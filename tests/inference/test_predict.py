@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from msnas_optuna.study.results import evaluated
 from PIL import Image
 from typer.testing import CliRunner
 
 from msnas_optuna.cli import app
 from msnas_optuna.inference import predict as prediction
 from msnas_optuna.study.experiment import Experiment
-from msnas_optuna.study.results import evaluated
 from msnas_optuna.study.selection import select
 from msnas_optuna.study.setting import RETRAIN
 from msnas_optuna.training.evaluation import average_precision

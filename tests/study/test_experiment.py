@@ -7,6 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
+from msnas_optuna.study.results import best_results, ranked, summarise
 from optuna.trial import TrialState
 
 from msnas_optuna.data.images import DataError
@@ -16,7 +17,6 @@ from msnas_optuna.spaces.lattice import EmptyWindowError
 from msnas_optuna.storage import StudyMismatchError, read_record
 from msnas_optuna.study.config import ConfigError
 from msnas_optuna.study.experiment import Experiment
-from msnas_optuna.study.results import best_results, ranked, summarise
 from msnas_optuna.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 
@@ -340,7 +340,7 @@ def test_more_trials_than_architectures_ends_with_the_last_one(trained):
 def test_a_target_that_nothing_meets_names_the_reachable_range(trained):
     edited(trained, "[budget]", "[budget]\ntarget_gflops = 50.0")
     (trained.parent / "supernet.pt").unlink()
-    with pytest.raises(EmptyWindowError, match=r"they cost 0\.0055\d* GFLOPs to 0\.0137"):
+    with pytest.raises(EmptyWindowError, match=r"they cost 0\.0055.* to 0\.0137"):
         Experiment.load(trained).train_supernet()
     assert not (trained.parent / "supernet.pt").exists()  # refused before any training
 
