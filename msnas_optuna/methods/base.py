@@ -41,7 +41,7 @@ class MethodCost(AdditiveCost[_Priced], Protocol[_Priced]):
 
     @property
     def scope(self) -> str:
-        """The part of the network that is counted: "encoder + RPN head"."""
+        """The part of the network that is counted, as "encoder + RPN head"."""
 
     @property
     def input_size(self) -> tuple[int, int]:
