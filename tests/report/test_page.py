@@ -13,13 +13,14 @@ from pathlib import Path
 
 import optuna
 import pytest
+from msnas_optuna.report.figures.catalogue import FIGURES
+from msnas_optuna.study.results import summarise
 from optuna_dashboard import get_note, save_note
 from typer.testing import CliRunner
 
 from msnas_optuna.cli import app
 from msnas_optuna.report.dashboard import publish
 from msnas_optuna.report.detections import Drawn, refresh_detections
-from msnas_optuna.report.figures.catalogue import FIGURES
 from msnas_optuna.report.overview import NothingToShowError, Overview
 from msnas_optuna.report.page import (
     _versions,
@@ -37,7 +38,6 @@ from msnas_optuna.storage import (
     write_versions,
 )
 from msnas_optuna.storage.records import VERSIONS
-from msnas_optuna.study.results import summarise
 from msnas_optuna.study.setting import Setting
 
 EVIL = (

@@ -10,20 +10,19 @@ feature. One multiply-add counts once; batch norm, activations and interpolation
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import ClassVar, Final
 
-from msnas_optuna.methods.msnas.published import PRESETS, Block
+from msnas_optuna.methods.msnas.published import PRESETS
 from msnas_optuna.methods.msnas.space import (
     STEM_STRIDE,
     Architecture,
     EncoderState,
     UtilisationState,
 )
+from msnas_optuna.models import BOTTLENECK_EXPANSION, Block
 
 ANCHORS_PER_CELL: Final = 3
 """Anchors of one group at one position: ratios 1:2, 1:1 and 2:1."""
-
-BOTTLENECK_EXPANSION: Final = 4
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,11 @@ class EncoderCost:
         block: residual block of every candidate.
         channels: C.
         input_size: height and width in pixels, multiples of 64.
+        scope: what is counted.
         stem_channels: channels of the stem's output.
     """
+
+    scope: ClassVar = "encoder + RPN head"
 
     block: Block
     channels: int
@@ -205,10 +207,8 @@ _RESNETS: Final = {
 
 FPN_CHANNELS: Final = 256
 
-Baseline = Literal["r18", "r34", "r50"]
 
-
-def fpn_baseline(name: Baseline, input_size: tuple[int, int] = (832, 1280)) -> int:
+def fpn_baseline(name: str, input_size: tuple[int, int] = (832, 1280)) -> int:
     """Multiply-adds of ResNet-FPN + RPN head, counted as `EncoderCost` counts.
 
     The feature pyramid has strides 4 to 64, the last by subsampling (Lin et al., 2017).

@@ -80,9 +80,16 @@ class Architecture:
         """Absolute stride in pixels -> the last stage end that produces it."""
         return {int(self.absolute_strides[end]): end for end in self.stage_ends}
 
+    def strides_text(self) -> str:
+        """Strides as the paper's tables give them: "1 2 2 .5"."""
+        return " ".join(f"{s:g}".removeprefix("0") for s in self.strides)
+
+    def feature_strides_text(self) -> str:
+        """Feature strides as the paper's tables give them: "8 8 16 16 32"."""
+        return " ".join(map(str, self.feature_strides))
+
     def __str__(self) -> str:
-        strides = " ".join(f"{s:g}".removeprefix("0") for s in self.strides)
-        return f"{strides} | {' '.join(map(str, self.feature_strides))}"
+        return f"{self.strides_text()} | {self.feature_strides_text()}"
 
     @classmethod
     def parse(cls, text: str) -> Architecture:
@@ -111,6 +118,15 @@ def feature_stride_vectors() -> tuple[tuple[int, ...], ...]:
         for s in combinations_with_replacement(FEATURE_STRIDES, N_GROUPS)  # s_g <= s_{g+1}
         if min(s) <= 8 <= max(s) and min(s) != max(s)  # Eq. 7
     )
+
+
+def count_paths(n_blocks: int) -> int:
+    """Sequences of N strides that keep every block at 4 <= a <= 64 (V1), exactly."""
+    levels = len(FEATURE_STRIDES)
+    paths = [1] + [0] * (levels - 1)  # by level after the stem, a = 4 * 2^level
+    for _ in range(n_blocks):
+        paths = [sum(paths[max(level - 1, 0) : level + 2]) for level in range(levels)]
+    return sum(paths)
 
 
 class EncoderState(NamedTuple):

@@ -10,6 +10,10 @@ import numpy as np
 import optuna
 import plotly.graph_objects as go
 import pytest
+from msnas_optuna.report.figures.catalogue import FIGURES, study_figures
+from msnas_optuna.report.figures.layout import get_architecture_info
+from msnas_optuna.report.figures.observations import Observed
+from msnas_optuna.report.figures.strides import _get_block_strides_info, _get_feature_strides_info
 
 from msnas_optuna import ArchitectureSampler, EncoderCost, Lattice, MSNASSpace
 from msnas_optuna.methods.msnas.published import PUBLISHED
@@ -27,14 +31,10 @@ from msnas_optuna.report.figures import (
     plot_training_curves,
     plot_transfer,
 )
-from msnas_optuna.report.figures.catalogue import FIGURES, study_figures
 from msnas_optuna.report.figures.comparison import ComparisonInfo, get_comparison_info
 from msnas_optuna.report.figures.evolution import _get_evolution_info, _get_survivors_info
 from msnas_optuna.report.figures.family import _get_family_info
-from msnas_optuna.report.figures.layout import get_architecture_info
-from msnas_optuna.report.figures.observations import Observed
 from msnas_optuna.report.figures.sizes import _get_sizes_info
-from msnas_optuna.report.figures.strides import _get_block_strides_info, _get_feature_strides_info
 from msnas_optuna.report.figures.style import KIND_COLOURS
 from msnas_optuna.report.figures.tradeoff import _get_tradeoff_infos
 from msnas_optuna.report.figures.training import _get_curves_info
