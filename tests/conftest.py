@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 
     from msnas_optuna.methods.msnas.detector import Detector
 
-from msnas_optuna.study.view import StudyView
-
 from msnas_optuna import Architecture, ArchitectureSampler, Lattice, queue_architectures
 from msnas_optuna.storage import TrialRecord, open_study, write_record
 from msnas_optuna.study.setting import RETRAIN, Setting
+from msnas_optuna.study.view import StudyView
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 with suppress(ValueError):  # not in the main thread
@@ -300,7 +299,6 @@ def _by_formula(setting: Setting, trial: optuna.Trial) -> float:
                 "ap75": ap - 0.1,
                 "ap_small": ap / 2,
                 "ap_medium": ap,
-                "ap_large": None,
                 "train_seconds": 1.0,
                 "evaluate_seconds": 1.0,
             },
