@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 
     from msnas_optuna.methods.msnas.detector import Detector
 
-from msnas_optuna.study.view import StudyView
-
 from msnas_optuna import Architecture, ArchitectureSampler, Lattice, queue_architectures
 from msnas_optuna.storage import TrialRecord, open_study, write_record
 from msnas_optuna.study.setting import RETRAIN, Setting
+from msnas_optuna.study.view import StudyView
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 with suppress(ValueError):  # not in the main thread
@@ -238,16 +237,24 @@ def postgres_url(postgres_server: PostgresServer) -> str:
     return url.render_as_string(hide_password=False)
 
 
-@pytest.fixture
-def finished(tiny: Path) -> Path:
-    """The study file of a finished search whose values come from a formula, not from training."""
-    setting = Setting.load(tiny)
-    by_hand = setting.baseline
+@pytest.fixture(scope="session")
+def _finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.toml").write_text(TINY)
+    setting = Setting.load(folder / "tiny.toml")
+    stage, by_hand = setting.method.baseline_stage, setting.baseline
     _run_cheaply(setting, None, setting.feasible, trials=setting.config.study.trials)
-    _run_cheaply(setting, setting.method.baseline_stage, setting.valid, architectures=[by_hand])
+    _run_cheaply(setting, stage, setting.valid, architectures=[by_hand])
     best = [r.architecture for r in StudyView.load(setting).best[:2]]
     _run_cheaply(setting, RETRAIN, setting.valid, architectures=[*best, by_hand])
-    return tiny
+    return folder
+
+
+@pytest.fixture
+def finished(_finished_once: Path, tmp_path: Path) -> Path:
+    """The study file of a finished search whose values come from a formula, not from training."""
+    shutil.copytree(_finished_once, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "tiny.toml"
 
 
 @pytest.fixture(scope="session")
