@@ -295,7 +295,8 @@ def _by_formula(setting: Setting, trial: optuna.Trial) -> float:
     space = setting.space
     params = {name: trial._suggest(name, d) for name, d in space.distributions.items()}
     architecture = space.decode(params)
-    ap = 0.3 + sum(architecture.absolute_strides) / 1000
+    strides, features = architecture.absolute_strides, architecture.feature_strides
+    ap = 0.3 + sum(strides) / 1000 + sum(features) / 100_000
     write_record(
         trial,
         TrialRecord(
