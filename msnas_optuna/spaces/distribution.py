@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msnas_optuna.spaces.base import A, AdditiveCost, Space
-from msnas_optuna.spaces.semirings import Counting, Values, as_integers
-from msnas_optuna.spaces.tables import Row, reachable, summed
+from msnas_optuna.spaces.semirings import Counting, as_integers
+from msnas_optuna.spaces.tables import Part, Row, reachable, summed
 from msnas_optuna.spaces.trellis import HUGE, Graph, Trellis
 
 
@@ -40,13 +40,21 @@ class CostDistribution:
         for beginning in graph.beginnings:
             k, remainder = divmod(beginning.cost, graph.unit)
             starts[remainder].append((beginning.state, k))
-        classes: defaultdict[int, list[tuple[int, Values, float]]] = defaultdict(list)
+        # States whose endings cost the same, but for a constant, are summed first.
+        alike: defaultdict[tuple[int, bytes], list[Part]] = defaultdict(list)
         for remainder, own in starts.items():
-            (last,) = deque(forward(graph, own, counting), maxlen=1)
+            (last,) = deque(forward(graph, own, counting=counting), maxlen=1)
             for state, row in last.items():
-                for ending in graph.endings[state].costs.tolist():
-                    units, rest = divmod(remainder + ending, graph.unit)
-                    classes[rest].append((row.first + units, row.values, 1))
+                costs = graph.endings[state].costs
+                units, rest = divmod(remainder + int(costs[0]), graph.unit)
+                part = (row.first + units, row.values, 1)
+                alike[rest, (costs - costs[0]).tobytes()].append(part)
+        classes: defaultdict[int, list[Part]] = defaultdict(list)
+        for (remainder, relative), parts in alike.items():
+            row = summed(parts, -HUGE, HUGE, semiring=counting)
+            for ending in np.frombuffer(relative, np.int64).tolist():
+                units, rest = divmod(remainder + ending, graph.unit)
+                classes[rest].append((row.first + units, row.values, 1))
         # Costs of different remainders never meet, so that each remainder sums on its own.
         totals, counts = [], []
         for remainder, parts in classes.items():
@@ -118,7 +126,11 @@ class CostDistribution:
 
 
 def forward(
-    graph: Graph, starts: Iterable[tuple[int, int]], counting: Counting
+    graph: Graph,
+    starts: Iterable[tuple[int, int]],
+    *,
+    counting: Counting,
+    most: int = HUGE,
 ) -> Iterator[dict[int, Row]]:
     """The number of ways to each (state, k) of the chain, layer by layer.
 
@@ -126,14 +138,15 @@ def forward(
         graph: what may follow what.
         starts: the states in which the chain may begin and k there, once for each way there.
         counting: how to count.
+        most: ways with a larger k are left out.
     """
     starts = [*starts]
-    reachable(graph, starts)  # refuses what is too large
-    parts: defaultdict[int, list[tuple[int, Values, float]]] = defaultdict(list)
+    reachable(graph, starts, most=most)  # refuses what is too large
+    parts: defaultdict[int, list[Part]] = defaultdict(list)
     for state, k in starts:
         parts[state].append((k, counting.one(), 1))
     for moves in (*graph.chain, ()):
-        layer = {s: summed(p, -HUGE, HUGE, semiring=counting) for s, p in parts.items()}
+        layer = {s: summed(p, -HUGE, most, semiring=counting) for s, p in parts.items()}
         yield layer
         parts = defaultdict(list)
         for state, row in layer.items():
@@ -164,25 +177,36 @@ def counts_inside(
         if chain != graph.chain:
             chain, paths = graph.chain, {}
             for state in {beginning.state for beginning in graph.beginnings}:
-                (last,) = deque(forward(graph, [(state, 0)], counting), maxlen=1)
-                paths[state] = [
-                    (s, row.first, np.cumsum(np.append(0, as_integers(row.values))))
-                    for s, row in last.items()
-                ]
+                (last,) = deque(forward(graph, [(state, 0)], counting=counting), maxlen=1)
+                paths[state] = [(s, row.first, up_to(row)) for s, row in last.items()]
         counts.append(
             sum(
-                _within(graph, part, low=low - beginning.cost, high=high - beginning.cost)
-                for beginning in graph.beginnings
-                for part in paths[beginning.state]
+                int(closed(graph, part, window=(low - b.cost, high - b.cost)).sum())
+                for b in graph.beginnings
+                for part in paths[b.state]
             )
         )
     return counts
 
 
-def _within(graph: Graph, paths: tuple[int, int, NDArray[Any]], *, low: int, high: int) -> int:
-    """Paths to one state, with an ending, whose chain and ending cost low..high."""
-    state, k, up_to = paths
-    costs, last = graph.endings[state].costs, len(up_to) - 1
-    first = np.clip(-((costs - low) // graph.unit) - k, 0, last)  # rounds up
-    end = np.clip((high - costs) // graph.unit + 1 - k, 0, last)
-    return int(np.maximum(up_to[end] - up_to[first], 0).sum())
+def up_to(row: Row) -> NDArray[Any]:
+    """The sum of the first i counts, 0 <= i <= n; shape (n + 1,)."""
+    return np.cumsum(np.append(0, as_integers(row.values)))
+
+
+def closed(
+    graph: Graph, paths: tuple[int, int, NDArray[Any]], *, window: tuple[int, int]
+) -> NDArray[Any]:
+    """How many paths to one state each of its endings closes inside a window; shape (E,).
+
+    Args:
+        graph: what may follow what.
+        paths: the state, the first k and the number of paths up to each k, see `up_to`.
+        window: smallest and largest cost of chain and ending, both inside.
+    """
+    state, k, numbers = paths
+    costs, last = graph.endings[state].costs, len(numbers) - 1
+    first = np.clip(-((costs - window[0]) // graph.unit) - k, 0, last)  # rounds up
+    end = np.clip((window[1] - costs) // graph.unit + 1 - k, 0, last)
+    found: NDArray[Any] = np.maximum(numbers[end] - numbers[first], 0)
+    return found

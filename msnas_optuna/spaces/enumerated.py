@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import accumulate
 from math import prod
-from typing import Any, Generic
+from typing import Generic
 
 import numpy as np
 
 from msnas_optuna.spaces.base import A, Cost, EmptyWindowError, InvalidArchitectureError, Space
 from msnas_optuna.spaces.distribution import CostDistribution
 from msnas_optuna.spaces.lattice import Lattice
-from msnas_optuna.spaces.weighted import GeneWeights, require_genes, scaled
+from msnas_optuna.spaces.weighted import GeneValues, require_values, scaled
 from msnas_optuna.spaces.windowed import Window, Windowed, require_cost
 
 
@@ -79,13 +79,8 @@ class Enumerated(Windowed[A]):
             return f"it is none of the {self.count()} listed architectures"
         return broken
 
-    def weighted(self, weights: GeneWeights) -> WeightedList[A]:
-        """Draws each architecture in proportion to the product of its genes' weights.
-
-        Raises:
-            InvalidArchitectureError: the number of genes is wrong.
-            ValueError: a gene has other values than the space, or a weight is out of range.
-        """
+    def weighted(self, weights: GeneValues) -> WeightedList[A]:
+        """See `Windowed.weighted`."""
         known = scaled(weights, self.space)
         products = [
             prod(w[gene] for w, gene in zip(known, self.space.genes(a), strict=True))
@@ -93,24 +88,16 @@ class Enumerated(Windowed[A]):
         ]
         return WeightedList(self._listed, products)
 
-    def best(self, scores: Sequence[Mapping[Any, float]]) -> A:
-        """The architecture with the largest sum of its genes' scores; of equal ones the first.
-
-        Raises:
-            InvalidArchitectureError: the number of genes is wrong.
-        """
-        require_genes(scores, self.space)
+    def best(self, scores: GeneValues) -> A:
+        """See `Windowed.best`."""
+        require_values(scores, self.space)
         return max(
             self._listed,
             key=lambda a: sum(s[g] for s, g in zip(scores, self.space.genes(a), strict=True)),
         )
 
     def distribution(self) -> CostDistribution:
-        """How many feasible architectures have which cost.
-
-        Raises:
-            ValueError: the set has no cost.
-        """
+        """See `Windowed.distribution`."""
         return CostDistribution.of_totals(map(require_cost(self.cost).total, self._listed))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from msnas_optuna.spaces.base import A, AdditiveCost, EmptyWindowError, Genes, Space, State
-from msnas_optuna.spaces.distribution import CostDistribution, forward
+from msnas_optuna.spaces.distribution import CostDistribution, closed, forward, up_to
 from msnas_optuna.spaces.semirings import Counting, Scoring, as_integers
 from msnas_optuna.spaces.tables import EMPTY, Row, Tables, sweep
-from msnas_optuna.spaces.trellis import Graph, NoCost, OfTransition, Trellis
-from msnas_optuna.spaces.weighted import WeightedDraw, require_genes
+from msnas_optuna.spaces.trellis import Graph, OfTransition, Trellis
+from msnas_optuna.spaces.weighted import GeneValues, WeightedDraw, require_values
 from msnas_optuna.spaces.windowed import Window, Windowed, require_cost
 
 Through = list[dict[tuple[State, Any], int]]
@@ -51,14 +51,13 @@ class Lattice(Windowed[A]):
         self, space: Space[A], cost: AdditiveCost[A] | None = None, *, window: Window | None = None
     ) -> None:
         super().__init__(space, cost, window=window)
-        limited: AdditiveCost[A] = NoCost() if cost is None or self.window is None else cost
         trellis = Trellis.of(space.automaton())
-        self._graph = Graph.of(trellis, limited)
+        self._graph = Graph.of(trellis, None if self.window is None else cost)
         self._counting = Counting.up_to(trellis.n_paths)
         self._entrances = sweep(self._graph, self._limits, self._counting)
         self._bounds: list[int] = list(accumulate(entrance.value for entrance in self._entrances))
-        if not self._bounds[-1]:
-            raise EmptyWindowError(self._nothing_inside(CostDistribution.of(space, limited)))
+        if not self._bounds[-1] and cost is not None:
+            raise EmptyWindowError(self._nothing_inside(CostDistribution.of(space, cost)))
 
     def __reduce__(self) -> tuple[Callable[[], Lattice[A]], tuple[()]]:
         # Rebuilding takes less than reading the tables back.
@@ -76,37 +75,24 @@ class Lattice(Windowed[A]):
         genes, ending = tables.path(beginning.state, k, index)
         return self.space.architecture((*beginning.genes, *genes, *ending))
 
-    def weighted(self, weights: Sequence[Mapping[Any, float]]) -> WeightedDraw[A]:
-        """Draws in which some genes are likelier than others; takes a build of the tables.
-
-        Raises:
-            InvalidArchitectureError: the number of genes is wrong.
-            ValueError: a gene has other values than the space, or a weight is out of range.
-        """
+    def weighted(self, weights: GeneValues) -> WeightedDraw[A]:
+        """See `Windowed.weighted`; takes a build of the tables."""
         return WeightedDraw(self.space, self._graph, window=self._limits, weights=weights)
 
     def distribution(self) -> CostDistribution:
-        """How many feasible architectures have which cost.
-
-        Raises:
-            ValueError: the set has no cost.
-        """
+        """See `Windowed.distribution`; counts the whole space by cost."""
         return CostDistribution.of(self.space, require_cost(self.cost)).within(*self._limits)
 
-    def best(self, scores: Sequence[Mapping[Any, float]] | OfTransition) -> A:
-        """The architecture with the largest sum of scores; of equal ones one of the first.
+    def best(self, scores: GeneValues | OfTransition) -> A:
+        """See `Windowed.best`.
 
         Args:
-            scores: for each gene, each choice -> a finite score; or a function of position,
-                state before, gene and state after.
-
-        Raises:
-            InvalidArchitectureError: the number of genes is wrong.
+            scores: may also be a function of position, state before, gene and state after.
         """
         if callable(scores):
             score = scores
         else:
-            require_genes(scores, self.space)
+            require_values(scores, self.space)
             score = lambda position, _, gene, __: scores[position][gene]  # noqa: E731
         graph = self._graph.valued(score, Scoring())
         entrances = sweep(graph, self._limits, Scoring())
@@ -141,7 +127,7 @@ class Lattice(Windowed[A]):
                 mark(0, 0, beginning.genes, value)
                 starts[tables].append((beginning.state, k))
         for tables, own in starts.items():
-            layers = forward(graph, own, self._counting)
+            layers = forward(graph, own, counting=self._counting, most=tables.most)
             rows = zip(trellis.chain, graph.chain, tables.rows[1:], strict=False)
             for (position, moves, after), layer in zip(rows, layers, strict=False):
                 for state, row in layer.items():
@@ -149,13 +135,9 @@ class Lattice(Windowed[A]):
                         if n := _joined(row, after.get(t, EMPTY), cost):
                             found[position][trellis.states[position][state], gene] += n
             for state, row in next(layers).items():
-                counts = as_integers(row.values).tolist()
-                endings = [tables.open_endings(state, k) for k in range(row.first, row.end)]
-                each = [0] * (len(graph.endings[state].genes) + 1)
-                for (first, end), n in zip(endings, counts, strict=True):
-                    each[first] += n
-                    each[end] -= n
-                for genes, n in zip(graph.endings[state].genes, accumulate(each), strict=False):
+                part = (state, row.first, up_to(row))
+                each = closed(graph, part, window=tables.window).tolist()
+                for genes, n in zip(graph.endings[state].genes, each, strict=True):
                     if n:
                         mark(trellis.chain.stop, state, genes, n)
         return found

@@ -6,9 +6,8 @@ values of paths that meet add up (`add`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,41 +19,54 @@ _LIMB: Final = 48
 """Bits of a limb; a sum of 2^15 parts of one limb each fits into 64."""
 
 
-class Semiring(Protocol):
-    """Paths in a row multiply, paths side by side add."""
+class Semiring:
+    """Sums of products of weights: what paths in a row multiply, paths side by side add.
 
-    @property
-    def times(self) -> np.ufunc:
-        """Joins the values of genes that follow each other."""
+    Attributes:
+        times: joins the values of genes that follow each other.
+        zero: the value of no path at all.
+    """
 
-    @property
-    def zero(self) -> float:
-        """The value of no path at all."""
+    times: ClassVar[np.ufunc] = np.multiply
+    zero: ClassVar[float] = 0
 
     def zeros(self, n: int) -> Values:
         """A row of n values without any path."""
+        return np.full(n, self.zero, np.float64)
 
     def one(self) -> Values:
-        """The value of a path without genes, as part of a row."""
+        """The value of a path without genes, as a row of one."""
+        return np.full(1, self.times.identity, np.float64)
 
     def add(self, total: Values, values: Values, value: float) -> None:
         """Adds to `total`, in place, paths that begin with a gene of this value."""
+        total += value * values
 
     def closed(self, total: Values) -> Values:
         """A row whose sum is complete, in the form in which it is kept."""
+        return total
 
 
-@dataclass(frozen=True)
-class Counting:
-    """Exact numbers of paths.
+class Scoring(Semiring):
+    """The largest sum of scores (max-plus)."""
 
-    Attributes:
+    times = np.add
+    zero = -np.inf
+
+    def add(self, total: Values, values: Values, value: float) -> None:
+        """Of several paths the best counts."""
+        np.maximum(total, values + value, out=total)
+
+
+class Counting(Semiring):
+    """Exact numbers of paths, whatever their genes' values.
+
+    Args:
         limbs: 1 where 63 bits hold every count, else words of 48 bits, least first.
     """
 
-    limbs: int = 1
-    times: ClassVar[np.ufunc] = np.multiply
-    zero: ClassVar[float] = 0
+    def __init__(self, limbs: int = 1) -> None:
+        self.limbs = limbs
 
     @classmethod
     def up_to(cls, largest: int) -> Counting:
@@ -76,61 +88,13 @@ class Counting:
         total += values
 
     def closed(self, total: Values) -> Values:
-        """In 32 bits where they hold every count; carries from limb to limb."""
+        """In as few bits as hold every count; carries from limb to limb."""
         if self.limbs == 1:
-            small = total.max(initial=0) <= np.iinfo(np.int32).max
-            return total.astype(np.int32) if small else total
+            largest = int(total.max(initial=0))
+            return total.astype(np.min_scalar_type(largest)) if largest < 2**32 else total
         for lower, upper in pairwise(total):
             upper += lower >> _LIMB
             lower &= 2**_LIMB - 1
-        return total
-
-
-@dataclass(frozen=True)
-class Weighing:
-    """Sums of products of weights."""
-
-    times: ClassVar[np.ufunc] = np.multiply
-    zero: ClassVar[float] = 0
-
-    def zeros(self, n: int) -> Values:
-        """No weight; shape (n,)."""
-        return np.zeros(n)
-
-    def one(self) -> Values:
-        """The empty product; shape (1,)."""
-        return np.ones(1)
-
-    def add(self, total: Values, values: Values, value: float) -> None:
-        """Weights multiply along a path and add up over paths."""
-        total += value * values
-
-    def closed(self, total: Values) -> Values:
-        """As it is."""
-        return total
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """The largest sum of scores (max-plus)."""
-
-    times: ClassVar[np.ufunc] = np.add
-    zero: ClassVar[float] = -np.inf
-
-    def zeros(self, n: int) -> Values:
-        """Worse than any path; shape (n,)."""
-        return np.full(n, -np.inf)
-
-    def one(self) -> Values:
-        """The empty sum; shape (1,)."""
-        return np.zeros(1)
-
-    def add(self, total: Values, values: Values, value: float) -> None:
-        """Scores add up along a path; of several paths the best counts."""
-        np.maximum(total, values + value, out=total)
-
-    def closed(self, total: Values) -> Values:
-        """As it is."""
         return total
 
 

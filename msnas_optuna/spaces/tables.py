@@ -12,7 +12,7 @@ import numpy as np
 
 from msnas_optuna.spaces.base import Genes
 from msnas_optuna.spaces.semirings import LimbedEntries, Semiring, Values
-from msnas_optuna.spaces.trellis import Beginning, Graph, Move
+from msnas_optuna.spaces.trellis import HUGE, Beginning, Graph
 
 _MOST_ENTRIES: Final = 2**28
 """Of all rows together; more would take gigabytes."""
@@ -35,16 +35,17 @@ class Row(NamedTuple):
         return self.first + int(self.values.shape[-1])
 
 
+Part = tuple[int, Values, float]
+"""k of the first value, values, and the value of the gene before them."""
+
 EMPTY: Final = Row(0, np.zeros(0, np.int64))
 
 
-def summed(
-    parts: Sequence[tuple[int, Values, float]], low: int, high: int, *, semiring: Semiring
-) -> Row:
+def summed(parts: Sequence[Part], low: int, high: int, *, semiring: Semiring) -> Row:
     """The sum of parts over low <= k <= high, without worthless ends.
 
     Args:
-        parts: k of the first value, values, and the value of the gene before them.
+        parts: what to add up.
         low: smallest k of interest.
         high: largest k of interest.
         semiring: what a sum is.
@@ -105,36 +106,25 @@ class Tables:
         semiring: Semiring,
     ) -> None:
         self.graph, self.window, self._nothing = graph, window, semiring.zero
-        reach = reachable(graph, starts)
-        entries = sum(high - low + 1 for layer in reach for low, high in layer.values())
-        if entries > _MOST_ENTRIES:
-            raise ValueError(
-                f"the costs lie on a grid of {graph.unit}, so fine that the tables would have "
-                f"{entries} entries, more than {_MOST_ENTRIES}; round the costs to a coarser grid"
-            )
-        last = {
-            state: self._last(state, low, high, semiring)
-            for state, (low, high) in reach[-1].items()
-        }
-        self.rows = [last]
+        cheapest = min((int(e.costs[0]) for e in graph.endings if len(e.costs)), default=0)
+        self.most = (window[1] - cheapest) // graph.unit  # k of a path that may still close
+        reach = reachable(graph, starts, most=self.most)
+        row = {s: self._last(s, low, high, semiring) for s, (low, high) in reach[-1].items()}
+        self.rows, self.exits = [row], []
         for moves, layer in zip(reversed(graph.chain), reversed(reach[:-1]), strict=True):
-            after = self.rows[-1]
-            self.rows.append(
-                {
-                    state: summed(
-                        [(after[t].first - c, after[t].values, v) for _, t, c, v in moves[state]],
-                        low,
-                        high,
-                        semiring=semiring,
-                    )
-                    for state, (low, high) in layer.items()
-                }
-            )
+            after, row, exits = self.rows[-1], {}, {}
+            entries = {t: entries_of(values) for t, (_, values) in after.items()}
+            for state, (low, high) in layer.items():
+                live = [m for m in moves[state] if m.after in after]
+                parts = [(after[t].first - c, after[t].values, v) for _, t, c, v in live]
+                row[state] = summed(parts, low, high, semiring=semiring)
+                exits[state] = [
+                    Exit(gene, t, c, v, after[t].first - c, entries[t]) for gene, t, c, v in live
+                ]
+            self.rows.append(row)
+            self.exits.append(exits)
         self.rows.reverse()
-        self.exits = [
-            {state: self._exits(moves[state], after) for state in layer}
-            for moves, layer, after in zip(graph.chain, self.rows, self.rows[1:], strict=False)
-        ]
+        self.exits.reverse()
 
     def _last(self, state: int, low: int, high: int, semiring: Semiring) -> Row:
         """After the chain, an ending counts where it closes inside the window."""
@@ -146,13 +136,6 @@ class Tables:
             if first < end:
                 semiring.add(total[..., first:end], one, value)
         return _trimmed(low, total, semiring)
-
-    def _exits(self, moves: Sequence[Move], after: dict[int, Row]) -> list[Exit]:
-        return [
-            Exit(gene, t, cost, value, after[t].first - cost, entries_of(after[t].values))
-            for gene, t, cost, value in moves
-            if after[t].values.size
-        ]
 
     def value(self, state: int, k: int) -> Any:
         """The value of everything that may follow where the chain begins."""
@@ -187,20 +170,40 @@ def entries_of(values: Values) -> Any:
     return values.data if values.ndim == 1 else LimbedEntries(values)
 
 
-def reachable(graph: Graph, starts: Iterable[tuple[int, int]]) -> list[dict[int, tuple[int, int]]]:
-    """State -> smallest and largest k that a path may have there, for each layer of the chain."""
+def reachable(
+    graph: Graph, starts: Iterable[tuple[int, int]], *, most: int = HUGE
+) -> list[dict[int, tuple[int, int]]]:
+    """State -> smallest and largest k that a path may have there, for each layer of the chain.
+
+    Args:
+        graph: what may follow what.
+        starts: the states in which the chain may begin and k there.
+        most: paths with a larger k are left out.
+
+    Raises:
+        ValueError: rows of that length would not fit into memory.
+    """
     first: dict[int, tuple[int, int]] = {}
     for state, k in starts:
-        low, high = first.get(state, (k, k))
-        first[state] = (min(low, k), max(high, k))
+        if k <= most:
+            low, high = first.get(state, (k, k))
+            first[state] = (min(low, k), max(high, k))
     reach = [first]
     for moves in graph.chain:
         layer: dict[int, tuple[int, int]] = {}
         for state, (low, high) in reach[-1].items():
             for _, after, cost, _ in moves[state]:
-                was = layer.get(after, (low + cost, high + cost))
-                layer[after] = (min(was[0], low + cost), max(was[1], high + cost))
+                if low + cost <= most:
+                    first_k, last_k = layer.get(after, (low + cost, low + cost))
+                    last_k = max(last_k, min(high + cost, most))
+                    layer[after] = (min(first_k, low + cost), last_k)
         reach.append(layer)
+    entries = sum(high - low + 1 for layer in reach for low, high in layer.values())
+    if entries > _MOST_ENTRIES:
+        raise ValueError(
+            f"the costs lie on a grid of {graph.unit}, so fine that the tables would have "
+            f"{entries} entries, more than {_MOST_ENTRIES}; round the costs to a coarser grid"
+        )
     return reach
 
 

@@ -6,7 +6,7 @@ chain is what lies between the first and the last genes, which are listed outrig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import gcd
@@ -24,24 +24,6 @@ HUGE: Final = 2**61
 
 OfTransition = Callable[[int, State, Any, State], Any]
 """(position, state before, gene, state after) -> a number."""
-
-
-class NoCost:
-    """Counts nothing: every architecture has cost 0."""
-
-    base = 0
-
-    def step(self, position: int, before: State, gene: Any, after: State) -> int:
-        """Nothing."""
-        return 0
-
-    def total(self, architecture: Hashable) -> int:
-        """Nothing."""
-        return 0
-
-    def text(self, amount: int) -> str:
-        """The bare number."""
-        return str(amount)
 
 
 @dataclass(frozen=True)
@@ -221,8 +203,8 @@ class Graph:
     endings: tuple[Endings, ...]
 
     @classmethod
-    def of(cls, trellis: Trellis, cost: AdditiveCost[Any]) -> Graph:
-        """Prices every move once.
+    def of(cls, trellis: Trellis, cost: AdditiveCost[Any] | None) -> Graph:
+        """Prices every move once; without a cost they are free.
 
         Raises:
             ValueError: a path may cost more than 2^61.
@@ -230,11 +212,12 @@ class Graph:
         """
 
         def step(position: int, before: State, gene: Any, after: State) -> int:
-            paid = index(cost.step(position, before, gene, after))
+            paid = 0 if cost is None else index(cost.step(position, before, gene, after))
             _require_countable(paid)
             return paid
 
-        base, largest = index(cost.base), abs(cost.base)
+        base = 0 if cost is None else index(cost.base)
+        largest = abs(base)
         priced, units = [], [0]
         for position in trellis.chain:
             before, after = trellis.states[position], trellis.states[position + 1]

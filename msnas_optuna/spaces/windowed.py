@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from operator import index
 from typing import Any, Generic, TypeVar, overload
 
@@ -12,7 +12,7 @@ import numpy as np
 from msnas_optuna.spaces.base import A, Cost, Draw, Space
 from msnas_optuna.spaces.distribution import CostDistribution
 from msnas_optuna.spaces.trellis import HUGE
-from msnas_optuna.spaces.weighted import fixing
+from msnas_optuna.spaces.weighted import GeneValues, fixing
 
 _C = TypeVar("_C")
 
@@ -61,7 +61,7 @@ class Windowed(ABC, Generic[A]):
     def _at(self, index: int) -> A: ...
 
     @abstractmethod
-    def weighted(self, weights: Sequence[Mapping[Any, float]]) -> Draw[A]:
+    def weighted(self, weights: GeneValues) -> Draw[A]:
         """Draws each architecture in proportion to the product of its genes' weights.
 
         Args:
@@ -70,18 +70,19 @@ class Windowed(ABC, Generic[A]):
 
         Raises:
             InvalidArchitectureError: the number of genes is wrong.
-            ValueError: a gene has other values than the space, or a weight is out of range.
+            ValueError: a gene has other choices than the space, or a weight is out of range.
         """
 
     @abstractmethod
-    def best(self, scores: Sequence[Mapping[Any, float]]) -> A:
-        """The architecture with the largest sum of its genes' scores.
+    def best(self, scores: GeneValues) -> A:
+        """The architecture with the largest sum of its genes' scores; of equal ones any.
 
         Args:
             scores: one mapping for each gene, from each of its choices to a finite score.
 
         Raises:
             InvalidArchitectureError: the number of genes is wrong.
+            ValueError: a gene has other choices than the space, or a score is not finite.
         """
 
     @abstractmethod
@@ -144,15 +145,15 @@ class Windowed(ABC, Generic[A]):
         total = self.cost.total(architecture)
         if self._limits[0] <= total <= self._limits[1]:
             return None
-        return f"{self.cost.text(total)} lie outside the window of {self._window_text()}"
+        return f"{self.cost.text(total)} lie outside the window {self._window_text()}"
 
     def _window_text(self) -> str:
         assert self.cost is not None
         assert self.window is not None
         low, high = (None if end is None else self.cost.text(end) for end in self.window)
         if low is None:
-            return f"at most {high}"
-        return f"at least {low}" if high is None else f"{low} to {high}"
+            return f"up to {high}"
+        return f"from {low} on" if high is None else f"{low} to {high}"
 
     def _nothing_inside(self, reachable: CostDistribution) -> str:
         assert self.cost is not None
@@ -160,7 +161,7 @@ class Windowed(ABC, Generic[A]):
         below, above = reachable.at_most(low), reachable.at_least(high)
         text = self.cost.text
         return (
-            f"no valid architecture costs {self._window_text()}; they cost "
+            f"no valid architecture lies in the window {self._window_text()}; they cost "
             f"{text(reachable.minimum)} to {text(reachable.maximum)}, the nearest "
             f"{'nothing' if below is None else text(below)} below and "
             f"{'nothing' if above is None else text(above)} above the window: move or widen the "
