@@ -308,7 +308,6 @@ def _by_formula(setting: Setting, trial: optuna.Trial) -> float:
                 "ap75": ap - 0.1,
                 "ap_small": ap / 2,
                 "ap_medium": ap,
-                "ap_large": None,
                 "train_seconds": 1.0,
                 "evaluate_seconds": 1.0,
             },

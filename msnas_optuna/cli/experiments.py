@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msnas_optuna.runtime.processes import Place
 from msnas_optuna.study.launch import placed
@@ -16,6 +16,7 @@ from msnas_optuna.study.selection import Selected, select
 from msnas_optuna.study.setting import Setting
 
 if TYPE_CHECKING:
+    from msnas_optuna.models.network import DetectionNetwork
     from msnas_optuna.runtime.distributed import Ranks
     from msnas_optuna.study.experiment import Experiment, Report
 
@@ -70,7 +71,7 @@ def joint_experiment(
 
 def selected_detector(
     experiment: Experiment, trial: str, *, one_shot: bool
-) -> tuple[Selected, Any]:
+) -> tuple[Selected, DetectionNetwork]:
     """The architecture that a word names, and its detector with the weights that are asked for.
 
     Args:

@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from msnas_optuna.data.transforms import SIZE_MULTIPLE, collate
-from msnas_optuna.methods.msnas.detector import Detector
-from msnas_optuna.methods.msnas.single import SingleImageDetector
+from msnas_optuna.models.network import DetectionNetwork
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.selection import Selected
 
@@ -108,7 +107,7 @@ def require_exporters() -> None:
 
 
 def export_detector(
-    experiment: Experiment, model: Detector, selected: Selected, *, folder: Path
+    experiment: Experiment, model: DetectionNetwork, selected: Selected, *, folder: Path
 ) -> Exported:
     """Writes a detector to a folder; on an error the folder is left as it was.
 
@@ -145,11 +144,13 @@ def export_detector(
 # ---------------------------------------------------------------------- writing
 
 
-def _write_programs(experiment: Experiment, model: Detector, folder: Path) -> dict[str, Agreement]:
+def _write_programs(
+    experiment: Experiment, model: DetectionNetwork, folder: Path
+) -> dict[str, Agreement]:
     """Writes both programs, reads them back and compares them with the detector."""
     report = partial(experiment.report, "export", total=3)
     report(done=0, note=TORCH_PROGRAM)
-    program = torch_program(model)
+    program = torch_program(experiment.setting.method.exportable(model))
     torch.export.save(program, folder / TORCH_PROGRAM)
     report(done=1, note=ONNX_PROGRAM)
     write_onnx(program, folder / ONNX_PROGRAM)
@@ -165,8 +166,8 @@ def _write_programs(experiment: Experiment, model: Detector, folder: Path) -> di
     return agreement
 
 
-def torch_program(model: Detector) -> torch.export.ExportedProgram:
-    """The detector from the pixels of one padded image to its detections.
+def torch_program(single: nn.Module) -> torch.export.ExportedProgram:
+    """A program from the pixels of one padded image to its detections.
 
     Both sides of the image may be any multiple of 64 up to `LARGEST_SIDE`.
     """
@@ -177,7 +178,6 @@ def torch_program(model: Detector) -> torch.export.ExportedProgram:
     }
     example = torch.zeros((1, 3, 3 * SIZE_MULTIPLE, 4 * SIZE_MULTIPLE), dtype=torch.uint8)
     size = torch.tensor(example.shape[2:])
-    single = SingleImageDetector(model)
     with torch.no_grad():
         return torch.export.export(single, (example, size), dynamic_shapes=(sides, None))
 
@@ -198,7 +198,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
     onnx_program.save(path, external_data=False)
 
 
-def _write_weights(model: Detector, selected: Selected, path: Path) -> None:
+def _write_weights(model: DetectionNetwork, selected: Selected, path: Path) -> None:
     from safetensors.torch import save
 
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
@@ -242,7 +242,7 @@ def load_onnx(path: Path) -> Program:
 
 def sample_inputs(experiment: Experiment) -> list[tuple[Tensor, Tensor]]:
     """Validation images, spread evenly, and the first one cropped to another size."""
-    val = experiment.bench.val
+    val = experiment.task.val
     step = max(1, len(val) // IMAGES)
     batches = [collate([val[i]]) for i in range(0, len(val), step)][:IMAGES]
     cases = [(batch.images, torch.tensor(batch.sizes[0])) for batch in batches]
@@ -254,7 +254,9 @@ def sample_inputs(experiment: Experiment) -> list[tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def compared(model: Detector, program: Program, cases: list[tuple[Tensor, Tensor]]) -> Agreement:
+def compared(
+    model: DetectionNetwork, program: Program, cases: list[tuple[Tensor, Tensor]]
+) -> Agreement:
     """How well a program agrees with the detector it was made from."""
     detections = unmatched = 0
     box = score = 0.0
@@ -306,7 +308,9 @@ def require_agreement(file: str, found: Agreement) -> None:
 # ---------------------------------------------------------------------- describing
 
 
-def describe(experiment: Experiment, model: Detector, selected: Selected) -> dict[str, Any]:
+def describe(
+    experiment: Experiment, model: DetectionNetwork, selected: Selected
+) -> dict[str, Any]:
     """What one must know to use the weights or the programs, in JSON types."""
     setting, config = experiment.setting, experiment.config
     return {
@@ -320,7 +324,7 @@ def describe(experiment: Experiment, model: Detector, selected: Selected) -> dic
         "gflops_scope": setting.cost.scope,
         "gflops_input_size": list(setting.cost.input_size),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "classes": [asdict(c) for c in experiment.bench.val.dataset.categories],
+        "classes": [asdict(c) for c in experiment.task.val.dataset.categories],
         "image_size": list(config.data.image_size),
         "size_multiple": SIZE_MULTIPLE,
         "versions": _versions(),

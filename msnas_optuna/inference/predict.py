@@ -16,7 +16,7 @@ from typing import Any, Final
 from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.data.images import DataError, ImageRecord, ImageSet, image_record
 from msnas_optuna.data.transforms import Resized, Sample, collate
-from msnas_optuna.methods.msnas.detector import Detector
+from msnas_optuna.models.network import DetectionNetwork
 from msnas_optuna.report.drawing import LabelledBox, draw_boxes
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.training.evaluation import EVALUATION_BATCH, coco_results, detect_batch
@@ -97,7 +97,7 @@ def identified(
 
 def predict(
     experiment: Experiment,
-    model: Detector,
+    model: DetectionNetwork,
     paths: Sequence[Path],
     *,
     folder: Path,
@@ -116,16 +116,16 @@ def predict(
     Raises:
         OSError: the folder cannot be written.
     """
-    bench = experiment.bench
-    records, unreadable = identified(paths, [bench.val.dataset, bench.train.dataset])
-    images = ImageSet(records, bench.val.dataset.categories)
+    task = experiment.task
+    records, unreadable = identified(paths, [task.val.dataset, task.train.dataset])
+    images = ImageSet(records, task.val.dataset.categories)
     folder.mkdir(parents=True, exist_ok=True)
     names = _file_names(records)
     pictures: list[Picture] = []
-    resized = Resized(images, *bench.val.image_size, cache_bytes=0)
+    resized = Resized(images, *task.val.image_size, cache_bytes=0)
     for samples in _batches(resized, unreadable):
         batch = collate(samples)
-        for found in detect_batch(model, batch, device=bench.device, precision=bench.precision):
+        for found in detect_batch(model, batch, device=task.device, precision=task.precision):
             results = coco_results(images, found.index, found.boxes, found.scores, found.labels)
             boxes = [
                 b for b in labelled(results, images) if b.score is not None and b.score >= score

@@ -24,6 +24,8 @@ from msnas_optuna.training.metrics import METRICS, Metric
 if TYPE_CHECKING:
     from torch import nn
 
+    from msnas_optuna.models.network import DetectionNetwork
+
 CHECKED: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
 """How pydantic checks the sections of a study file."""
 
@@ -39,7 +41,7 @@ class MethodCost(AdditiveCost[_Priced], Protocol[_Priced]):
 
     @property
     def scope(self) -> str:
-        """The part of the network that is counted: "encoder + RPN head"."""
+        """The part of the network that is counted, as "encoder + RPN head"."""
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -161,7 +163,8 @@ class Method(Protocol[A]):
         section: frozen dataclass of [space] in a study file; its field `method` is `name`.
         detector_section: likewise of [detector].
         evaluation_keys: of [detector], what trained weights do not depend on.
-        size_multiple: height and width of an input are multiples of this many pixels.
+        size_multiple: the cost counts inputs whose sides are multiples of this many pixels; it
+            divides `data.transforms.SIZE_MULTIPLE`, to which images are padded.
         columns: of the tables of architectures.
         legend: what the signs of a picture mean, for readers.
         columns_note: how the columns are written, for readers.
@@ -241,7 +244,7 @@ class Method(Protocol[A]):
         n_classes: int,
         image_size: tuple[int, int],
         only: A | None,
-    ) -> Any:
+    ) -> DetectionNetwork:
         """A network with fresh weights.
 
         Args:

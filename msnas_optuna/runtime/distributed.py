@@ -85,7 +85,7 @@ class Ranks(Place):
         self.any(False)
 
     @contextmanager
-    def first_goes_first(self) -> Iterator[None]:
+    def rank_zero_first(self) -> Iterator[None]:
         """Inside, the first rank works alone; then the others do, and find what it has made."""
         if not self.first:
             self.wait()
@@ -209,20 +209,3 @@ def resolve_device(name: str, ranks: Ranks = ALONE) -> torch.device:
             f"set runtime.device = 'auto'"
         )
     return device
-
-
-class SumOverRanks(torch.autograd.Function):
-    """The sum of every rank's tensor, through which gradients pass."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        """Sums, [..] -> [..]."""
-        total = values.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """The gradient of the sum over the ranks of what each has made of the sum."""
-        (gradient,) = gradients
-        return SumOverRanks.forward(ctx, gradient.contiguous())

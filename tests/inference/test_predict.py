@@ -31,11 +31,11 @@ def predicted(study_file: Path, *arguments: str | Path, code: int = 0):
 
 
 def val_images(study_file: Path) -> list[Path]:
-    return [r.path for r in Experiment.load(study_file).bench.val.dataset.records]
+    return [r.path for r in Experiment.load(study_file).task.val.dataset.records]
 
 
 def truth(study_file: Path) -> dict:
-    return Experiment.load(study_file).bench.val.dataset.ground_truth
+    return Experiment.load(study_file).task.val.dataset.ground_truth
 
 
 def stored(study_file: Path, stage: str | None) -> dict[str, float]:
@@ -135,7 +135,7 @@ def test_unreadable_images_are_named_and_the_others_done(retrained, tmp_path):
 
 def test_ids_are_those_of_the_study_and_unique(retrained, tmp_path):
     experiment = Experiment.load(retrained)
-    val, train = experiment.bench.val.dataset, experiment.bench.train.dataset
+    val, train = experiment.task.val.dataset, experiment.task.train.dataset
     foreign = tmp_path / "new.png"
     Image.new("RGB", (9, 9)).save(foreign)
     paths = [train.records[0].path, foreign, val.records[0].path, val.records[0].path]

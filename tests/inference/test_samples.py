@@ -32,7 +32,7 @@ def predicted(study_file: Path, folder: Path, *, one_shot: bool) -> dict[str, by
     experiment = Experiment.load(study_file)
     selected = select(experiment.setting, "best", one_shot=one_shot)
     load = experiment.one_shot if one_shot else experiment.retrained
-    paths = [record.path for record in experiment.bench.val.dataset.records]
+    paths = [record.path for record in experiment.task.val.dataset.records]
     found = predict(experiment, load(selected.architecture), paths, folder=folder)
     return {picture.drawn.name: picture.drawn.read_bytes() for picture in found.pictures}
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from msnas_optuna.models.synchronised import CPUSyncBatchNorm2d, synchronised
+from msnas_optuna.models.sync_batchnorm import CPUSyncBatchNorm2d, convert_sync_batchnorm
 from msnas_optuna.runtime.distributed import (
     ALONE,
     PeerLostError,
@@ -37,7 +37,7 @@ def test_one_process_talks_to_nobody():
     assert not ALONE.any(False)
     assert ALONE.broadcast("this") == "this"
     assert ALONE.sum(torch.ones(2)).tolist() == [1, 1]
-    with ALONE.first_goes_first():
+    with ALONE.rank_zero_first():
         ALONE.wait()
 
 
@@ -81,10 +81,10 @@ def network() -> nn.Module:
 
 
 @pytest.mark.parametrize(("device", "kind"), [(GPU, nn.SyncBatchNorm), (CPU, CPUSyncBatchNorm2d)])
-def test_every_batch_norm_becomes_a_synchronised_one_of_the_device(device, kind):
+def test_every_batch_norm_becomes_a_synchronized_one_of_the_device(device, kind):
     model = network()
     before = dict(model.named_parameters())
-    assert synchronised(model, device) is model
+    assert convert_sync_batchnorm(model, device) is model
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert [type(norm) for norm in norms] == [kind]
     assert list(model.state_dict()) == list(network().state_dict())
@@ -92,7 +92,7 @@ def test_every_batch_norm_becomes_a_synchronised_one_of_the_device(device, kind)
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
-def test_a_synchronised_norm_of_one_rank_is_batch_norm(group_of_one, momentum):
+def test_a_synchronized_norm_of_one_rank_is_batch_norm(group_of_one, momentum):
     torch.manual_seed(0)
     plain = nn.BatchNorm2d(3, momentum=momentum)
     nn.init.uniform_(plain.weight)

@@ -9,8 +9,9 @@ from PIL import Image
 
 from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.data.transforms import Resized
-from msnas_optuna.methods.msnas.detector import ASPECT_RATIOS, CentredAnchorGenerator
+from msnas_optuna.methods.msnas.detector import ASPECT_RATIOS
 from msnas_optuna.methods.msnas.heads import GroupRoIPool
+from msnas_optuna.models.torchvision_parts import CenteredAnchorGenerator
 from msnas_optuna.study import anchors
 from msnas_optuna.study.anchors import (
     anchor_report,
@@ -33,7 +34,7 @@ def centred(*sizes, stride=32):
 
 
 def generator(base):
-    return CentredAnchorGenerator(
+    return CenteredAnchorGenerator(
         sizes=tuple((base * 2**g,) for g in range(5)), aspect_ratios=(ASPECT_RATIOS,) * 5
     )
 

@@ -29,7 +29,7 @@ def main(study_file: Path, folder: Path, *, diverge: bool, stop: bool) -> None:
         model = experiment.build_detector()
         paths = {}
 
-        def sample_path(step):
+        def sample(step):
             paths[step] = setting.valid.sample(np.random.default_rng([7, step]))
             if diverge and step == STEPS_BEFORE and not ranks.first:  # one rank's image is bad
                 with torch.no_grad():
@@ -43,8 +43,8 @@ def main(study_file: Path, folder: Path, *, diverge: bool, stop: bool) -> None:
         error, losses = None, []
         try:
             losses = train(
-                model, experiment.bench.batches(RECIPE, 7, ranks), recipe=RECIPE, seed=7,
-                device=torch.device("cpu"), precision="fp32", sample_path=sample_path,
+                model, experiment.task.batches(RECIPE, 7, ranks), recipe=RECIPE, seed=7,
+                device=torch.device("cpu"), precision="fp32", sample=sample,
                 on_step=on_step, ranks=ranks,
                 checkpointing=Checkpointing(folder / f"net{ranks.rank}.pt", {}, 1e9),
             )  # fmt: skip

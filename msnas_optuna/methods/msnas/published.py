@@ -7,12 +7,13 @@ Table 1 (targets) and Tables 7-9 (architectures with the COCO mAP after retraini
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from msnas_optuna.methods.base import Published
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
-from msnas_optuna.models import Block
 from msnas_optuna.spaces.base import InvalidArchitectureError
+
+Block = Literal["basic", "bottleneck"]
 
 
 @dataclass(frozen=True)
