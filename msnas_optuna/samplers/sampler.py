@@ -115,6 +115,11 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
         self._entropy = _fresh_entropy() if seed is None else int(seed)
         self._ledger = Ledger(feasible.space, feasible)
 
+    @property
+    def feasible(self) -> FeasibleSet[A]:
+        """The architectures that may be proposed."""
+        return self._feasible
+
     # What Optuna calls
 
     def reseed_rng(self) -> None:
