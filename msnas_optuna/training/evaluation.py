@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from msnas_optuna.data.images import ImageSet
-from msnas_optuna.data.transforms import Batch, Resized, evaluation_batches
+from msnas_optuna.data.transforms import Batch, ResizedImages, evaluation_batches
 
 Progress = Callable[[int, int], None]
 """Told how many images are done, and of how many."""
@@ -255,7 +255,7 @@ def detect_batch(
 
 def detect(
     model: nn.Module,
-    dataset: Resized[ImageSet],
+    dataset: ResizedImages[ImageSet],
     *,
     device: torch.device,
     precision: Literal["bf16", "fp32"] = "bf16",
