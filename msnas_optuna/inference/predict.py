@@ -126,7 +126,7 @@ def predict(
     for samples in _batches(resized, unreadable):
         batch = collate(samples)
         for found in detect_batch(model, batch, device=task.device, precision=task.precision):
-            results = coco_results(images, found.index, found.boxes, found.scores, found.labels)
+            results = coco_results(images, found)
             boxes = [
                 b for b in labelled(results, images) if b.score is not None and b.score >= score
             ]
