@@ -38,14 +38,23 @@ def open_experiment(
         place: of this process among workers that evaluate trials of their own.
         ranks: the processes that train together.
     """
-    from msnas_optuna.inference.samples import with_detections
+    from msnas_optuna.inference.samples import sample_detections
+    from msnas_optuna.report.dashboard import Publisher
     from msnas_optuna.runtime.distributed import ALONE
     from msnas_optuna.study.experiment import Experiment, silent
 
     setting = Setting.load(study_file, storage=storage)
     if place is not None:
         setting = Setting(placed(setting.config, place), storage=storage, study_file=study_file)
-    return with_detections(Experiment(setting, report=report or silent, ranks=ranks or ALONE))
+    publisher = Publisher(setting, lambda selected: sample_detections(experiment, selected))
+    experiment = Experiment(
+        setting,
+        report=report or silent,
+        ranks=ranks or ALONE,
+        after_trial=publisher.after_trial,
+        refresh=publisher.refresh,
+    )
+    return experiment
 
 
 @contextmanager

@@ -22,13 +22,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from msnas_optuna.data.transforms import SIZE_MULTIPLE, collate
-from msnas_optuna.methods.msnas.detector import ASPECT_RATIOS, Detector
-from msnas_optuna.methods.msnas.single import SingleImageDetector
 from msnas_optuna.models.network import DetectionNetwork
-from msnas_optuna.models.torchvision_parts import PIXEL_MEAN, PIXEL_STD
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.selection import Selected
 
@@ -127,7 +124,6 @@ def export_detector(
     """
     require_exporters()
     model = model.cpu().eval().requires_grad_(False)
-    assert isinstance(model, Detector)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary, _quiet():
         new = Path(temporary)
@@ -148,11 +144,13 @@ def export_detector(
 # ---------------------------------------------------------------------- writing
 
 
-def _write_programs(experiment: Experiment, model: Detector, folder: Path) -> dict[str, Agreement]:
+def _write_programs(
+    experiment: Experiment, model: DetectionNetwork, folder: Path
+) -> dict[str, Agreement]:
     """Writes both programs, reads them back and compares them with the detector."""
     report = partial(experiment.report, "export", total=3)
     report(done=0, note=TORCH_PROGRAM)
-    program = torch_program(model)
+    program = torch_program(experiment.setting.method.exportable(model))
     torch.export.save(program, folder / TORCH_PROGRAM)
     report(done=1, note=ONNX_PROGRAM)
     write_onnx(program, folder / ONNX_PROGRAM)
@@ -168,8 +166,8 @@ def _write_programs(experiment: Experiment, model: Detector, folder: Path) -> di
     return agreement
 
 
-def torch_program(model: Detector) -> torch.export.ExportedProgram:
-    """The detector from the pixels of one padded image to its detections.
+def torch_program(single: nn.Module) -> torch.export.ExportedProgram:
+    """A program from the pixels of one padded image to its detections.
 
     Both sides of the image may be any multiple of 64 up to `LARGEST_SIDE`.
     """
@@ -180,7 +178,6 @@ def torch_program(model: Detector) -> torch.export.ExportedProgram:
     }
     example = torch.zeros((1, 3, 3 * SIZE_MULTIPLE, 4 * SIZE_MULTIPLE), dtype=torch.uint8)
     size = torch.tensor(example.shape[2:])
-    single = SingleImageDetector(model)
     with torch.no_grad():
         return torch.export.export(single, (example, size), dynamic_shapes=(sides, None))
 
@@ -201,7 +198,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
     onnx_program.save(path, external_data=False)
 
 
-def _write_weights(model: Detector, selected: Selected, path: Path) -> None:
+def _write_weights(model: DetectionNetwork, selected: Selected, path: Path) -> None:
     from safetensors.torch import save
 
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
@@ -257,7 +254,9 @@ def sample_inputs(experiment: Experiment) -> list[tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def compared(model: Detector, program: Program, cases: list[tuple[Tensor, Tensor]]) -> Agreement:
+def compared(
+    model: DetectionNetwork, program: Program, cases: list[tuple[Tensor, Tensor]]
+) -> Agreement:
     """How well a program agrees with the detector it was made from."""
     detections = unmatched = 0
     box = score = 0.0
@@ -309,41 +308,25 @@ def require_agreement(file: str, found: Agreement) -> None:
 # ---------------------------------------------------------------------- describing
 
 
-def describe(experiment: Experiment, model: Detector, selected: Selected) -> dict[str, Any]:
+def describe(
+    experiment: Experiment, model: DetectionNetwork, selected: Selected
+) -> dict[str, Any]:
     """What one must know to use the weights or the programs, in JSON types."""
-    setting, config, path = experiment.setting, experiment.config, selected.architecture
-    heads, rpn = model.roi_heads, model.rpn
+    setting, config = experiment.setting, experiment.config
     return {
         "study": setting.study_name(),
         "trial": selected.trial,
         "weights": "one-shot" if selected.one_shot else "retrained",
         "ap": selected.ap,
         "ap_precision": config.runtime.precision,
-        "strides": list(path.strides),
-        "feature_strides": list(path.feature_strides),
-        "absolute_strides": list(path.absolute_strides),
-        "block": config.space.block,
-        "channels": config.space.channels,
-        "stem_channels": config.space.stem_channels,
-        "norm": config.space.norm,
+        **setting.method.facts(config.space, config.detector, model),
         "gflops": selected.gflops,
-        "gflops_scope": "encoder and RPN head",
+        "gflops_scope": setting.cost.scope,
         "gflops_input_size": list(setting.cost.input_size),
         "parameters": sum(p.numel() for p in model.parameters()),
         "classes": [asdict(c) for c in experiment.task.val.dataset.categories],
         "image_size": list(config.data.image_size),
         "size_multiple": SIZE_MULTIPLE,
-        "pixel_mean": list(PIXEL_MEAN),
-        "pixel_std": list(PIXEL_STD),
-        "anchor_sides": [side for (side,) in rpn.anchor_generator.sizes],
-        "anchor_aspect_ratios": list(ASPECT_RATIOS),
-        "canonical_size": setting.canonical_size,
-        "pool_size": config.detector.pool_size,
-        "score_threshold": heads.score_thresh,
-        "nms_iou": heads.nms_thresh,
-        "max_detections": heads.detections_per_img,
-        "proposals": config.detector.proposals_test,
-        "proposal_nms_iou": rpn.nms_thresh,
         "versions": _versions(),
     }
 

@@ -6,12 +6,12 @@ Symbols: C channels. Shapes: B images, H x W cells.
 from __future__ import annotations
 
 import math
-from typing import Final, Literal
+from typing import Final
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Norm = Literal["batch", "group"]
+from msnas_optuna.models import Norm
 
 GROUP_CHANNELS: Final = 8
 """Channels of one normalization group, where they divide C."""

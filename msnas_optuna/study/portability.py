@@ -29,7 +29,7 @@ from msnas_optuna.storage.snapshots import (
     take_snapshot,
 )
 from msnas_optuna.study.config import ADDED_KEYS
-from msnas_optuna.study.setting import STAGES, Setting
+from msnas_optuna.study.setting import Setting
 
 
 @dataclass(frozen=True)
@@ -109,18 +109,18 @@ def import_study(setting: Setting, source: str, *, progress: Progress | None = N
 
 def _snapshots(setting: Setting, storage: optuna.storages.BaseStorage) -> list[Snapshot]:
     present = set(optuna.get_all_study_names(storage))
-    names = [setting.study_name(stage) for stage in STAGES]
+    names = [setting.study_name(stage) for stage in setting.stages]
     return [take_snapshot(storage, name) for name in names if name in present]
 
 
 def _absent(setting: Setting) -> ValueError:
-    names = [setting.study_name(stage) for stage in STAGES]
+    names = [setting.study_name(stage) for stage in setting.stages]
     return ValueError(f"there is nothing to export: the storage has no study {', '.join(names)}")
 
 
 def _check(setting: Setting, snapshots: Sequence[Snapshot]) -> None:
     """Whether the study file can go on with them."""
-    known = {setting.study_name(stage) for stage in STAGES}
+    known = {setting.study_name(stage) for stage in setting.stages}
     names = {snapshot.name for snapshot in snapshots}
     if not names or names - known:
         raise StudyMismatchError(

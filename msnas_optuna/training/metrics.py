@@ -6,10 +6,9 @@ is the objective and FLOPs are the constraint; here FLOPs or latency may be obje
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
-
-MetricName = Literal["ap", "gflops", "latency"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Metric:
     key: str
 
 
-METRICS: Final[dict[MetricName, Metric]] = {
+METRICS: Final[Mapping[str, Metric]] = {
     "ap": Metric("maximize", "AP", "ap"),
     "gflops": Metric("minimize", "GFLOPs", "gflops"),
     "latency": Metric("minimize", "latency ms", "latency_ms"),

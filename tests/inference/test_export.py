@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from msnas_optuna.cli import app
 from msnas_optuna.data.transforms import collate
 from msnas_optuna.inference import export
+from msnas_optuna.methods.msnas.single import SingleImageDetector
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.selection import select
 
@@ -173,7 +174,7 @@ def test_the_readme_lists_the_files(folder):
 @pytest.mark.slow
 def test_a_coarse_feature_can_be_exported_at_any_size(random_detector, tmp_path):
     model = random_detector("2 2 2 2 .5 .5 .5 | 8 8 16 32 64", norm="group").requires_grad_(False)
-    program = export.torch_program(model)
+    program = export.torch_program(SingleImageDetector(model))
     torch.export.save(program, tmp_path / "model.pt2")
     export.write_onnx(program, tmp_path / "model.onnx")
     cases = []
@@ -193,12 +194,12 @@ def test_a_coarse_feature_can_be_exported_at_any_size(random_detector, tmp_path)
 @pytest.mark.slow
 def test_images_with_one_detection_or_none(random_detector, tmp_path):
     model = random_detector("2 1 2 .5 .5 2 2 | 4 4 8 16 16").requires_grad_(False)
-    single = export.SingleImageDetector(model)
+    single = SingleImageDetector(model)
     images = torch.randint(0, 256, (4, 1, 3, 128, 192), dtype=torch.uint8)
     cases = [(image, torch.tensor((128, 192))) for image in images]
     scores = torch.cat([single(*case)[1] for case in cases]).sort(descending=True).values
     model.roi_heads.score_thresh = float(scores[:2].mean())  # between the best and the next
-    program = export.torch_program(model)
+    program = export.torch_program(SingleImageDetector(model))
     torch.export.save(program, tmp_path / "model.pt2")
     export.write_onnx(program, tmp_path / "model.onnx")
     for run in (
@@ -227,7 +228,7 @@ def test_a_wrong_program_is_told_from_a_right_one(study):
     experiment, _, model = best(study)
     cases = export.sample_inputs(experiment)
     assert len({image.shape for image, _ in cases}) == 2
-    right = export.SingleImageDetector(model)
+    right = SingleImageDetector(model)
     found = export.compared(model, right, cases)
     export.require_agreement("right", found)
     assert found.detections > 20

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from msnas_optuna.methods.msnas.cost import BOTTLENECK_EXPANSION
 from msnas_optuna.methods.msnas.published import Block
-from msnas_optuna.models.blocks import Norm, conv_norm
+from msnas_optuna.models import Norm
+from msnas_optuna.models.blocks import conv_norm
 
 
 class ResidualBlock(nn.Module):

@@ -25,7 +25,7 @@ from msnas_optuna.methods.msnas.heads import (
     GroupRPNHead,
 )
 from msnas_optuna.methods.msnas.space import N_GROUPS, Architecture
-from msnas_optuna.models.blocks import Norm
+from msnas_optuna.models import Norm
 from msnas_optuna.models.network import DetectionNetwork, Losses, Targets
 from msnas_optuna.models.torchvision_parts import (
     PIXEL_MEAN,

@@ -16,7 +16,8 @@ from msnas_optuna.methods.msnas.blocks import ResidualBlock
 from msnas_optuna.methods.msnas.cost import BOTTLENECK_EXPANSION
 from msnas_optuna.methods.msnas.published import Block
 from msnas_optuna.methods.msnas.space import FEATURE_STRIDES, STRIDES, Architecture
-from msnas_optuna.models.blocks import Norm, Stem, initialize
+from msnas_optuna.models import Norm
+from msnas_optuna.models.blocks import Stem, initialize
 
 CANDIDATES: Final = {0.5: "doubles", 1.0: "keeps", 2.0: "halves"}
 """Stride -> name of the candidate block in a mixed block (module names cannot hold a dot)."""

@@ -66,7 +66,7 @@ class OneShotObjective(Generic[A]):
         architecture = suggest(trial, self.feasible)
         repeat = repeat_of(trial)
         measured = self.measure(architecture, repeat=repeat)
-        write_record(trial, TrialRecord.of(architecture, measured, repeat=repeat))
+        write_record(trial, TrialRecord(str(architecture), measured, repeat))
         values = tuple(measured[metric.key] for metric in self.objectives)
         return values if len(values) > 1 else values[0]
 

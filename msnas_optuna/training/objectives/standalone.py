@@ -76,7 +76,7 @@ class StandaloneObjective(Generic[A]):
         architecture = suggest(trial, self.feasible)
         trial.set_user_attr("checkpoint", self.checkpoint(architecture).name)
         measured = self.measure(architecture)
-        write_record(trial, TrialRecord.of(architecture, measured))
+        write_record(trial, TrialRecord(str(architecture), measured))
         return measured["ap"]
 
     def checkpoint(self, architecture: A) -> Path:
