@@ -20,7 +20,7 @@ from torch import Tensor
 
 from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.data.images import DataError
-from msnas_optuna.data.transforms import Batch, Resized
+from msnas_optuna.data.transforms import Batch, ResizedImages
 from msnas_optuna.models.network import DetectionNetwork
 from msnas_optuna.runtime.distributed import ALONE, Ranks, resolve_device
 from msnas_optuna.samplers import queue_architectures
@@ -157,8 +157,8 @@ class Experiment:
         shorter, longer = data.image_size
         half_cache = int(data.cache_gb * 2**30) // 2 // self.ranks.local_size
         return DetectionTask(
-            train=Resized(train_set, shorter, longer, cache_bytes=half_cache),
-            val=Resized(val_set, shorter, longer, cache_bytes=half_cache),
+            train=ResizedImages(train_set, shorter, longer, cache_bytes=half_cache),
+            val=ResizedImages(val_set, shorter, longer, cache_bytes=half_cache),
             device=resolve_device(runtime.device, self.ranks),
             precision=runtime.precision,
             size_bounds=data.size_bounds,
