@@ -221,7 +221,10 @@ def postgres_server() -> Iterator[PostgresServer]:
     server = get_server(folder)
     rules = folder / "pg_hba.conf"
     rules.write_text("local all keeper scram-sha-256\n" + rules.read_text())
-    server.psql("CREATE ROLE keeper SUPERUSER LOGIN PASSWORD 'hunter2'; SELECT pg_reload_conf();")
+    server.psql(
+        "ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf(); "  # nobody cuts the power
+        "CREATE ROLE keeper SUPERUSER LOGIN PASSWORD 'hunter2';"
+    )
     yield server
     server.stop()
     shutil.rmtree(folder)

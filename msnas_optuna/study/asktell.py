@@ -39,7 +39,6 @@ from msnas_optuna.storage import (
     write_plan,
     write_versions,
 )
-from msnas_optuna.study.config import ADDED_KEYS
 from msnas_optuna.study.setting import Setting
 
 
@@ -91,7 +90,6 @@ def ask(
         sampler=setting.sampler(setting.feasible),
         config=setting.config.identity() | {OBJECTIVE: EXTERNAL},
         metric_names=[metric.label for metric in setting.metrics],
-        added=ADDED_KEYS,
     )
     write_versions(study)
     recover_lost_trials(study)

@@ -42,7 +42,6 @@ from msnas_optuna.storage import (
     write_versions,
     write_wanted,
 )
-from msnas_optuna.study.config import ADDED_KEYS
 from msnas_optuna.study.results import evaluated, evaluated_in, ranked
 from msnas_optuna.study.selection import retraining
 from msnas_optuna.study.setting import FPN_LIKE, RETRAIN, Setting
@@ -397,7 +396,7 @@ class Experiment:
             )
         stored = self.setting.stored_study()
         assert stored is not None
-        require_config(stored, self._identity, added=ADDED_KEYS)
+        require_config(stored, self._identity)
         architectures = [result.architecture for result in best]
         study = self._open(RETRAIN, self.setting.valid, self._stage_identity("retrain"))
         study.set_user_attr("parent_study", self.config.study.name)
@@ -498,7 +497,6 @@ class Experiment:
                 sampler=sampler,
                 config=identity,
                 metric_names=[metric.label for metric in metrics],
-                added=ADDED_KEYS,
             )
         except StudyMismatchError as error:
             if stage is None:
