@@ -89,6 +89,12 @@ checkpoint_seconds = 0
 """
 
 
+@pytest.fixture(scope="session")
+def tiny_text() -> str:
+    """The text of the tiny study's file."""
+    return TINY
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     """The study file of a study that has not begun."""
