@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -468,7 +469,8 @@ print(seen)
 def importing(setting: Setting, file: str, statement: int) -> subprocess.CompletedProcess[str]:
     study_file = setting.run_dir / "tiny.toml"
     command = [sys.executable, "-c", KILLED, str(study_file), file, str(statement)]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "OPTUNA_STORAGE": setting.storage_url}
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 @pytest.mark.slow
@@ -485,7 +487,7 @@ def test_a_killed_import_is_no_study_and_can_be_repeated(
     for statement in (2, 4, 5, last // 3, last // 2, last - 1, last):
         killed = importing(there, file, statement)
         assert killed.returncode == -signal.SIGKILL
-        fresh = Setting.load(there.run_dir / "tiny.toml")
+        fresh = Setting.load(there.run_dir / "tiny.toml", storage=there.storage_url)
         if "tiny" in names_of(fresh) and not _is_bare(fresh.storage):
             with pytest.raises(StudyMismatchError, match="run the same `msnas import"):
                 fresh.stored_study()
@@ -500,7 +502,7 @@ def test_a_killed_import_is_no_study_and_can_be_repeated(
 
 def _is_bare(storage: BaseStorage) -> bool:
     study = optuna.load_study(study_name="tiny", storage=storage)
-    return not study.trials and not storage.get_study_system_attrs(study._study_id)
+    return not (study.trials or system_attrs(study))
 
 
 def test_an_import_at_work_is_left_alone(rich: Path) -> None:
