@@ -21,11 +21,10 @@ from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.published import PRESETS
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.samplers.recombination import gene_weights
-from msnas_optuna.spaces.distribution import FlopsDistribution
+from msnas_optuna.spaces.distribution import CostDistribution
 from msnas_optuna.spaces.lattice import Lattice
 
 DRAWS = 5000
-WINDOW = 4  # blocks that a mutation redraws
 POPULATION = 50  # parents of a recombination
 
 _T = TypeVar("_T")
@@ -42,8 +41,9 @@ class Measured:
     distribution_s: float
     peak_mb: float
     draw_us: float
-    redraw_us: float
     fixed_features_ms: float
+    best_s: float
+    through_s: float
     weighted_build_s: float
     weighted_peak_mb: float
     weighted_draw_us: float
@@ -61,34 +61,26 @@ def measure(name: str) -> Measured:
     rng = np.random.default_rng(0)
     parents: list[Architecture] = []
     draw_s = seconds(lambda: parents.extend(lattice.sample(rng) for _ in range(DRAWS)))
-    freed = [(free_window(parent, rng), parent.feature_strides) for parent in parents]
-    redraw_s = seconds(lambda: [lattice.complete(rng, *genes) for genes in freed])
-    encoder = [None] * space.n_blocks
-    features = parents[0].feature_strides
-    weights = gene_weights(parents[:POPULATION], reset=0.05)
+    features = [*[None] * space.n_blocks, *parents[0].feature_strides]
+    weights = gene_weights(space, parents[:POPULATION], reset=0.05)
     weighted, weighted_mb = traced(lambda: lattice.weighted(weights))
     return Measured(
         preset=name,
         valid=Lattice(space).count(),
         in_window=lattice.count(),
         build_s=build_s,
-        distribution_s=seconds(lambda: FlopsDistribution.of(space, cost)),
+        distribution_s=seconds(lambda: CostDistribution.of(space, cost)),
         peak_mb=peak_mb,
         draw_us=draw_s / DRAWS * 1e6,
-        redraw_us=redraw_s / DRAWS * 1e6,
-        fixed_features_ms=seconds(lambda: lattice.complete(rng, encoder, features)) * 1e3,
+        fixed_features_ms=seconds(lambda: lattice.complete(rng, features)) * 1e3,
+        best_s=seconds(lambda: lattice.best(weights)),
+        through_s=seconds(lattice.through),
         weighted_build_s=seconds(lambda: lattice.weighted(weights)),
         weighted_peak_mb=weighted_mb,
         weighted_draw_us=seconds(lambda: [weighted.sample(rng) for _ in range(DRAWS)])
         / DRAWS
         * 1e6,
     )
-
-
-def free_window(parent: Architecture, rng: np.random.Generator) -> list[float | None]:
-    """The strides of a parent with `WINDOW` adjacent ones left free, as a mutation asks."""
-    start = int(rng.integers(len(parent.strides) - WINDOW + 1))
-    return [None if 0 <= i - start < WINDOW else s for i, s in enumerate(parent.strides)]
 
 
 def traced(make: Callable[[], _T]) -> tuple[_T, float]:

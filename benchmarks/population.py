@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import optuna
 
-from msnas_optuna import MSNASSampler
+from msnas_optuna import ArchitectureSampler
 from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.published import PRESETS
 from msnas_optuna.methods.msnas.space import MSNASSpace
@@ -83,7 +83,7 @@ def run(task: Task) -> list[float]:
     (size, children, n_random), noise, seed, trials = task
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     value, rng = _landscape(seed), np.random.default_rng([seed, 1])
-    sampler = MSNASSampler(
+    sampler = ArchitectureSampler(
         _feasible(), population_size=size, n_children=children, n_random=n_random, seed=seed
     )
     study = optuna.create_study(direction="maximize", sampler=sampler)

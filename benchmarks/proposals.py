@@ -25,10 +25,10 @@ import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler
 from optuna.storages import BaseStorage
 
+from msnas_optuna import ArchitectureSampler
 from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.published import PRESETS
 from msnas_optuna.methods.msnas.space import MSNASSpace
-from msnas_optuna.samplers import MSNASSampler
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.storage import open_storage
 
@@ -38,7 +38,9 @@ WINDOW = (math.ceil(0.99 * TARGET), math.floor(1.01 * TARGET))
 FIRST, *OTHERS = SPACE.distributions.items()
 
 SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
-    "MSNASSampler": lambda: MSNASSampler(Lattice(SPACE, COST, window=WINDOW), seed=0),
+    "ArchitectureSampler": lambda: ArchitectureSampler(
+        Lattice(SPACE, COST, window=WINDOW), seed=0
+    ),
     "NSGAIISampler": lambda: NSGAIISampler(population_size=50, seed=0),
 }
 

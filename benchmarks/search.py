@@ -26,9 +26,10 @@ import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 
-from msnas_optuna import MSNASSampler
+from msnas_optuna import ArchitectureSampler
 from msnas_optuna.methods.msnas.space import Architecture
 from msnas_optuna.methods.msnas.tabular import TABLE_FILE, TabularBenchmark, load_table, suggest
+from msnas_optuna.samplers import PROPOSERS
 
 LIMIT = 300  # trials of a run
 TUNING_SEEDS = range(100, 200)
@@ -39,27 +40,19 @@ WARM_START = 50  # feasible trials that a warm-started study begins with, its ow
 
 @dataclass(frozen=True)
 class Settings:
-    """What `MSNASSampler` can be told; the defaults are its own."""
+    """What `ArchitectureSampler` can be told; the defaults are its own."""
 
+    proposer: str = "algorithm1"
     population_size: int = 10
     n_children: int = 10
     n_random: int = 1
-    mutation_probability: float = 0.5
-    encoder_probability: float = 0.5
-    window: int = 4
-    gene_probability: float = 0.05
-    recombination_probability: float = 1.0
-    max_attempts: int = 50
+    gene_probability: float = 0.1
+    max_attempts: int = 500
 
 
 DEFAULT = Settings()
-PAPER = Settings(50, 50, 10, max_attempts=100)
-TUNED = replace(PAPER, population_size=5, n_children=5, n_random=1, gene_probability=0.02)
-TUNED_OPERATORS = replace(
-    PAPER, population_size=5, n_children=5, n_random=2, mutation_probability=0.25
-)
-TUNED_REJECTION = replace(TUNED, gene_probability=0.1)
-PAPER_REJECTION = replace(PAPER, gene_probability=0.1)
+PAPER = Settings(population_size=50, n_children=50, n_random=10)
+RECOMBINATION = Settings("recombination", 10, 10, 1, gene_probability=0.05, max_attempts=50)
 
 
 @dataclass(frozen=True)
@@ -78,23 +71,13 @@ class Contestant:
 
 
 def evolution(settings: Settings, table: TabularBenchmark, seed: int) -> BaseSampler:
-    """Algorithm 1 as `MSNASSampler` has it."""
-    return MSNASSampler(table.feasible, seed=seed, **vars(settings))
-
-
-def four_operators(settings: Settings, table: TabularBenchmark, seed: int) -> BaseSampler:
-    """Algorithm 1 with the paper's four operators, each made feasible."""
-    return evolution(replace(settings, recombination_probability=0.0), table, seed)
-
-
-def rejection(settings: Settings, table: TabularBenchmark, seed: int) -> BaseSampler:
-    """Algorithm 1 with the paper's operators: vary blindly, drop what is not feasible."""
-    return MSNASSampler(table.feasible, seed=seed, operators="rejection", **vars(settings))
+    """A proposer with these settings."""
+    return ArchitectureSampler(table.feasible, seed=seed, **vars(settings))
 
 
 def uniform(table: TabularBenchmark, seed: int) -> BaseSampler:
     """Feasible architectures, uniformly and without repeats: an endless first population."""
-    return MSNASSampler(table.feasible, seed=seed, population_size=table.feasible.count())
+    return ArchitectureSampler(table.feasible, seed=seed, population_size=table.feasible.count())
 
 
 def tpe(table: TabularBenchmark, seed: int) -> BaseSampler:
@@ -113,13 +96,9 @@ def uniform_anything(table: TabularBenchmark, seed: int) -> BaseSampler:
 
 
 CONTESTANTS = (
-    Contestant("MSNASSampler", partial(evolution, DEFAULT)),
-    Contestant("MSNASSampler, tuned", partial(evolution, TUNED)),
-    Contestant("MSNASSampler, P = 50", partial(evolution, PAPER)),
-    Contestant("four exact operators, tuned", partial(four_operators, TUNED_OPERATORS)),
-    Contestant("four exact operators, P = 50", partial(four_operators, PAPER)),
-    Contestant("paper's rejection, tuned", partial(rejection, TUNED_REJECTION)),
-    Contestant("paper's rejection, P = 50", partial(rejection, PAPER_REJECTION)),
+    Contestant("Algorithm 1", partial(evolution, DEFAULT)),
+    Contestant("Algorithm 1, the paper's numbers", partial(evolution, PAPER)),
+    Contestant("recombination", partial(evolution, RECOMBINATION)),
     Contestant("uniform feasible", uniform),
     Contestant("Optuna NSGA-II", nsga2),
     Contestant("Optuna NSGA-II, 50 feasible first", nsga2, WARM_START),
@@ -291,8 +270,6 @@ def _quartiles(counts: Sequence[float]) -> list[float | None]:
 
 # ---------------------------------------------------------------------------------- tuning
 
-KINDS = {kind.__name__: kind for kind in (evolution, four_operators, rejection)}
-
 GRID: dict[str, Sequence[Any]] = {
     "schedule": [
         (50, 50, 10),
@@ -307,44 +284,25 @@ GRID: dict[str, Sequence[Any]] = {
         (5, 5, 1),
         (5, 5, 2),
     ],
-    "gene_probability": [0.02, 0.05, 0.1, 0.2],
-    "recombination_probability": [0.0, 0.5, 0.75, 1.0],
-    "mutation_probability": [0.25, 0.5, 0.75, 1.0],
-    "encoder_probability": [0.3, 0.5, 0.7],
-    "window": [2, 3, 4, 5],
+    "gene_probability": [0.02, 0.05, 0.1, 0.2, 0.4],
+    "max_attempts": [50, 100, 200, 500, 1000],
 }
 """One setting after the other, from the paper's on; a schedule is (P, children, random)."""
 
 
-def without_effect(kind: Callable[..., BaseSampler], settings: Settings) -> tuple[str, ...]:
-    """The settings that this kind does not read."""
-    if kind is rejection:
-        return "window", "recombination_probability"
-    if kind is four_operators:
-        return "gene_probability", "recombination_probability"
-    only_recombination = settings.recombination_probability == 1
-    return ("mutation_probability", "encoder_probability", "window") * only_recombination
-
-
-def tune(
-    kind: Callable[[Settings, TabularBenchmark, int], BaseSampler],
-    seeds: Sequence[int],
-    **where: Any,
-) -> Settings:
-    """The best settings of a kind of evolution, chosen one after the other; prints all tried."""
-    best, table = PAPER, _table(where["path"])
+def tune(proposer: str, seeds: Sequence[int], **where: Any) -> Settings:
+    """The best settings of a proposer, chosen one after the other; prints all tried."""
+    best, table = replace(PAPER, proposer=proposer), _table(where["path"])
     for name, choices in GRID.items():
-        if name in without_effect(kind, best):
-            continue
         tried = {str(c): _with(best, name, c) for c in choices}
-        contestants = [Contestant(label, partial(kind, s)) for label, s in tried.items()]
+        contestants = [Contestant(label, partial(evolution, s)) for label, s in tried.items()]
         runs = run_all(contestants, seeds, tune=True, **where)
         scores = {label: slowness(r, table, where["limit"]) for label, r in runs.items()}
         for label, marks in scores.items():
             means = ", ".join(f"{m:.0f} to the {top}" for top, m in zip(TOP, marks, strict=True))
-            print(f"{kind.__name__}: {name} = {label}: {means}", flush=True)
+            print(f"{proposer}: {name} = {label}: {means}", flush=True)
         best = tried[min(scores, key=lambda label: math.prod(scores[label]))]
-    print(f"{kind.__name__}: best {best}", flush=True)
+    print(f"{proposer}: best {best}", flush=True)
     return best
 
 
@@ -399,7 +357,7 @@ def main() -> None:
     """Prints the comparison, or the tuning."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--tune", nargs="*", choices=KINDS, help="tune all kinds, or these, on other seeds"
+        "--tune", nargs="*", choices=PROPOSERS, help="tune all proposers, or these, on other seeds"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--seeds", type=int, help="how many of the seeds; all by default")
@@ -415,8 +373,8 @@ def main() -> None:
         parser.error(f"--trials must be more than {WARM_START}, got {options.trials}")
     where = {"path": options.table, "limit": options.trials, "processes": options.processes}
     if options.tune is not None:
-        for kind in options.tune or KINDS:
-            tune(KINDS[kind], seeds, **where)
+        for proposer in options.tune or PROPOSERS:
+            tune(proposer, seeds, **where)
         return
     runs = run_all(CONTESTANTS, seeds, **where)
     results = {name: summary(r, _table(options.table)) for name, r in runs.items()}

@@ -32,7 +32,7 @@ from optuna.trial import TrialState
 
 from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.space import MSNASSpace
-from msnas_optuna.samplers import MSNASSampler
+from msnas_optuna.samplers import ArchitectureSampler
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.storage import open_storage, sqlite_url
 
@@ -41,7 +41,7 @@ TARGET = COST.total(SPACE.fpn_like())
 WINDOW = (math.ceil(0.9 * TARGET), math.floor(1.1 * TARGET))
 
 SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
-    "MSNASSampler": lambda: MSNASSampler(
+    "ArchitectureSampler": lambda: ArchitectureSampler(
         Lattice(SPACE, COST, window=WINDOW),
         population_size=16,
         n_children=8,

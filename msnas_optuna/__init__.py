@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msnas_optuna.methods.msnas.cost import EncoderCost, fpn_baseline
 from msnas_optuna.methods.msnas.published import PRESETS, PUBLISHED
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
-from msnas_optuna.samplers import MSNASSampler, queue_architectures
+from msnas_optuna.samplers import ArchitectureSampler, queue_architectures
 from msnas_optuna.spaces.lattice import Lattice
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ __all__ = [
     "PRESETS",
     "PUBLISHED",
     "Architecture",
+    "ArchitectureSampler",
     "EncoderCost",
     "Experiment",
     "Lattice",
-    "MSNASSampler",
     "MSNASSpace",
     "OneShotObjective",
     "StandaloneObjective",

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from msnas_optuna.methods.msnas.detector import Detector
 
-from msnas_optuna import Architecture, Lattice, MSNASSampler, queue_architectures
+from msnas_optuna import Architecture, ArchitectureSampler, Lattice, queue_architectures
 from msnas_optuna.storage import TrialRecord, open_study, write_record
-from msnas_optuna.study.results import best_results
-from msnas_optuna.study.setting import FPN_LIKE, RETRAIN, Setting
+from msnas_optuna.study.setting import RETRAIN, Setting
+from msnas_optuna.study.view import StudyView
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 with suppress(ValueError):  # not in the main thread
@@ -127,7 +127,7 @@ def _searched_once(_trained_once: Path, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("searched") / "study"
     shutil.copytree(_trained_once, folder)
     experiment = Experiment.load(folder / "tiny.toml")
-    experiment.evaluate_fpn_like()
+    experiment.evaluate_baseline()
     experiment.search(5)
     return folder
 
@@ -250,10 +250,10 @@ def postgres_url(postgres_server: PostgresServer) -> str:
 def finished(tiny: Path) -> Path:
     """The study file of a finished search whose values come from a formula, not from training."""
     setting = Setting.load(tiny)
-    by_hand = setting.space.fpn_like()
+    by_hand = setting.baseline
     _run_cheaply(setting, None, setting.feasible, trials=setting.config.study.trials)
-    _run_cheaply(setting, FPN_LIKE, setting.valid, architectures=[by_hand])
-    best = [r.architecture for r in best_results(setting, 2)[0]]
+    _run_cheaply(setting, setting.method.baseline_stage, setting.valid, architectures=[by_hand])
+    best = [r.architecture for r in StudyView.load(setting).best[:2]]
     _run_cheaply(setting, RETRAIN, setting.valid, architectures=[*best, by_hand])
     return tiny
 
@@ -273,7 +273,7 @@ def _run_cheaply(
     architectures: Sequence[Architecture] = (),
 ) -> optuna.Study:
     section = setting.config.sampler
-    sampler = MSNASSampler(
+    sampler = ArchitectureSampler(
         feasible,
         population_size=section.population_size,
         n_children=section.n_children,
@@ -300,16 +300,18 @@ def _by_formula(setting: Setting, trial: optuna.Trial) -> float:
     write_record(
         trial,
         TrialRecord(
-            arch=str(architecture),
-            gflops=setting.cost.total(architecture) / 1e9,
-            mparams=0.1,
-            ap50=ap + 0.1,
-            ap75=ap - 0.1,
-            ap_small=ap / 2,
-            ap_medium=ap,
-            ap_large=None,
-            train_seconds=1.0,
-            evaluate_seconds=1.0,
+            str(architecture),
+            {
+                "gflops": setting.cost.total(architecture) / 1e9,
+                "mparams": 0.1,
+                "ap50": ap + 0.1,
+                "ap75": ap - 0.1,
+                "ap_small": ap / 2,
+                "ap_medium": ap,
+                "ap_large": None,
+                "train_seconds": 1.0,
+                "evaluate_seconds": 1.0,
+            },
         ),
     )
     return ap

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from msnas_optuna.cli.app import app
 from msnas_optuna.cli.terminal import (
+    BASELINES,
     AsJson,
     StorageUrl,
     StudyFile,
@@ -26,7 +27,7 @@ from msnas_optuna.storage import (
     storage_exists,
     unfinished_trials,
 )
-from msnas_optuna.study.setting import FPN_LIKE, RETRAIN, STAGES, Setting
+from msnas_optuna.study.setting import RETRAIN, Setting
 
 SEARCH = "search"
 
@@ -50,7 +51,7 @@ def doctor(
         ),
     ] = None,
     stage: Annotated[
-        str, typer.Option(help=f"The study of --trial: {SEARCH}, {FPN_LIKE} or {RETRAIN}.")
+        str, typer.Option(help=f"The study of --trial: {SEARCH}, {BASELINES} or {RETRAIN}.")
     ] = SEARCH,
     storage: StorageUrl = None,
     as_json: AsJson = False,
@@ -62,10 +63,14 @@ def doctor(
     worker that is known to live keeps its trial.
     """
     with session():
-        _check(fail, requeue, stage)
+        if fail and requeue:
+            raise ValueError("give either --fail or --requeue")
         if trial and older_than is not None:
             raise ValueError("give either --trial or --older-than; each chooses trials by itself")
         setting = Setting.load(study_file, storage=storage)
+        stages = (SEARCH, setting.method.baseline_stage, RETRAIN)
+        if stage not in stages:
+            raise ValueError(f"--stage is one of {', '.join(stages)}, got {stage!r}")
         _require(setting.storage_url)
         studies = _studies(setting)
         chosen = _named(setting, studies, stage, trial) if trial else _chosen(studies, older_than)
@@ -90,13 +95,6 @@ def doctor(
             )
 
 
-def _check(fail: bool, requeue: bool, stage: str) -> None:
-    if fail and requeue:
-        raise ValueError("give either --fail or --requeue")
-    if stage not in (SEARCH, FPN_LIKE, RETRAIN):
-        raise ValueError(f"--stage is {SEARCH}, {FPN_LIKE} or {RETRAIN}, got {stage!r}")
-
-
 def _require(url: str) -> None:
     if not storage_exists(url):
         raise ValueError(
@@ -107,7 +105,7 @@ def _require(url: str) -> None:
 
 def _studies(setting: Setting) -> list[optuna.Study]:
     """The studies of all stages that have begun, whatever the study file says now."""
-    return [study for stage in STAGES if (study := setting.begun_study(stage)) is not None]
+    return [study for stage in setting.stages if (study := setting.begun_study(stage)) is not None]
 
 
 def _all(studies: Iterable[optuna.Study]) -> list[Unfinished]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msnas_optuna.runtime.processes import Place
 from msnas_optuna.study.launch import placed
@@ -16,7 +16,6 @@ from msnas_optuna.study.selection import Selected, select
 from msnas_optuna.study.setting import Setting
 
 if TYPE_CHECKING:
-    from msnas_optuna.methods.msnas.detector import Detector
     from msnas_optuna.runtime.distributed import Ranks
     from msnas_optuna.study.experiment import Experiment, Report
 
@@ -38,14 +37,23 @@ def open_experiment(
         place: of this process among workers that evaluate trials of their own.
         ranks: the processes that train together.
     """
-    from msnas_optuna.inference.samples import with_detections
+    from msnas_optuna.inference.samples import sample_detections
+    from msnas_optuna.report.dashboard import Publisher
     from msnas_optuna.runtime.distributed import ALONE
     from msnas_optuna.study.experiment import Experiment, silent
 
     setting = Setting.load(study_file, storage=storage)
     if place is not None:
         setting = Setting(placed(setting.config, place), storage=storage, study_file=study_file)
-    return with_detections(Experiment(setting, report=report or silent, ranks=ranks or ALONE))
+    publisher = Publisher(setting, lambda selected: sample_detections(experiment, selected))
+    experiment = Experiment(
+        setting,
+        report=report or silent,
+        ranks=ranks or ALONE,
+        after_trial=publisher.after_trial,
+        refresh=publisher.refresh,
+    )
+    return experiment
 
 
 @contextmanager
@@ -62,7 +70,7 @@ def joint_experiment(
 
 def selected_detector(
     experiment: Experiment, trial: str, *, one_shot: bool
-) -> tuple[Selected, Detector]:
+) -> tuple[Selected, Any]:
     """The architecture that a word names, and its detector with the weights that are asked for.
 
     Args:

@@ -58,7 +58,7 @@ def export(
         progress.stop()
         if as_json:
             print_json(
-                selected_json(selected)
+                selected_json(selected, experiment.setting)
                 | {
                     "folder": str(exported.folder),
                     "files": exported.files,

@@ -23,6 +23,7 @@ from msnas_optuna.cli.terminal import (
     session,
 )
 from msnas_optuna.study.selection import Selected
+from msnas_optuna.study.setting import Setting
 
 if TYPE_CHECKING:  # it imports torch, which other verbs can do without
     from msnas_optuna.inference.predict import Picture, Prediction
@@ -61,19 +62,18 @@ def predict(
         )
         progress.stop()
         if as_json:
-            print_json(_prediction_json(selected, found))
+            print_json(_prediction_json(selected_json(selected, experiment.setting), found))
         else:
             _print_prediction(selected, found, score)
         if found.unreadable:
             _refuse(found)
 
 
-def selected_json(selected: Selected) -> dict[str, Any]:
+def selected_json(selected: Selected, setting: Setting) -> dict[str, Any]:
     """An architecture of a study and its weights."""
     return {
         "trial": selected.trial,
-        "strides": list(selected.architecture.strides),
-        "feature_strides": list(selected.architecture.feature_strides),
+        **setting.method.as_json(selected.architecture),
         "gflops": selected.gflops,
         "weights": "one-shot" if selected.one_shot else "retrained",
         "ap": selected.ap,
@@ -89,8 +89,8 @@ def describe(selected: Selected) -> str:
     )
 
 
-def _prediction_json(selected: Selected, found: Prediction) -> dict[str, Any]:
-    return selected_json(selected) | {
+def _prediction_json(selected: dict[str, Any], found: Prediction) -> dict[str, Any]:
+    return selected | {
         "results": str(found.results),
         "images": [_picture_json(picture) for picture in found.pictures],
         "unreadable": [{"file": str(f), "reason": reason} for f, reason in found.unreadable],

@@ -52,7 +52,7 @@ def quickstart(
         experiment = open_experiment(_quickstart_study(folder), storage, progress)
         progress.beside(partial(live_table, experiment.setting), step="search")
         experiment.train_supernet()
-        experiment.evaluate_fpn_like()
+        experiment.evaluate_baseline()
         experiment.search()
         experiment.retrain(top=1)
         progress.stop()
@@ -118,7 +118,7 @@ def search(
             search_with_workers(study_file, storage, trials, count=workers, progress=progress)
         else:
             experiment = open_experiment(study_file, storage, progress, place=place)
-            experiment.evaluate_fpn_like()
+            experiment.evaluate_baseline()
             experiment.search(trials)
         progress.stop()
         if place is None or place.rank == 0:
@@ -138,7 +138,7 @@ def retrain(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train the best architectures, and the FPN-like path, alone and from scratch.
+    """Train the best architectures, and the baseline, alone and from scratch.
 
     On several GPUs: torchrun --nproc-per-node K -m msnas_optuna retrain STUDY.toml
     """

@@ -72,8 +72,8 @@ def report(
             raise ValueError(f"--output must be a file, {output} is a folder; give {page}")
         if output.suffix not in (".html", ".htm"):
             raise ValueError(f"--output must end in .html, got {output}; give another name")
-        from msnas_optuna.report import write_report  # slow to import
         from msnas_optuna.report.overview import Overview
+        from msnas_optuna.report.page import write_report  # slow to import
 
         setting = Setting.load(study_file, storage=storage)
         write_report(Overview(setting), output)

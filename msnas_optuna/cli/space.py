@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from msnas_optuna.cli.app import app
 from msnas_optuna.cli.progress import Bars
+from msnas_optuna.cli.table import Column, facts, table
 from msnas_optuna.cli.terminal import AsJson, out, print_json, session
 from msnas_optuna.data.coco import CocoDetection
-from msnas_optuna.methods.msnas.cost import Breakdown, EncoderCost, fpn_baseline
-from msnas_optuna.methods.msnas.published import PRESETS, PUBLISHED
-from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
-from msnas_optuna.spaces.base import InvalidArchitectureError
-from msnas_optuna.study.anchors import AnchorFit, AnchorReport, anchor_report
+from msnas_optuna.methods import METHODS
+from msnas_optuna.methods.base import Method, Part
+from msnas_optuna.study.anchors import AnchorReport, anchor_report
 from msnas_optuna.study.feasibility import (
     QUANTILES,
     Feasibility,
@@ -27,6 +27,7 @@ from msnas_optuna.study.feasibility import (
     best_width,
     histogram,
     preset_feasibility,
+    published_preset,
     scan_widths,
     study_feasibility,
 )
@@ -41,35 +42,107 @@ BAR_CELLS = 16
 WIDTHS_BESIDE = 4
 """Widths that are printed on either side of the best."""
 
+PUBLISHED = {name: one for m in METHODS.values() for name, one in m.published.items()}
+"""The published architectures of all methods by name."""
 
-@app.command()
+PresetName = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        help=f"Published setting: {', '.join(p for m in METHODS.values() for p in m.presets)}.",
+    ),
+]
+
+
+def _options(method: Method[Any]) -> dict[str, str]:
+    """Options of `flops` for the columns of an architecture, and the keys of these."""
+    return {f"--{column.key.replace('_', '-')}": column.key for column in method.columns}
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog="Or give the columns of an architecture, as tables show them: "
+    + "; ".join(f"{name} {' '.join(_options(method))}" for name, method in METHODS.items()),
+)
 def flops(
-    preset: Annotated[str | None, typer.Option(help="Published setting: r18, r34, r50.")] = None,
+    context: typer.Context,
+    architecture: Annotated[
+        str | None, typer.Option(help="A name, or the notation of tables and trials.")
+    ] = None,
+    published: Annotated[
+        str | None, typer.Option(help=f"A published architecture: {', '.join(PUBLISHED)}.")
+    ] = None,
+    preset: PresetName = None,
     study_file: Annotated[
         Path | None, typer.Option("--study", metavar="STUDY.toml", help="Setting of a study.")
     ] = None,
-    strides: Annotated[str | None, typer.Option(help="Strides of the blocks: 1,2,2,1,.5")] = None,
-    feature_strides: Annotated[
-        str | None, typer.Option(help="Feature strides of the five groups: 8,8,16,16,32")
-    ] = None,
-    published: Annotated[
-        str | None, typer.Option(help="A published architecture: r18-1 to r50-5.")
-    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count the multiply-adds of encoder + RPN head of an architecture, part by part."""
+    """Count the multiply-adds of an architecture that the budget limits, part by part."""
     with session():
-        preset = preset or (published.split("-")[0] if published and not study_file else None)
-        space, cost = _space_and_cost(preset, study_file)
-        architecture = _architecture(strides, feature_strides, published)
-        if (violation := space.violation(architecture)) is not None:
-            raise InvalidArchitectureError(f"{architecture}: {violation}")
-        breakdown = cost.breakdown(architecture)
-        baseline = fpn_baseline(preset, cost.input_size) if preset else None  # type: ignore[arg-type]
-        if as_json:
-            print_json(_flops_json(architecture, cost, breakdown, baseline))
+        if published is not None and published not in PUBLISHED:
+            raise ValueError(f"--published must be one of {', '.join(PUBLISHED)}")
+        if published is not None and study_file is None:
+            preset = preset or PUBLISHED[published].preset
+        if (preset is None) == (study_file is None):
+            raise ValueError("give one of --preset, --study and --published")
+        references: Mapping[str, int] = {}
+        if study_file is not None:
+            setting = Setting.load(study_file)
+            method, space, cost = setting.method, setting.space, setting.cost
         else:
-            _print_flops(architecture, cost, breakdown, baseline, preset)
+            method, chosen = published_preset(preset or "")
+            space = method.space(chosen.section)
+            cost = method.cost(chosen.section, input_size=chosen.input_size)
+            references = chosen.references
+        text = _notation(method, architecture or published, context.args)
+        found = method.resolve(text, space)
+        total, parts = cost.total(found), method.cost_parts(found, cost)
+        if as_json:
+            print_json(
+                {
+                    "gflops": total / 1e9,
+                    "unit": f"1e9 multiply-adds of {cost.scope}",
+                    "input_size": list(cost.input_size),
+                    **method.as_json(found),
+                    "parts": [
+                        {"part": p.name, **p.details, "gflops": p.amount / 1e9} for p in parts
+                    ],
+                    "reference_gflops": {name: n / 1e9 for name, n in references.items()},
+                }
+            )
+            return
+        height, width = cost.input_size
+        named = dict.fromkeys(key for part in parts for key in part.details)
+        totals = {cost.scope: total, **references}
+        out.print(
+            table(
+                [
+                    Column("part", lambda part: part.name),
+                    *(Column(key, partial(_detail, key), right=True) for key in named),
+                    Column("GFLOPs", lambda part: part.amount / 1e9, "{:.4f}", right=True),
+                ],
+                parts,
+                [Part(name, amount, "", {}) for name, amount in totals.items()],
+                title=f"GFLOPs (1e9 multiply-adds) at {height}x{width}",
+            )
+        )
+
+
+def _detail(key: str, part: Part) -> str:
+    return part.details.get(key, "")
+
+
+def _notation(method: Method[Any], text: str | None, arguments: Sequence[str]) -> str:
+    """The architecture that is asked for, from one text or from the options of its columns."""
+    options = _options(method)
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    cells = dict(zip(words[::2], words[1::2], strict=False))
+    if unknown := sorted(set(words[::2]) - options.keys()):
+        raise ValueError(f"there is no option {unknown[0]}; see `msnas flops --help`")
+    if (text is None) == (len(cells) < len(options)):
+        raise ValueError(f"give {' and '.join(options)}, or --architecture, or --published")
+    return text or method.notation({key: cells[name] for name, key in options.items()})
 
 
 @app.command()
@@ -77,7 +150,7 @@ def space(
     study_file: Annotated[
         Path | None, typer.Argument(metavar="[STUDY.toml]", help="The study file.")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="Published setting: r18, r34, r50.")] = None,
+    preset: PresetName = None,
     figure: Annotated[
         Path | None, typer.Option(help="Write the distribution here, as .html or .json.")
     ] = None,
@@ -88,97 +161,39 @@ def space(
         if (preset is None) == (study_file is None):
             raise ValueError("give either STUDY.toml or --preset")
         setting = Setting.load(study_file) if study_file is not None else None
-        found = preset_feasibility(preset or "") if setting is None else study_feasibility(setting)
+        if setting is None:
+            _, chosen = published_preset(preset or "")
+            section, found = chosen.section, preset_feasibility(preset or "")
+        else:
+            section, found = setting.config.space, study_feasibility(setting)
         if figure is not None:
-            _write_flops_figure(found, figure)
-        widths = scan_widths(found)
+            from msnas_optuna.report.figures import write_figure  # plotly is slow
+            from msnas_optuna.report.figures.space import plot_counted_space
+
+            write_figure(plot_counted_space(found), figure)
+        width = found.method.width
+        widths = scan_widths(found, section) if width else ()
         anchors = None if setting is None else _anchors(setting, progress)
         progress.stop()
         if as_json:
-            print_json(_space_json(found, widths, anchors))
-        else:
-            _print_space(found, preset)
-            _print_distribution(found)
-            _print_widths(widths, found.cost.channels)
-            if anchors is not None:
-                _print_anchors(anchors)
-
-
-def _space_and_cost(preset: str | None, study_file: Path | None) -> tuple[MSNASSpace, EncoderCost]:
-    if (preset is None) == (study_file is None):
-        raise ValueError("give one of --preset, --study and --published")
-    if study_file is not None:
-        setting = Setting.load(study_file)
-        return setting.space, setting.cost
-    if preset not in PRESETS:
-        raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-    return MSNASSpace(PRESETS[preset].n_blocks), EncoderCost.from_preset(preset)
-
-
-def _architecture(
-    strides: str | None, feature_strides: str | None, published: str | None
-) -> Architecture:
-    if published is not None:
-        if strides or feature_strides:
-            raise ValueError("--published is a whole architecture; leave out the strides")
-        if published not in PUBLISHED:
-            raise ValueError(f"--published must be one of {', '.join(PUBLISHED)}")
-        return PUBLISHED[published].architecture
-    if strides is None or feature_strides is None:
-        raise ValueError("give --strides and --feature-strides, or --published")
-    return Architecture.parse(f"{strides}|{feature_strides}")
-
-
-def _flops_json(
-    architecture: Architecture, cost: EncoderCost, breakdown: Breakdown, baseline: int | None
-) -> dict[str, Any]:
-    return {
-        "gflops": breakdown.total / 1e9,
-        "unit": "1e9 multiply-adds of encoder + RPN head",
-        "input_size": list(cost.input_size),
-        "strides": list(architecture.strides),
-        "feature_strides": list(architecture.feature_strides),
-        "stem": breakdown.stem / 1e9,
-        "blocks": [flops / 1e9 for flops in breakdown.blocks],
-        "laterals": [flops / 1e9 for flops in breakdown.laterals],
-        "outputs": {str(s): flops / 1e9 for s, flops in breakdown.outputs.items()},
-        "rpn": [flops / 1e9 for flops in breakdown.rpn],
-        "fpn_baseline_gflops": None if baseline is None else baseline / 1e9,
-    }
-
-
-def _print_flops(
-    architecture: Architecture,
-    cost: EncoderCost,
-    breakdown: Breakdown,
-    baseline: int | None,
-    preset: str | None,
-) -> None:
-    height, width = cost.input_size
-    table = Table(title=f"GFLOPs (1e9 multiply-adds) at {height}x{width}")
-    for column in ("part", "stride", "absolute stride", "lateral", "GFLOPs"):
-        table.add_column(column, justify="left" if column == "part" else "right")
-    table.add_row("stem", "", "4", "", f"{breakdown.stem / 1e9:.4f}")
-    for i, (block, lateral) in enumerate(zip(breakdown.blocks, breakdown.laterals, strict=True)):
-        source = f"from block {architecture.laterals[i] + 1}" if lateral else ""
-        table.add_row(
-            f"block {i + 1}",
-            f"{architecture.strides[i]:g}",
-            str(architecture.absolute_strides[i]),
-            source,
-            f"{(block + lateral) / 1e9:.4f}",
-        )
-    for stride, output in breakdown.outputs.items():
-        table.add_row("output convolution", "", str(stride), "", f"{output / 1e9:.4f}")
-    for g, (stride, rpn) in enumerate(
-        zip(architecture.feature_strides, breakdown.rpn, strict=True), start=1
-    ):
-        table.add_row(f"RPN head, group {g}", "", str(stride), "", f"{rpn / 1e9:.4f}")
-    table.add_section()
-    table.add_row("encoder + RPN head", "", "", "", f"{breakdown.total / 1e9:.4f}")
-    if baseline is not None and preset is not None:
-        table.add_row(f"{preset.upper()}-FPN baseline", "", "", "", f"{baseline / 1e9:.4f}")
-    out.print(table)
+            described = {
+                **dataclasses.asdict(section),
+                **_space_json(found),
+                "anchors": None if anchors is None else dataclasses.asdict(anchors),
+            }
+            if widths:
+                scan = [{width: one.width, "in_window": one.in_window} for one in widths]
+                best = best_width(widths, getattr(section, width)).width
+                described |= {f"{width}_scan": scan, f"best_{width}": best}
+            print_json(described)
+            return
+        out.print(f"Space: {found.method.describe(section)}.", highlight=False)
+        _print_space(found)
+        _print_distribution(found)
+        if widths:
+            _print_widths(widths, width, getattr(section, width))
+        if anchors is not None:
+            _print_anchors(anchors)
 
 
 def _anchors(setting: Setting, progress: Bars) -> AnchorReport | None:
@@ -189,28 +204,16 @@ def _anchors(setting: Setting, progress: Bars) -> AnchorReport | None:
     )
 
 
-def _write_flops_figure(found: Feasibility, path: Path) -> None:
-    from msnas_optuna.report.figures import write_figure  # plotly is slow
-    from msnas_optuna.report.figures.space import plot_counted_space
-
-    write_figure(plot_counted_space(found), path)
-
-
-def _space_json(
-    found: Feasibility, widths: tuple[WidthCount, ...], anchors: AnchorReport | None
-) -> dict[str, Any]:
+def _space_json(found: Feasibility) -> dict[str, Any]:
     bars, distribution = histogram(found.distribution, FINE_BINS), found.distribution
-    baseline = found.fpn_baseline
     return {
+        "method": found.method.name,
         "valid": found.valid,
         "in_window": found.in_window,
         "share": found.share,
-        "paths": found.paths,
-        "n_blocks": found.space.n_blocks,
-        "block": found.cost.block,
-        "channels": found.cost.channels,
+        "counts": dict(found.method.counts(found.space)),
         "input_size": list(found.cost.input_size),
-        "unit": "1e9 multiply-adds of encoder + RPN head",
+        "unit": f"1e9 multiply-adds of {found.cost.scope}",
         "target_gflops": found.target / 1e9,
         "tolerance": found.tolerance,
         "window_gflops": [end / 1e9 for end in found.window],
@@ -221,61 +224,59 @@ def _space_json(
             "edges_gflops": [edge / 1e9 for edge in bars.edges],
             "counts": list(bars.counts),
         },
-        "fpn_like_gflops": found.fpn_like / 1e9,
-        "fpn_baseline_gflops": None if baseline is None else baseline / 1e9,
-        "best_channels": best_width(widths, found.cost.channels).channels,
-        "channels_scan": [dataclasses.asdict(width) for width in widths],
-        "anchors": None if anchors is None else dataclasses.asdict(anchors),
+        "baseline_gflops": found.baseline / 1e9,
+        "reference_gflops": {name: cost / 1e9 for name, cost in found.references.items()},
     }
 
 
-def _print_space(found: Feasibility, preset: str | None) -> None:
+def _print_space(found: Feasibility) -> None:
     (height, width), (low, high) = found.cost.input_size, found.window
-    table = Table(
-        title=f"{found.space.n_blocks} {found.cost.block} blocks, {found.cost.channels} channels",
-        show_header=False,
-    )
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_row("valid architectures", f"{found.valid:,}")
-    table.add_row("valid stride paths", f"{found.paths:,}")
-    table.add_row("in the window", f"{found.in_window:,}")
-    table.add_row("share in the window", _share(found.share))
-    table.add_section()
-    table.add_row("GFLOPs counted at", f"{height}x{width}")
-    table.add_row("target", f"{found.target / 1e9:.4f}")
-    table.add_row("window", f"{low / 1e9:.4f} to {high / 1e9:.4f}")
     minimum, maximum = found.distribution.minimum, found.distribution.maximum
-    table.add_row("reachable", f"{minimum / 1e9:.4f} to {maximum / 1e9:.4f}")
-    table.add_row("FPN-like path", f"{found.fpn_like / 1e9:.4f}")
-    if found.fpn_baseline is not None and preset is not None:
-        table.add_row(f"{preset.upper()}-FPN baseline", f"{found.fpn_baseline / 1e9:.4f}")
-    out.print(table)
+    costs = {found.method.baseline: found.baseline, **found.references}
+    counts = {
+        "valid architectures": f"{found.valid:,}",
+        **{name: f"{n:,}" for name, n in found.method.counts(found.space).items()},
+        "in the window": f"{found.in_window:,}",
+        "share in the window": f"{found.share:.2%}",
+    }
+    flops = {
+        "GFLOPs counted at": f"{height}x{width}",
+        "target": f"{found.target / 1e9:.4f}",
+        "window": f"{low / 1e9:.4f} to {high / 1e9:.4f}",
+        "reachable": f"{minimum / 1e9:.4f} to {maximum / 1e9:.4f}",
+        **{name: f"{cost / 1e9:.4f}" for name, cost in costs.items()},
+    }
+    groups = [[Column(name, itemgetter(name)) for name in group] for group in (counts, flops)]
+    out.print(facts(counts | flops, *groups))
     if not found.in_window:
         below, above = ("none" if f is None else f"{f / 1e9:.6f}" for f in found.nearest)
         out.print(
             f"The window holds no architecture. Nearest reachable targets in GFLOPs: "
             f"{below} below, {above} above. Set budget.target_gflops to one of them, widen "
-            f"budget.tolerance, or change space.channels.",
+            f"budget.tolerance, or change [space].",
             highlight=False,
         )
 
 
 def _print_distribution(found: Feasibility) -> None:
     bars = histogram(found.distribution, COARSE_BINS)
-    table = Table(title="FLOPs of all valid architectures")
-    for column in ("GFLOPs", "count", "share"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for (first, end), count in zip(pairwise(bars.edges), bars.counts, strict=True):
-        bar = "█" * round(BAR_CELLS * count / max(bars.counts))
-        table.add_row(
-            f"{first / 1e9:.6g} to {end / 1e9:.6g}",
-            f"{count:,}",
-            f"{count / found.valid:.1%}",
-            f"{bar} {_marks(found, first, end)}".rstrip(),
+    most = max(bars.counts)
+
+    def bar(row: tuple[int, int, int]) -> str:
+        return f"{'█' * round(BAR_CELLS * row[2] / most)} {_marks(found, row[0], row[1])}".rstrip()
+
+    out.print(
+        table(
+            [
+                Column("GFLOPs", lambda r: f"{r[0] / 1e9:.6g} to {r[1] / 1e9:.6g}", right=True),
+                Column("count", lambda r: r[2], "{:,}", right=True),
+                Column("share", lambda r: r[2] / found.valid, "{:.1%}", right=True),
+                Column("", bar),
+            ],
+            [(*edges, n) for edges, n in zip(pairwise(bars.edges), bars.counts, strict=True)],
+            title="FLOPs of all valid architectures",
         )
-    out.print(table)
+    )
     quantiles = (
         f"{q:.0%} {found.distribution.quantile(q) / 1e9:.4g}" for q in QUANTILES if 0 < q < 1
     )
@@ -283,49 +284,51 @@ def _print_distribution(found: Feasibility) -> None:
 
 
 def _marks(found: Feasibility, first: int, end: int) -> str:
-    """What lies in first <= FLOPs < end."""
+    """Names of the window and the baseline where they lie in first <= FLOPs < end."""
     low, high = found.window
     marks = ["window"] if low < end and high >= first else []
-    if first <= found.fpn_like < end:
-        marks.append("FPN-like")
+    if first <= found.baseline < end:
+        marks.append(found.method.baseline)
     return f"<- {', '.join(marks)}" if marks else ""
 
 
-def _print_widths(widths: tuple[WidthCount, ...], own: int) -> None:
+def _print_widths(widths: tuple[WidthCount, ...], name: str, own: int) -> None:
     best = best_width(widths, own)
     at = widths.index(best)
-    table = Table(title="In the window by channels")
-    for column in ("channels", "architectures", ""):
-        table.add_column(column, justify="right" if column else "left")
-    for i, width in enumerate(widths):
-        if abs(i - at) <= WIDTHS_BESIDE or width.channels == own:
-            marks = ["most"] if width == best else []
-            marks += ["now"] if width.channels == own else []
-            table.add_row(str(width.channels), f"{width.in_window:,}", ", ".join(marks))
-    out.print(table)
-
-
-def _print_anchors(anchors: AnchorReport) -> None:
-    sides = ", ".join(f"{q:.0%} {side:.1f}" for q, side in anchors.sides.items())
-    routed = ", ".join(_share(share) for share in anchors.routed)
-    table = Table(title="Best IoU of a training box with an anchor")
-    for column in ("anchor_base", "mean IoU", "IoU >= 0.5", "IoU >= 0.7", ""):
-        table.add_column(column, justify="right" if column else "left")
-    for fitted, name in ((anchors.proposed, "proposed"), (anchors.configured, "now")):
-        table.add_row(*_fit_cells(fitted), name)
-    out.print(table)
-    of = "" if anchors.judged == anchors.boxes else f", {anchors.judged:,} of them judged"
+    marks = {own: "now", best.width: "most" if best.width != own else "most, now"}
     out.print(
-        f"{anchors.boxes:,} boxes{of}; side in pixels of the resized image: {sides}\n"
-        f"boxes of object groups 1 to 5 (canonical_size {anchors.canonical_size:g}): {routed}",
-        highlight=False,
+        table(
+            [
+                Column(name, lambda one: one.width, right=True),
+                Column("architectures", lambda one: one.in_window, "{:,}", right=True),
+                Column("", lambda one: marks.get(one.width, "")),
+            ],
+            [w for i, w in enumerate(widths) if abs(i - at) <= WIDTHS_BESIDE or w.width == own],
+            title=f"In the window by {name}",
+        )
     )
 
 
-def _fit_cells(fitted: AnchorFit) -> list[str]:
-    shares = (_share(fitted.at_half), _share(fitted.at_foreground))
-    return [f"{fitted.base:g}", f"{fitted.mean_iou:.3f}", *shares]
-
-
-def _share(share: float) -> str:
-    return f"{share:.2%}"
+def _print_anchors(anchors: AnchorReport) -> None:
+    out.print(
+        table(
+            [
+                Column("anchor_base", lambda row: row[0].base, "{:g}", right=True),
+                Column("mean IoU", lambda row: row[0].mean_iou, "{:.3f}", right=True),
+                Column("IoU >= 0.5", lambda row: row[0].at_half, "{:.2%}", right=True),
+                Column("IoU >= 0.7", lambda row: row[0].at_foreground, "{:.2%}", right=True),
+                Column("", lambda row: row[1]),
+            ],
+            [(anchors.proposed, "proposed"), (anchors.configured, "now")],
+            title="Best IoU of a training box with an anchor",
+        )
+    )
+    sides = ", ".join(f"{q:.0%} {side:.1f}" for q, side in anchors.sides.items())
+    routed = ", ".join(f"{share:.2%}" for share in anchors.routed)
+    of = "" if anchors.judged == anchors.boxes else f", {anchors.judged:,} of them judged"
+    out.print(
+        f"{anchors.boxes:,} boxes{of}; side in pixels of the resized image: {sides}\n"
+        f"boxes of levels 1 to {len(anchors.routed)} (canonical_size "
+        f"{anchors.canonical_size:g}): {routed}",
+        highlight=False,
+    )

@@ -20,6 +20,7 @@ from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
 from msnas_optuna.cli.progress import Bars
+from msnas_optuna.methods import METHODS
 from msnas_optuna.runtime.interrupts import insist_on_interrupts
 from msnas_optuna.runtime.processes import launched_place
 from msnas_optuna.storage import in_words, is_of_storage
@@ -28,6 +29,9 @@ EXPECTED = (
     ValueError, RuntimeError, OSError, ImportError, OptunaError, SQLAlchemyError, sqlite3.Error
 )  # fmt: skip
 """Errors whose message is enough."""
+
+BASELINES = " or ".join(method.baseline_stage for method in METHODS.values())
+"""The words for the hand-made architectures of the methods."""
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.")]
 StorageUrl = Annotated[
@@ -44,7 +48,8 @@ Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Report no progress, only warnings and errors.")
 ]
 TrialWord = Annotated[
-    str, typer.Option("--trial", help="best, fpn-like or the number of a trial of the search.")
+    str,
+    typer.Option("--trial", help=f"best, {BASELINES} or the number of a trial of the search."),
 ]
 OneShot = Annotated[
     bool, typer.Option("--one-shot", help="Take the supernet's weights, fine-tuned, instead.")

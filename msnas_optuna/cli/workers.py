@@ -174,9 +174,9 @@ def _work(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         experiment = open_experiment(study_file, storage, place=place)
-        experiment.evaluate_fpn_like(wait=False)
+        experiment.evaluate_baseline(wait=False)
         experiment.search(trials, patience=inf)
-        experiment.evaluate_fpn_like()
+        experiment.evaluate_baseline()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from msnas_optuna.data.transforms import SIZE_MULTIPLE, collate
-from msnas_optuna.methods.msnas.detector import ASPECT_RATIOS, PIXEL_MEAN, PIXEL_STD, Detector
+from msnas_optuna.methods.msnas.detector import Detector
 from msnas_optuna.methods.msnas.single import SingleImageDetector
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.selection import Selected
@@ -308,39 +308,21 @@ def require_agreement(file: str, found: Agreement) -> None:
 
 def describe(experiment: Experiment, model: Detector, selected: Selected) -> dict[str, Any]:
     """What one must know to use the weights or the programs, in JSON types."""
-    setting, config, path = experiment.setting, experiment.config, selected.architecture
-    heads, rpn = model.roi_heads, model.rpn
+    setting, config = experiment.setting, experiment.config
     return {
         "study": setting.study_name(),
         "trial": selected.trial,
         "weights": "one-shot" if selected.one_shot else "retrained",
         "ap": selected.ap,
         "ap_precision": config.runtime.precision,
-        "strides": list(path.strides),
-        "feature_strides": list(path.feature_strides),
-        "absolute_strides": list(path.absolute_strides),
-        "block": config.space.block,
-        "channels": config.space.channels,
-        "stem_channels": config.space.stem_channels,
-        "norm": config.space.norm,
+        **setting.method.facts(config.space, config.detector, model),
         "gflops": selected.gflops,
-        "gflops_scope": "encoder and RPN head",
+        "gflops_scope": setting.cost.scope,
         "gflops_input_size": list(setting.cost.input_size),
         "parameters": sum(p.numel() for p in model.parameters()),
         "classes": [asdict(c) for c in experiment.bench.val.dataset.categories],
         "image_size": list(config.data.image_size),
         "size_multiple": SIZE_MULTIPLE,
-        "pixel_mean": list(PIXEL_MEAN),
-        "pixel_std": list(PIXEL_STD),
-        "anchor_sides": [side for (side,) in rpn.anchor_generator.sizes],
-        "anchor_aspect_ratios": list(ASPECT_RATIOS),
-        "canonical_size": setting.canonical_size,
-        "pool_size": config.detector.pool_size,
-        "score_threshold": heads.score_thresh,
-        "nms_iou": heads.nms_thresh,
-        "max_detections": heads.detections_per_img,
-        "proposals": config.detector.proposals_test,
-        "proposal_nms_iou": rpn.nms_thresh,
         "versions": _versions(),
     }
 

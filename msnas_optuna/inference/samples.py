@@ -1,14 +1,13 @@
-"""What an architecture detects on a few validation images, for people to look at."""
+"""Detections of an architecture on a few validation images, for people to look at."""
 
 from __future__ import annotations
 
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 from msnas_optuna.inference.predict import predict
-from msnas_optuna.report.detections import SCORE, Drawn
+from msnas_optuna.report.detections import SCORE, Drawing
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.selection import Selected
 
@@ -16,13 +15,7 @@ SAMPLES: Final = 4
 """Images that are shown."""
 
 
-def with_detections(experiment: Experiment) -> Experiment:
-    """The same experiment; what it publishes shows detections, too."""
-    experiment.publisher.draw = partial(sample_detections, experiment)
-    return experiment
-
-
-def sample_detections(experiment: Experiment, selected: Selected) -> Drawn:
+def sample_detections(experiment: Experiment, selected: Selected) -> Drawing:
     """Pictures with boxes.
 
     Args:
@@ -44,7 +37,7 @@ def sample_detections(experiment: Experiment, selected: Selected) -> Drawn:
     with tempfile.TemporaryDirectory() as folder:
         model = load(selected.architecture)
         found = predict(experiment, model, paths, folder=Path(folder), score=SCORE)
-        return Drawn(
+        return Drawing(
             weights.relative_to(experiment.setting.run_dir).as_posix(),
             {picture.drawn.name: picture.drawn.read_bytes() for picture in found.pictures},
         )

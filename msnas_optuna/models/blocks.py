@@ -8,15 +8,12 @@ Symbols: C channels of a block, a absolute stride in pixels. Shapes: B images, H
 from __future__ import annotations
 
 import math
-from typing import Final, Literal
+from typing import Final
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msnas_optuna.methods.msnas.cost import BOTTLENECK_EXPANSION
-from msnas_optuna.methods.msnas.published import Block
-
-Norm = Literal["batch", "group"]
+from msnas_optuna.models import BOTTLENECK_EXPANSION, Block, Norm
 
 GROUP_CHANNELS: Final = 8
 """Channels of one normalisation group, where they divide C."""

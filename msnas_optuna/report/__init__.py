@@ -1,5 +1,1 @@
-"""A study as one page that opens offline: figures, tables, configuration, how to reproduce it."""
-
-from msnas_optuna.report.page import report_page, write_report
-
-__all__ = ["report_page", "write_report"]
+"""Tables, figures, drawings, the page and the dashboard of a study."""

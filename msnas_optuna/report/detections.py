@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Final
+from dataclasses import asdict, dataclass, replace
+from typing import Final
 
 from optuna.study import Study
 
-from msnas_optuna.report.artifacts import Picture, artifact_folder, put_pictures, stored_pictures
+from msnas_optuna.report.artifacts import (
+    ArtifactFolder,
+    Picture,
+    put_pictures,
+    stored_pictures,
+)
 from msnas_optuna.storage import DETECTIONS, is_external
+from msnas_optuna.storage.optuna_private import set_system_attr, system_attrs
 from msnas_optuna.study.selection import Selected, select_trained
 from msnas_optuna.study.setting import Setting
 
@@ -22,8 +27,8 @@ _PREFIX: Final = "detections-"
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What a detector has drawn.
+class Drawing:
+    """Pictures by a detector.
 
     Attributes:
         weights: file of its weights inside the run folder.
@@ -34,13 +39,13 @@ class Drawn:
     pictures: Mapping[str, bytes]
 
 
-Draw = Callable[[Selected], Drawn]
+Draw = Callable[[Selected], Drawing]
 """Draws what an architecture with its weights detects on sample images."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Whose detections are shown.
+    """The detector whose detections are shown.
 
     Attributes:
         trial: number of the trial in the search.
@@ -56,11 +61,9 @@ class Source:
     weights: str
 
     def __str__(self) -> str:
-        kind = (
-            "the supernet's weights, fine-tuned as in the search"
-            if self.one_shot
-            else ("the weights of its training from scratch")
-        )
+        kind = "the weights of its training from scratch"
+        if self.one_shot:
+            kind = "the supernet's weights, fine-tuned as in the search"
         ap = "" if self.ap is None else f", {100 * self.ap:.1f} mAP"
         return (
             f"Trial {self.trial} with {kind} ({self.weights}){ap}, on validation images; boxes "
@@ -83,14 +86,14 @@ def stored_detections(setting: Setting, study: Study) -> Detections | None:
         setting: the study file.
         study: its search.
     """
-    stored = study._storage.get_study_system_attrs(study._study_id).get(DETECTIONS)
+    stored = system_attrs(study).get(DETECTIONS)
     if not stored:
         return None
-    found = stored_pictures(study, artifact_folder(setting), _PREFIX)
-    names = [f"{_PREFIX}{name}" for name in stored["pictures"]]
-    if not found.keys() >= set(names):
+    found = stored_pictures(study, ArtifactFolder(setting.artifact_dir))
+    names = {name: f"{_PREFIX}{name}" for name in stored["pictures"]}
+    if not found.keys() >= set(names.values()):
         return None  # somebody has removed a file
-    pictures = {name.removeprefix(_PREFIX): found[name] for name in names}
+    pictures = {name: found[file] for name, file in names.items()}
     return Detections(Source(**stored["source"]), pictures)
 
 
@@ -106,14 +109,17 @@ def refresh_detections(setting: Setting, study: Study, draw: Draw) -> None:
         draw: asked for the best of the retrained, or before the retraining of all.
     """
     selected, stored = select_trained(setting), stored_detections(setting, study)
-    if selected is None or (stored is not None and _shows(stored.source, selected)):
+    if selected is None:
+        return
+    wanted = Source(selected.trial, selected.one_shot, selected.ap, "")
+    if stored is not None and replace(stored.source, weights="") == wanted:
         return
     drawn = draw(selected)
-    source = Source(selected.trial, selected.one_shot, selected.ap, drawn.weights)
-    _write(study, {})
+    set_system_attr(study, DETECTIONS, {})
     named = {f"{_PREFIX}{name}": content for name, content in drawn.pictures.items()}
-    put_pictures(study, artifact_folder(setting), named)
-    _write(study, {"source": asdict(source), "pictures": list(drawn.pictures)})
+    put_pictures(study, ArtifactFolder(setting.artifact_dir), named)
+    source = asdict(replace(wanted, weights=drawn.weights))
+    set_system_attr(study, DETECTIONS, {"source": source, "pictures": list(drawn.pictures)})
 
 
 def absence(setting: Setting, study: Study) -> str:
@@ -125,17 +131,3 @@ def absence(setting: Setting, study: Study) -> str:
     if not setting.config.runtime.dashboard:
         return f"None are stored, because runtime.dashboard is false; `{own}` draws some."
     return f"None are stored; `{setting.command('search')}` draws them, `{own}` others."
-
-
-def _shows(source: Source, selected: Selected) -> bool:
-    shown = (source.trial, source.one_shot, source.ap)
-    return shown == (selected.trial, selected.one_shot, selected.ap)
-
-
-def _write(study: Study, value: dict[str, Any]) -> None:
-    study._storage.set_study_system_attr(study._study_id, DETECTIONS, value)
-
-
-def image_name(picture: str) -> str:
-    """What a picture is called in front of people."""
-    return Path(picture).stem

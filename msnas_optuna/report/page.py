@@ -8,30 +8,36 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Sequence
 from mimetypes import guess_type
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import jinja2
 import numpy as np
-import plotly.graph_objects as go
 from markupsafe import Markup
 from optuna.trial import TrialState
 from optuna_dashboard import get_note
 from plotly.offline import get_plotlyjs
 
-from msnas_optuna.report.detections import Detections, absence, image_name, stored_detections
-from msnas_optuna.report.figures.catalogue import study_figures
-from msnas_optuna.report.figures.svg import LEGEND, draw_architecture
-from msnas_optuna.report.notes import by_people
-from msnas_optuna.report.overview import Overview, budget_parts, giga, sentences, table_rows
+from msnas_optuna.report.dashboard.note import by_people
+from msnas_optuna.report.detections import absence, stored_detections
+from msnas_optuna.report.figures import study_figures
+from msnas_optuna.report.figures.architecture import picture_of
+from msnas_optuna.report.figures.svg import svg
+from msnas_optuna.report.overview import Overview
+from msnas_optuna.report.table import budget_rows
+from msnas_optuna.runtime.files import atomic_write
 from msnas_optuna.storage import CONFIG, ERROR, read_versions, versions
-from msnas_optuna.study.results import Result
 
 _MOST_FAILURES: Final = 20
+
+_TEMPLATES: Final = jinja2.Environment(
+    loader=jinja2.PackageLoader("msnas_optuna", "report"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+)
 
 
 def write_report(overview: Overview, path: Path) -> None:
@@ -40,53 +46,62 @@ def write_report(overview: Overview, path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        temporary.write_text(report_page(overview), encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    page = report_page(overview)
+    with atomic_write(path) as file:
+        file.write(page.encode())
 
 
 def report_page(overview: Overview) -> str:
     """The whole page as HTML; it loads nothing."""
-    figures = study_figures(overview.observed)
-    detections = stored_detections(overview.setting, overview.search)
-    return _template().render(
-        name=overview.setting.study_name(),
-        sentences=sentences(overview),
-        ranking=overview.setting.ranking,
-        architectures=table_rows(overview),
+    setting, view, study = overview.setting, overview.view, overview.study
+    figures, detections = study_figures(view), stored_detections(setting, study)
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    reasons = [(t.number, str(t.user_attrs[ERROR])) for t in failed if ERROR in t.user_attrs]
+    file = setting.study_file
+    return _TEMPLATES.get_template("page.html").render(
+        name=setting.study_name(),
+        sentences=overview.sentences(),
+        ranking=setting.ranking,
+        architectures=overview.table(),
+        n_words=1 + len(view.method.columns),
+        scope=setting.cost.scope,
+        columns_note=view.method.columns_note,
         one_shot=one_shot_table(overview),
         standalone=standalone_table(overview),
         tau=overview.transfer.tau,
         winner=overview.best[0] if overview.best else None,
-        parts=_parts(overview),
-        legend=LEGEND,
-        pictures=[_picture(overview, r) for r in (*overview.best, overview.by_hand)],
+        parts=budget_rows(view, overview.best[0]) if overview.best else [],
+        legend=view.method.legend,
+        # The drawings escape what they are given.
+        pictures=[Markup(svg(picture_of(view, result))) for result in overview.shown],
         source=None if detections is None else detections.source,
-        detections=[] if detections is None else _images(detections),
-        absence=absence(overview.setting, overview.search),
-        figures={name: _script_safe(figure) for name, figure in figures.items()},
+        detections=[]
+        if detections is None
+        else [
+            (
+                f"trial {detections.source.trial} on {Path(name).stem}",
+                f"data:{guess_type(name)[0]};base64,{base64.b64encode(picture.content).decode()}",
+            )
+            for name, picture in detections.pictures.items()
+        ],
+        absence=absence(setting, study),
+        # Nothing in a figure's JSON can end the script around it.
+        figures={
+            name: Markup(figure.to_json().replace("<", "\\u003c"))
+            for name, figure in figures.items()
+        },
         plotly=Markup(get_plotlyjs()),
-        configuration=_configuration(overview),
-        versions=_versions(overview),
-        seed=overview.setting.config.study.seed,
-        file=_study_file(overview),
-        commands=_commands(overview),
-        failures=_failures(overview),
-        note=by_people(get_note(overview.search)),
+        configuration=[
+            (key, json.dumps(value))
+            for key, value in sorted((study.user_attrs.get(CONFIG) or {}).items())
+        ],
+        versions=version_table(overview),
+        seed=setting.config.study.seed,
+        file="" if file is None else file.read_text(encoding="utf-8-sig", errors="replace"),
+        commands=overview.commands(max(len(overview.transfer.pairs), 1)),
+        failures=reasons[:_MOST_FAILURES],
+        note=by_people(get_note(study)),
     )
-
-
-@cache
-def _template() -> jinja2.Template:
-    loader = jinja2.PackageLoader("msnas_optuna", "report")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("page.html")
 
 
 # ---------------------------------------------------------------------- tables
@@ -94,24 +109,18 @@ def _template() -> jinja2.Template:
 
 def one_shot_table(overview: Overview) -> list[list[str]]:
     """One-shot mAP of chance, children and population: how many, mean, variance, maximum."""
-    found = overview.comparison
     rows = [["one-shot mAP", "architectures", "mean", "variance", "max"]]
+    found, view = overview.comparison, overview.view
     if found is None:
         return rows
-    last = overview.observed.generations[-1]
-    population = [100 * o.ap for o in overview.observed.population(last)]
-    rows += [
-        _moments(name, aps)
-        for name, aps in (
-            ("random, a uniform sample of the window", found.random),
-            ("children", found.bred),
-            ("last population", population),
-        )
-        if len(aps)
-    ]
-    if found.by_hand is not None:
-        rows.append(_moments("FPN-like path", [found.by_hand]))
-    return rows
+    population = list(view.populations.values())[-1]
+    groups = {
+        "random, a uniform sample of the window": found.random,
+        "children": found.bred,
+        "last population": [100 * result.ap for result in population],
+        view.method.baseline: [] if found.baseline is None else [found.baseline],
+    }
+    return rows + [_moments(name, aps) for name, aps in groups.items() if aps]
 
 
 def standalone_table(overview: Overview) -> list[list[str]]:
@@ -120,40 +129,19 @@ def standalone_table(overview: Overview) -> list[list[str]]:
     rows = [["mAP after training from scratch", "architectures", "mean", "variance", "max"]]
     if found.pairs:
         rows.append(_moments("best of the search", [pair.alone for pair in found.pairs]))
-    if found.by_hand is not None:
-        rows.append(_moments("FPN-like path", [found.by_hand.alone]))
+    if found.baseline is not None:
+        rows.append(_moments(found.baseline.name, [found.baseline.alone]))
     return rows
 
 
 def _moments(name: str, aps: Sequence[float]) -> list[str]:
-    return [
-        name,
-        str(len(aps)),
-        f"{np.mean(aps):.2f}",
-        f"{np.var(aps):.4f}" if len(aps) > 1 else "-",
-        f"{max(aps):.1f}",
-    ]
+    variance = f"{np.var(aps):.4f}" if len(aps) > 1 else "-"
+    return [name, str(len(aps)), f"{np.mean(aps):.2f}", variance, f"{max(aps):.1f}"]
 
 
-def _parts(overview: Overview) -> list[list[str]]:
-    if not overview.best:
-        return []
-    best = overview.best[0]
-    rows = [["part", "GFLOPs", "share"]]
-    for part in budget_parts(best.architecture, overview.setting.cost):
-        rows.append([part.name, giga(part.gflops), f"{part.gflops / best.gflops:.1%}"])
-    return [*rows, ["encoder + RPN head", giga(best.gflops), ""]]
-
-
-def _configuration(overview: Overview) -> list[tuple[str, str]]:
-    """What the study was created with; the search refuses to go on with anything else."""
-    stored: Mapping[str, Any] = overview.search.user_attrs.get(CONFIG) or {}
-    return [(key, json.dumps(value)) for key, value in sorted(stored.items())]
-
-
-def _versions(overview: Overview) -> list[list[str]]:
-    """What searched, and beside it what made this page where that is something else."""
-    searched, here = read_versions(overview.search), versions()
+def version_table(overview: Overview) -> list[list[str]]:
+    """Package versions of the search, and those of this page where they differ."""
+    searched, here = read_versions(overview.study), versions()
     rows = [
         [package, ", ".join(searched.get(package, ["unknown"])), here.get(package, "-")]
         for package in {**here, **searched}
@@ -161,49 +149,3 @@ def _versions(overview: Overview) -> list[list[str]]:
     if all(then == now for _, then, now in rows):
         return [["package", "version"], *(row[:2] for row in rows)]
     return [["package", "of the search", "of this page"], *rows]
-
-
-def _study_file(overview: Overview) -> str:
-    file = overview.setting.study_file
-    return "" if file is None else file.read_text(encoding="utf-8-sig", errors="replace")
-
-
-def _commands(overview: Overview) -> list[str]:
-    retrained = len(overview.transfer.pairs)
-    report = overview.setting.command("report", "-o", "report.html")
-    return [*overview.commands(max(retrained, 1)), report]
-
-
-def _failures(overview: Overview) -> list[tuple[int, str]]:
-    failed = overview.search.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    return [(t.number, str(t.user_attrs[ERROR])) for t in failed if ERROR in t.user_attrs][
-        :_MOST_FAILURES
-    ]
-
-
-# ---------------------------------------------------------------------- pictures
-
-
-def _picture(overview: Overview, result: Result) -> Markup:
-    name = "FPN-like path" if result.trial is None else f"trial {result.trial}"
-    if result.one_shot_ap is not None:
-        name += f": {100 * result.one_shot_ap:.1f} mAP"
-    drawn = draw_architecture(result.architecture, name=name, cost=overview.setting.cost)
-    return Markup(drawn)  # it escapes what it is given
-
-
-def _images(detections: Detections) -> list[tuple[str, str]]:
-    """Captions and data URLs."""
-    return [
-        (
-            f"trial {detections.source.trial} on {image_name(name)}",
-            f"data:{guess_type(name)[0]};base64,{base64.b64encode(picture.content).decode()}",
-        )
-        for name, picture in detections.pictures.items()
-    ]
-
-
-def _script_safe(figure: go.Figure) -> Markup:
-    """The figure's JSON, in which nothing can end the script around it."""
-    text: str = figure.to_json()
-    return Markup(text.replace("<", "\\u003c"))

@@ -1,6 +1,7 @@
-"""Optuna samplers that propose whole architectures."""
+"""An Optuna sampler that proposes whole architectures, and the ways it finds them."""
 
-from msnas_optuna.samplers.msnas import MSNASSampler, SpaceExhaustedError
+from msnas_optuna.samplers.proposals import SpaceExhaustedError
 from msnas_optuna.samplers.queue import queue_architectures
+from msnas_optuna.samplers.sampler import PROPOSERS, ArchitectureSampler
 
-__all__ = ["MSNASSampler", "SpaceExhaustedError", "queue_architectures"]
+__all__ = ["PROPOSERS", "ArchitectureSampler", "SpaceExhaustedError", "queue_architectures"]

@@ -1,192 +1,127 @@
-"""What a study's trials say: who proposed which architecture, and who is fit to be a parent.
+"""What the trials of a study say: which architectures it holds, and which are the best.
 
 "Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, Algorithm 1,
-lines 1-3 and 9: populations and Topk.
+line 9: Topk.
 
-Symbols: P population size, g generation. The slot of a trial is its place in the sequence of
-proposals; trials that repeat an earlier one have its slot, withdrawn trials take none.
+The slot of a trial is its place in the sequence of proposals; trials that repeat an earlier one
+have its slot, withdrawn trials take none. A loss is one number for each objective, smaller is
+better.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 from threading import Lock
+from typing import Generic
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.study import StudyDirection
-from optuna.study._multi_objective import _fast_non_domination_rank
 from optuna.trial import FrozenTrial, TrialState
 
-from msnas_optuna.methods.msnas.space import Architecture
-from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
+from msnas_optuna.spaces.base import A, FeasibleSet, InvalidArchitectureError, Space
 from msnas_optuna.storage import Plan, is_retry, is_withdrawn, known_params, read_plan, root_number
+from msnas_optuna.storage.optuna_private import non_domination_ranks
 
-
-@dataclass(frozen=True)
-class Schedule:
-    """Which generation a slot belongs to, and which slots take random children.
-
-    Attributes:
-        population_size: P, slots of generation 0 and number of parents.
-        n_children: slots of each later generation for children of the operators.
-        n_random: slots of each later generation for random children; they come first.
-        n_reevaluated: slots of each later generation that measure an earlier architecture
-            again; they come second.
-    """
-
-    population_size: int
-    n_children: int
-    n_random: int
-    n_reevaluated: int = 0
-
-    @property
-    def _length(self) -> int:
-        return self.n_random + self.n_reevaluated + self.n_children
-
-    def generation(self, slot: int) -> int:
-        """0 for the first population, then one for each iteration of Algorithm 1."""
-        if slot < self.population_size:
-            return 0
-        return 1 + (slot - self.population_size) // self._length
-
-    def is_random(self, slot: int) -> bool:
-        """Whether the slot takes a random architecture."""
-        place = (slot - self.population_size) % self._length
-        return slot < self.population_size or place < self.n_random
-
-    def is_reevaluation(self, slot: int) -> bool:
-        """Whether the slot measures one of the best architectures again."""
-        place = (slot - self.population_size) % self._length - self.n_random
-        return slot >= self.population_size and 0 <= place < self.n_reevaluated
+Loss = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class Record(Generic[A]):
     """One trial, decoded.
 
     Attributes:
         trial: the trial.
-        number: its number.
         slot: its place in the sequence of proposals.
-        generation: 0 for trials without a plan, which somebody else has added.
-        retry: whether it repeats an earlier trial.
-        architecture: a feasible architecture, or None for anything else.
-        loss: objectives, smaller is better, of a trial that may be a parent; else None. Of an
-            architecture that is measured several times, `averaged` gives the mean.
-        repeat: how many measurements of the architecture were planned before this one.
+        plan: None for trials that another sampler has made, or somebody has added.
+        generation: of its plan, 0 without one.
+        architecture: one that the study may hold, or None for anything else.
+        loss: what it measured, of a complete trial that breaks no constraint; else None.
     """
 
     trial: FrozenTrial
-    number: int
     slot: int
+    plan: Plan | None
     generation: int
-    retry: bool
-    architecture: Architecture | None
-    loss: tuple[float, ...] | None
-    repeat: int = 0
+    architecture: A | None
+    loss: Loss | None
+
+    @property
+    def number(self) -> int:
+        """The number of the trial."""
+        return self.trial.number
+
+    @property
+    def repeat(self) -> int:
+        """How many measurements of the architecture were planned before this one."""
+        return 0 if self.plan is None else self.plan.repeat
 
 
-@dataclass(frozen=True)
-class History:
-    """All trials of a study at one moment.
+@dataclass(frozen=True, slots=True)
+class Candidate(Generic[A]):
+    """An architecture with all its measurements.
 
     Attributes:
-        records: one record for each trial, by number.
-        settled: the architectures of finished trials.
-        recent: the architectures of all other trials by trial number.
-        n_final: the number of first records that stay as they are.
-        ranking: which remembers, from trial to trial, what it has ranked.
+        architecture: the architecture.
+        loss: mean over the measurements.
+        records: the measurements by number, at least one.
     """
 
-    records: Sequence[Record]
-    settled: AbstractSet[Architecture]
-    recent: Mapping[int, Architecture]
-    n_final: int
-    ranking: Ranking
+    architecture: A
+    loss: Loss
+    records: tuple[Record[A], ...]
 
-    def holds(self, architecture: Architecture, *, besides: int) -> bool:
-        """Whether a trial other than number `besides` has the architecture."""
-        return architecture in self.settled or any(
-            held == architecture for number, held in self.recent.items() if number != besides
-        )
-
-    def n_held(self, *, besides: int) -> int:
-        """The number of feasible architectures that trials other than `besides` have."""
-        recent = {held for number, held in self.recent.items() if number != besides}
-        return len(self.settled) + len(recent - self.settled)
-
-    def slots_of(self, architecture: Architecture, *, besides: int) -> dict[int, int]:
-        """Slot -> repeat of the trials, other than slot `besides`, with an architecture."""
-        return {
-            record.slot: record.repeat
-            for record in self.records
-            if record.slot != besides and record.architecture == architecture
-        }
-
-    def parents(self, generation: int, *, before: int, size: int) -> list[Record]:
-        """The best architectures of earlier generations, best first, each by its first trial.
-
-        Only trials with a number below `before` count. What is measured several times is ranked
-        by the mean.
-        """
-        candidates = self.ranking.candidates(
-            self.records, generation, before=before, n_final=self.n_final
-        )
-        return self.ranking.best(candidates, size)
+    @property
+    def number(self) -> int:
+        """The number of the trial that measured it first."""
+        return self.records[0].number
 
 
-def next_repeat(slots: Mapping[int, int]) -> int:
-    """The number of a measurement after those in `slots`, see `History.slots_of`."""
-    return max(len(slots), 1 + max(slots.values(), default=-1))
-
-
-def averaged(records: Sequence[Record]) -> list[Record]:
-    """One record for each architecture: its first measurement, with the mean of all losses."""
-    groups: dict[Architecture | int, list[Record]] = {}
+def averaged(records: Iterable[Record[A]]) -> list[Candidate[A]]:
+    """Each measured architecture once, in the order of the first measurements."""
+    groups: dict[A, list[Record[A]]] = {}
     for record in records:
-        key = record.number if record.architecture is None else record.architecture
-        groups.setdefault(key, []).append(record)
-    if len(groups) == len(records):
-        return list(records)
-    return [
-        replace(group[0], loss=tuple(map(fmean, zip(*map(_loss, group), strict=True))))
-        if len(group) > 1
-        else group[0]
-        for group in groups.values()
-    ]
+        if record.architecture is not None and record.loss is not None:
+            groups.setdefault(record.architecture, []).append(record)
+    return [Candidate(a, _mean(group), tuple(group)) for a, group in groups.items()]
 
 
-def top(records: Sequence[Record], size: int) -> list[Record]:
-    """Topk: the best `size` records, best first; earlier slots win ties.
+def _mean(records: Sequence[Record[A]]) -> Loss:
+    losses = [record.loss for record in records if record.loss is not None]
+    return losses[0] if len(losses) == 1 else tuple(map(fmean, zip(*losses, strict=True)))
+
+
+def top(candidates: Iterable[Candidate[A]], size: int) -> list[Candidate[A]]:
+    """Topk: the best `size`, best first; earlier slots win ties.
 
     Several objectives are ranked by non-dominated sorting, then by crowding distance (Deb et
     al., 2002).
     """
-    records = sorted(records, key=lambda record: (record.slot, record.number))
-    if not records or len(_loss(records[0])) == 1:
-        return sorted(records, key=_loss)[:size]
-    losses = np.array([_loss(record) for record in records])
-    ranks = _fast_non_domination_rank(losses, n_below=size)
-    best: list[Record] = []
-    for rank in range(int(ranks.max()) + 1):
-        (front,) = np.nonzero(ranks == rank)
-        crowding = _crowding_distance(losses[front])
-        best += [records[front[i]] for i in np.argsort(-crowding, kind="stable")]
-        if len(best) >= size:
-            break
-    return best[:size]
+    ordered = sorted(candidates, key=lambda c: (c.records[0].slot, c.number))
+    if not ordered or len(ordered[0].loss) == 1:
+        return sorted(ordered, key=lambda c: c.loss)[:size]
+    losses = np.array([c.loss for c in ordered])
+    ranks = non_domination_ranks(losses, n_below=size)
+    crowding = np.empty(len(losses))
+    for rank in set(ranks.tolist()):
+        crowding[ranks == rank] = _crowding_distance(losses[ranks == rank])
+    return [ordered[i] for i in np.lexsort((-crowding, ranks))[:size].tolist()]
 
 
-def _loss(record: Record) -> tuple[float, ...]:
-    assert record.loss is not None
-    return record.loss
+def pareto_front(candidates: Sequence[Candidate[A]]) -> list[Candidate[A]]:
+    """Those that no other beats in one objective without losing in another, in their order."""
+    if not candidates:
+        return []
+    ranks = non_domination_ranks(np.array([c.loss for c in candidates]), n_below=1)
+    return [c for c, rank in zip(candidates, ranks.tolist(), strict=True) if rank == 0]
 
 
-def _crowding_distance(losses: np.ndarray) -> np.ndarray:  # [records, objectives] -> [records]
+def _crowding_distance(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum over objectives of the gap between neighbours. [n, objectives] -> [n]."""
     distance = np.zeros(len(losses))
     for column in losses.T:
         order = np.argsort(column, kind="stable")
@@ -198,87 +133,121 @@ def _crowding_distance(losses: np.ndarray) -> np.ndarray:  # [records, objective
     return distance
 
 
-class Ranking:
-    """Candidates and parents, remembered: both change only where a generation ends."""
+@dataclass(frozen=True)
+class History(Generic[A]):
+    """All trials of a study at one moment.
+
+    Attributes:
+        records: one for each trial, by number.
+        settled: the architectures of finished trials.
+        unfinished: those of all other trials, but for that which is being planned.
+        planned: number of the trial that is being planned, None where none is.
+        ranking: remembers the last population.
+    """
+
+    records: Sequence[Record[A]]
+    settled: AbstractSet[A]
+    unfinished: AbstractSet[A]
+    planned: int | None
+    ranking: Ranking[A]
+
+    def holds(self, architecture: A) -> bool:
+        """Whether a trial other than the planned one has the architecture."""
+        return architecture in self.settled or architecture in self.unfinished
+
+    @property
+    def n_held(self) -> int:
+        """The number of different architectures that `holds` says yes to."""
+        return len(self.settled) + len(self.unfinished - self.settled)
+
+    def repeats(self, architecture: A) -> dict[int, int]:
+        """Slot -> repeat of the measurements of an architecture in other slots than the planned.
+
+        Those that are planned, run or have failed count too.
+        """
+        own = None if self.planned is None else self.records[self.planned].slot
+        return {
+            record.slot: record.repeat
+            for record in self.records
+            if record.slot != own and record.architecture == architecture
+        }
+
+    def population(self, generation: int, *, size: int) -> list[Candidate[A]]:
+        """The best architectures of all earlier generations, best first."""
+        older = [r for r in self.records if r.loss is not None and r.generation < generation]
+        return self.ranking.best(older, size)
+
+
+class Ranking(Generic[A]):
+    """`top` of `averaged`, remembered: what it is asked for changes once a generation."""
 
     def __init__(self) -> None:
-        self._found: tuple[int, int, list[Record]] = -1, 0, []
-        self._ranked: tuple[list[Record], int, list[Record]] = [], 0, []
+        self._last: tuple[list[Record[A]], int, list[Candidate[A]]] = [], 0, []
 
-    def candidates(
-        self, records: Sequence[Record], generation: int, *, before: int, n_final: int
-    ) -> list[Record]:
-        """Who may be a parent in a generation, among the trials with a number below `before`."""
-        known, read, found = self._found  # one read: threads may ask too
-        end = min(before, n_final)
-        if known != generation or read > end:
-            read, found = 0, []
-        found = found + _older(records[read:end], generation)
-        self._found = generation, end, found
-        return found + _older(records[end:before], generation)
-
-    def best(self, candidates: list[Record], size: int) -> list[Record]:
-        """`top` of `averaged`."""
-        known, known_size, best = self._ranked
-        if known_size != size or known != candidates:
-            best = top(averaged(candidates), size)
-            self._ranked = candidates, size, best
+    def best(self, records: list[Record[A]], size: int) -> list[Candidate[A]]:
+        """The best candidates of some records."""
+        known, known_size, best = self._last  # one read: threads may ask too
+        if known_size != size or known != records:
+            best = top(averaged(records), size)
+            self._last = records, size, best
         return best
 
 
-def _older(records: Sequence[Record], generation: int) -> list[Record]:
-    return [r for r in records if r.loss is not None and r.generation < generation]
-
-
-class Ledger:
+class Ledger(Generic[A]):
     """Decodes each finished trial once; everything in it can be derived from storage again.
 
     Args:
-        feasible: what the study may propose, or None for parameters of any kind.
-        schedule: slots and generations.
+        space: what parameters mean.
+        feasible: what the study may hold; None takes every valid architecture.
     """
 
-    def __init__(self, feasible: FeasibleSet[Architecture] | None, schedule: Schedule) -> None:
-        self._feasible, self._schedule = feasible, schedule
+    def __init__(self, space: Space[A], feasible: FeasibleSet[A] | None = None) -> None:
+        self._space, self._feasible = space, feasible
         self._lock = Lock()  # threads of one study share the sampler
         self._forget()
 
-    def __reduce__(
-        self,
-    ) -> tuple[type[Ledger], tuple[FeasibleSet[Architecture] | None, Schedule]]:
-        return Ledger, (self._feasible, self._schedule)
+    def __reduce__(self) -> tuple[type[Ledger[A]], tuple[Space[A], FeasibleSet[A] | None]]:
+        return type(self), (self._space, self._feasible)
 
     def _forget(self) -> None:
-        self._oldest: list[Record] = []  # all finished, up to the first unfinished trial
-        self._later: dict[int, Record] = {}  # the other finished ones by number
-        self._settled: set[Architecture] = set()
+        self._oldest: list[Record[A]] = []  # all finished, up to the first unfinished trial
+        self._later: dict[int, Record[A]] = {}  # the other finished ones by number
+        self._settled: set[A] = set()
         self._next_slot = 0
-        self._ranking = Ranking()
+        self._ranking: Ranking[A] = Ranking()
 
-    def read(self, trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> History:
+    def read(
+        self,
+        trials: Sequence[FrozenTrial],
+        directions: Sequence[StudyDirection],
+        *,
+        planned: int | None = None,
+    ) -> History[A]:
         """The history of a study.
 
         Args:
             trials: all trials by number, as storages return them.
             directions: one for each objective.
+            planned: number of the trial that is being planned.
         """
         with self._lock:
             if not self._knows(trials):
                 self._forget()
-            records, recent, slot = self._oldest.copy(), {}, self._next_slot
+            records, unfinished, slot = self._oldest.copy(), set(), self._next_slot
             for trial in trials[len(records) :]:
                 record = self._later.get(trial.number)
                 if record is None or record.trial is not trial:
-                    record = self._decode(trial, records, slot, directions)
-                slot += not (record.retry or is_withdrawn(trial))
+                    own = records[root_number(trial)].slot if is_retry(trial) else slot
+                    record = self._decode(trial, own, directions)
+                slot += not (is_retry(trial) or is_withdrawn(trial))
                 if trial.state.is_finished():
                     self._remember(record, next_slot=slot)
-                elif record.architecture is not None:
-                    recent[trial.number] = record.architecture
+                elif record.architecture is not None and trial.number != planned:
+                    unfinished.add(record.architecture)
                 records.append(record)
-            return History(records, self._settled, recent, len(self._oldest), self._ranking)
+            return History(records, self._settled, unfinished, planned, self._ranking)
 
-    def _remember(self, record: Record, *, next_slot: int) -> None:
+    def _remember(self, record: Record[A], *, next_slot: int) -> None:
         if record.number == len(self._oldest):
             self._oldest.append(record)
             self._next_slot = next_slot
@@ -295,44 +264,31 @@ class Ledger:
         return record is None or (len(trials) > last and trials[last] is record.trial)
 
     def _decode(
-        self,
-        trial: FrozenTrial,
-        earlier: Sequence[Record],
-        slot: int,
-        directions: Sequence[StudyDirection],
-    ) -> Record:
-        plan, retry = read_plan(trial), is_retry(trial)
-        if plan is not None:
-            generation = plan.generation
-        else:
-            generation = 0 if self._feasible is not None else self._schedule.generation(slot)
-        architecture = self._architecture(trial, plan)
-        known = self._feasible is None or architecture is not None
+        self, trial: FrozenTrial, slot: int, directions: Sequence[StudyDirection]
+    ) -> Record[A]:
+        plan = read_plan(trial)
+        architecture = self._architecture(known_params(trial, plan))
+        if is_withdrawn(trial):
+            architecture = None
         return Record(
             trial=trial,
-            number=trial.number,
-            slot=earlier[root_number(trial)].slot if retry else slot,
-            generation=generation,
-            retry=retry,
+            slot=slot,
+            plan=plan,
+            generation=0 if plan is None else plan.generation,
             architecture=architecture,
-            loss=_parent_loss(trial, directions) if known else None,
-            repeat=0 if plan is None else plan.repeat,
+            loss=None if architecture is None else _loss(trial, directions),
         )
 
-    def _architecture(self, trial: FrozenTrial, plan: Plan | None) -> Architecture | None:
-        """What the trial evaluates, as far as it is known and feasible."""
-        if self._feasible is None or is_withdrawn(trial):
-            return None
+    def _architecture(self, params: Mapping[str, object]) -> A | None:
         try:
-            architecture = self._feasible.space.decode(known_params(trial, plan))
+            architecture = self._space.decode(params)
         except InvalidArchitectureError:
             return None
-        return architecture if self._feasible.violation(architecture) is None else None
+        allowed = self._space if self._feasible is None else self._feasible
+        return architecture if allowed.violation(architecture) is None else None
 
 
-def _parent_loss(
-    trial: FrozenTrial, directions: Sequence[StudyDirection]
-) -> tuple[float, ...] | None:
+def _loss(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> Loss | None:
     """Objectives to minimise of a complete trial that breaks no constraint, or None."""
     if trial.state != TrialState.COMPLETE or any(c > 0 for c in trial.constraints.values()):
         return None

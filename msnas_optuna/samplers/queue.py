@@ -1,33 +1,31 @@
-"""Queues architectures that a study is to evaluate whatever its sampler proposes.
-
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, Tables 7-9:
-the published architectures have names, r18-1 to r50-5.
-"""
+"""Queues architectures that a study is to evaluate whatever its sampler proposes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import cast
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from msnas_optuna.methods.msnas.published import resolve_architecture
-from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
-from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
+from msnas_optuna.spaces.base import A, FeasibleSet, InvalidArchitectureError, Space
 from msnas_optuna.storage import QUEUED, is_withdrawn, known_params, read_plan, withdraw
 
 
 def resolve_architectures(
-    architectures: Iterable[Architecture | str],
-    space: MSNASSpace,
+    architectures: Iterable[A | str],
+    space: Space[A],
     *,
-    feasible: FeasibleSet[Architecture] | None = None,
-) -> list[Architecture]:
+    resolve: Callable[[str], A] | None = None,
+    feasible: FeasibleSet[A] | None = None,
+) -> list[A]:
     """Each architecture once, in order.
 
     Args:
-        architectures: values, names or texts, see `spaces.published.resolve_architecture`.
+        architectures: values, or names and texts that `resolve` reads.
         space: the study's space.
+        resolve: name or text -> architecture, or InvalidArchitectureError; None where there are
+            values alone.
         feasible: what the study may evaluate; None allows all that is valid.
 
     Raises:
@@ -37,15 +35,17 @@ def resolve_architectures(
         raise InvalidArchitectureError(
             f"architectures must be a list of names or values, got {architectures!r} alone"
         )
-    known = feasible or space
-    resolved: dict[Architecture, None] = {}
+    resolved: dict[A, None] = {}
     for given in architectures:
-        architecture = resolve_architecture(given, space) if isinstance(given, str) else given
-        if not isinstance(architecture, Architecture):
+        architecture = cast("A", resolve(given) if resolve and isinstance(given, str) else given)
+        try:
+            violation = (feasible or space).violation(architecture)
+        except (AttributeError, TypeError) as error:
             raise InvalidArchitectureError(
-                f"{given!r} cannot be queued: it is neither an Architecture nor a text"
-            )
-        if (violation := known.violation(architecture)) is not None:
+                f"{given!r} cannot be queued: it is neither an architecture nor a text that "
+                "`resolve` reads"
+            ) from error
+        if violation is not None:
             raise InvalidArchitectureError(f"{str(given)!r} cannot be queued: {violation}")
         resolved[architecture] = None
     return list(resolved)
@@ -53,10 +53,11 @@ def resolve_architectures(
 
 def queue_architectures(
     study: Study,
-    space: MSNASSpace,
-    architectures: Iterable[Architecture | str],
+    space: Space[A],
+    architectures: Iterable[A | str],
     *,
-    feasible: FeasibleSet[Architecture] | None = None,
+    resolve: Callable[[str], A] | None = None,
+    feasible: FeasibleSet[A] | None = None,
     retry_failed: bool = False,
 ) -> int:
     """Queues the architectures that the study does not hold; its next trials evaluate them.
@@ -64,7 +65,9 @@ def queue_architectures(
     Args:
         study: the study.
         space: its space.
-        architectures: values, names (`r18-5`, `fpn-like`) or texts (`1 2 2 .5 | 8 8 16 16 32`).
+        architectures: values, or names and texts that `resolve` reads.
+        resolve: name or text -> architecture, or InvalidArchitectureError; None where there are
+            values alone.
         feasible: what the study may evaluate; None allows all that is valid.
         retry_failed: whether to queue those again whose trials have all failed.
 
@@ -75,7 +78,7 @@ def queue_architectures(
         InvalidArchitectureError: one is unknown, invalid or not feasible; then none is queued.
     """
     gone = (TrialState.FAIL, TrialState.PRUNED) if retry_failed else ()
-    wanted = resolve_architectures(architectures, space, feasible=feasible)
+    wanted = resolve_architectures(architectures, space, resolve=resolve, feasible=feasible)
     held = {_held(t, space) for t in study.get_trials(deepcopy=False) if t.state not in gone}
     missing = [architecture for architecture in wanted if architecture not in held]
     for architecture in missing:
@@ -84,7 +87,7 @@ def queue_architectures(
             create_trial(
                 state=TrialState.WAITING,
                 params=space.encode(architecture),
-                distributions=space.distributions,
+                distributions=dict(space.distributions),
                 system_attrs={QUEUED: True},
             )
         )
@@ -95,7 +98,7 @@ def queue_architectures(
     return len(missing)
 
 
-def _held(trial: FrozenTrial, space: MSNASSpace) -> Architecture | None:
+def _held(trial: FrozenTrial, space: Space[A]) -> A | None:
     if is_withdrawn(trial):
         return None
     try:

@@ -1,115 +1,93 @@
 """Children of a whole population: each gene from any parent, or random, given the budget.
 
 Gene pool recombination (Mühlenbein and Voigt, "Gene Pool Recombination in Genetic Algorithms",
-1996) with the resets of the paper's mutation. It generalises the four operators of Algorithm 1,
-lines 5-7: encoder and utilisation vary at once, and more than two parents contribute.
+1996) with the resets of the paper's mutation. It generalises the operators of Algorithm 1: all
+parts vary at once, and more than two parents contribute.
 
-Symbols: N mixed blocks, P parents.
+Symbols: P parents.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from msnas_optuna.methods.msnas.space import FEATURE_STRIDES, STRIDES, Architecture
-from msnas_optuna.spaces.base import FeasibleSet
-from msnas_optuna.spaces.tables import Weights
-
-_G = TypeVar("_G", float, int)
+from msnas_optuna.samplers.history import Candidate, History
+from msnas_optuna.samplers.proposals import Proposal, Settings, sample_new
+from msnas_optuna.spaces.base import A, Draw, FeasibleSet, Space
 
 
-class Drawable(Protocol):
-    """Something to draw architectures from."""
+def propose(
+    history: History[A],
+    slot: int,
+    *,
+    rng: np.random.Generator,
+    feasible: FeasibleSet[A],
+    settings: Settings,
+) -> Proposal[A]:
+    """The architecture of one slot; see `Proposer`.
 
-    def sample(self, rng: np.random.Generator) -> Architecture | None:
-        """One architecture, or None where there is none."""
-
-
-class WeightedSet(FeasibleSet[Architecture], Protocol):
-    """A feasible set that draws some genes more often than others."""
-
-    def weighted(self, weights: Weights) -> Drawable:
-        """Draws each feasible architecture by the product of the weights of its genes."""
-
-
-@dataclass(frozen=True)
-class GenePool:
-    """What some parents hand on.
-
-    Attributes:
-        parents: their architectures.
-        genes: every gene of every parent, a row each; N + 5 columns.
-        draw: the feasible children, each by the product of the chances of its genes.
+    Generations and random children are those of Algorithm 1. The more the parents agree, the
+    fewer children are new; one or two parents have hardly any.
     """
-
-    parents: tuple[Architecture, ...]
-    genes: NDArray[np.float64]
-    draw: Drawable
-
-    def child(self, rng: np.random.Generator) -> Architecture | None:
-        """A feasible child; None where nothing feasible has only genes of the parents."""
-        return self.draw.sample(rng)
-
-    def contributors(self, child: Architecture) -> list[int]:
-        """Positions of a few parents that have, together, every gene the child has from any.
-
-        The parent that explains most of the genes left comes next; earlier ones win ties.
-        """
-        shared = self.genes == np.array(_genes(child))
-        left, chosen = shared.any(axis=0), []
-        while left.any():
-            best = int((shared & left).sum(axis=1).argmax())
-            chosen.append(best)
-            left &= ~shared[best]
-        return chosen
+    population: list[Candidate[A]] = []
+    if not settings.is_random(slot):
+        generation = settings.generation(slot)
+        population = history.population(generation, size=settings.population_size)
+    if population:
+        parents = tuple(parent.architecture for parent in population)
+        known = cast("Any", feasible)  # hashable, as all objects are by their identity
+        pool: Draw[A] = gene_pool(parents, known, reset=settings.gene_probability)
+        for _ in range(settings.max_attempts):
+            child = pool.sample(rng)
+            if child is not None and not history.holds(child):
+                chosen = contributors(feasible.space, parents, child)
+                numbers = tuple(population[i].number for i in chosen)
+                return Proposal(child, "recombination", numbers)
+    return sample_new(history, rng=rng, feasible=feasible)
 
 
-class Recombination:
-    """The gene pools of parents; remembers the last, because parents change once a generation.
+@lru_cache(maxsize=2)  # it takes a build of weighted tables, and parents change once a generation
+def gene_pool(parents: tuple[A, ...], feasible: FeasibleSet[A], *, reset: float) -> Draw[A]:
+    """Draws each feasible child by the product of the chances of its genes.
 
     Args:
-        reset: chance of each gene to be random rather than some parent's, in 0..1, before the
-            budget is known: children are drawn in proportion, among the feasible ones.
+        parents: at least one.
+        feasible: what children belong to.
+        reset: chance of each gene to be random rather than some parent's, 0..1, before the
+            budget is known.
     """
-
-    def __init__(self, reset: float) -> None:
-        self._reset = reset
-        self._kept: tuple[WeightedSet, GenePool] | None = None
-
-    def __reduce__(self) -> tuple[type[Recombination], tuple[float]]:
-        return Recombination, (self._reset,)
-
-    def pool(self, parents: Iterable[Architecture], feasible: WeightedSet) -> GenePool:
-        """The gene pool of feasible parents; takes a build of weighted tables when they change."""
-        parents, kept = tuple(parents), self._kept  # one read: threads may ask too
-        if kept is None or kept[0] is not feasible or kept[1].parents != parents:
-            draw = feasible.weighted(gene_weights(parents, reset=self._reset))
-            pool = GenePool(parents, np.array([_genes(p) for p in parents]), draw)
-            kept = self._kept = (feasible, pool)
-        return kept[1]
+    return feasible.weighted(gene_weights(feasible.space, parents, reset=reset))
 
 
-def gene_weights(parents: Sequence[Architecture], *, reset: float) -> Weights:
+def gene_weights(space: Space[A], parents: Sequence[A], *, reset: float) -> list[dict[Any, float]]:
     """How often the parents have each value of each gene, mixed with equal chances for all."""
-    return Weights(
-        [_frequencies(g, STRIDES, reset) for g in zip(*(p.strides for p in parents), strict=True)],
-        [
-            _frequencies(g, FEATURE_STRIDES, reset)
-            for g in zip(*(p.feature_strides for p in parents), strict=True)
-        ],
-    )
+    weights = []
+    columns = zip(*map(space.genes, parents), strict=True)
+    for genes, distribution in zip(columns, space.distributions.values(), strict=True):
+        counts, choices = Counter(genes), distribution.choices
+        weights.append(
+            {c: reset / len(choices) + (1 - reset) * counts[c] / len(genes) for c in choices}
+        )
+    return weights
 
 
-def _frequencies(genes: Sequence[_G], choices: Sequence[_G], reset: float) -> dict[_G, float]:
-    counts = Counter(genes)
-    return {c: reset / len(choices) + (1 - reset) * counts[c] / len(genes) for c in choices}
+def contributors(space: Space[A], parents: Sequence[A], child: A) -> list[int]:
+    """Positions of a few parents that have, together, every gene the child has from any.
 
-
-def _genes(architecture: Architecture) -> tuple[float, ...]:
-    return (*architecture.strides, *architecture.feature_strides)
+    The parent that explains most of the genes left comes next; earlier ones win ties.
+    """
+    genes = space.genes(child)
+    shared = [
+        {i for i, (x, y) in enumerate(zip(space.genes(parent), genes, strict=True)) if x == y}
+        for parent in parents
+    ]
+    left, chosen = set().union(*shared), []
+    while left:
+        chosen.append(max(range(len(parents)), key=lambda p: len(shared[p] & left)))
+        left -= shared[chosen[-1]]
+    return chosen

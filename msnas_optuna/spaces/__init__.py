@@ -1,5 +1,11 @@
-"""Search spaces and the exact sets of feasible architectures in them."""
+"""Exact counting and drawing in search spaces: automata, additive costs, feasible sets."""
 
-from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError, Space
+from msnas_optuna.spaces.base import (
+    AdditiveCost,
+    Automaton,
+    FeasibleSet,
+    InvalidArchitectureError,
+    Space,
+)
 
-__all__ = ["FeasibleSet", "InvalidArchitectureError", "Space"]
+__all__ = ["AdditiveCost", "Automaton", "FeasibleSet", "InvalidArchitectureError", "Space"]

@@ -1,221 +1,237 @@
-"""The completions of every (block, state, FLOPs so far), counted backwards from the last block.
+"""What may still come from every (position, state, cost so far): one sweep over a graph.
 
-Where genes have weights, a completion counts as the product of the weights of its genes.
-
-Symbols: N blocks, k FLOPs so far in units, see `Graph`.
+Symbols: k cost so far in units, see `Graph`; a row holds one value for each k.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import inf, prod
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from msnas_optuna.methods.msnas.space import FEATURE_STRIDES, STRIDES, Architecture
-from msnas_optuna.spaces.graph import Graph, Root, visited_of
+from msnas_optuna.spaces.base import Genes
+from msnas_optuna.spaces.semirings import LimbedEntries, Semiring, Values
+from msnas_optuna.spaces.trellis import HUGE, Beginning, Graph
 
-Counts = NDArray[Any]
-"""int64, or float64 where genes have weights."""
-
-Part = tuple[int, Counts]
-"""Counts by k: the k of the first entry, then one count for each k."""
+_MOST_ENTRIES: Final = 2**28
+"""Of all rows together; more would take gigabytes."""
 
 
-@dataclass(frozen=True)
-class Weights:
-    """How likely each gene is, before anything is known of the others.
+class Row(NamedTuple):
+    """Values by k.
 
     Attributes:
-        strides: stride -> weight, finite and at least 0, for each of the N blocks.
-        feature_strides: feature stride -> weight for each of the five object groups.
-
-    Raises:
-        ValueError: a gene has other values than the space, or a weight is out of range.
+        first: k of the first value.
+        values: for first, first + 1, ... shape (n,) or (limbs, n)
     """
 
-    strides: Sequence[Mapping[float, float]]
-    feature_strides: Sequence[Mapping[int, float]]
-
-    def __post_init__(self) -> None:
-        """Checks every gene."""
-        _require_weights("strides", self.strides, STRIDES)
-        _require_weights("feature_strides", self.feature_strides, FEATURE_STRIDES)
-
-    def scaled(self) -> Weights:
-        """The same chances with 1 as the largest weight of each gene: products stay in range."""
-        return Weights(*([*map(_scaled, genes)] for genes in (self.strides, self.feature_strides)))
-
-    def of_utilisation(self, vector: Sequence[int]) -> float:
-        """The product of the weights of five feature strides."""
-        return prod(w[s] for w, s in zip(self.feature_strides, vector, strict=True))
-
-
-def _scaled(weights: Mapping[Any, float]) -> dict[Any, float]:
-    largest = max(weights.values()) or 1.0
-    return {gene: weight / largest for gene, weight in weights.items()}
-
-
-def _require_weights(
-    name: str, genes: Sequence[Mapping[Any, float]], choices: Sequence[float]
-) -> None:
-    for i, weights in enumerate(genes):
-        if set(weights) != set(choices) or not all(0 <= w < inf for w in weights.values()):
-            raise ValueError(
-                f"{name}[{i}] must give each of {list(choices)} a finite weight of at least 0, "
-                f"got {dict(weights)}"
-            )
-
-
-def span(parts: Sequence[Part]) -> tuple[int, int]:
-    """The smallest [first, end) that holds all parts."""
-    return min(k for k, _ in parts), max(k + len(counts) for k, counts in parts)
-
-
-def summed(parts: Sequence[Part], first: int, end: int) -> Counts:
-    """The sum of the parts over first <= k < end."""
-    dtype = np.result_type(*(counts.dtype for _, counts in parts), np.int64)
-    total: Counts = np.zeros(max(end - first, 0), dtype)
-    for k, counts in parts:
-        low, high = max(k, first), min(k + len(counts), end)
-        if low < high:
-            total[low - first : high - first] += counts[low - k : high - k]
-    return total
-
-
-class Table(NamedTuple):
-    """Completions by k; a memoryview, because it reads single entries faster than an array."""
-
     first: int
-    counts: memoryview[int] | memoryview[float]
+    values: Values
 
-    def at(self, k: int) -> float:
-        """The completions at k; an integer unless genes have weights."""
-        return self.counts[k - self.first] if 0 <= k - self.first < len(self.counts) else 0
+    @property
+    def end(self) -> int:
+        """One more than k of the last value."""
+        return self.first + int(self.values.shape[-1])
 
 
-def table(first: int, counts: Counts) -> Table:
-    """Drops zeros at both ends and halves the memory where 32 bits hold every count."""
-    (used,) = counts.nonzero()
-    if not len(used):
-        return Table(0, np.zeros(0, np.int64).data)
-    counts = counts[used[0] : used[-1] + 1]
-    if counts.dtype == np.int64 and counts.max() <= np.iinfo(np.int32).max:
-        counts = counts.astype(np.int32)
-    return Table(first + int(used[0]), np.ascontiguousarray(counts).data)
+Part = tuple[int, Values, float]
+"""k of the first value, values, and the value of the gene before them."""
+
+EMPTY: Final = Row(0, np.zeros(0, np.int64))
+
+
+def summed(parts: Sequence[Part], low: int, high: int, *, semiring: Semiring) -> Row:
+    """The sum of parts over low <= k <= high, without worthless ends.
+
+    Args:
+        parts: what to add up.
+        low: smallest k of interest.
+        high: largest k of interest.
+        semiring: what a sum is.
+    """
+    parts = [part for part in parts if part[1].shape[-1]]
+    if not parts:
+        return EMPTY
+    first = max(min(k for k, _, _ in parts), low)
+    end = min(max(k + values.shape[-1] for k, values, _ in parts), high + 1)
+    if first >= end:
+        return EMPTY
+    total = semiring.zeros(end - first)
+    for k, values, value in parts:
+        a, b = max(k, first), min(k + values.shape[-1], end)
+        if a < b:
+            semiring.add(total[..., a - first : b - first], values[..., a - k : b - k], value)
+    return _trimmed(first, total, semiring)
+
+
+def _trimmed(first: int, total: Values, semiring: Semiring) -> Row:
+    ends = total[..., [0, -1]] if total.ndim == 1 else total[..., [0, -1]].max(axis=0)
+    if (ends == semiring.zero).any():
+        worth = (total if total.ndim == 1 else total.max(axis=0)) != semiring.zero
+        (used,) = worth.nonzero()
+        if not len(used):
+            return EMPTY
+        total, first = total[..., used[0] : used[-1] + 1], first + int(used[0])
+    return Row(first, semiring.closed(total))
+
+
+class Exit(NamedTuple):
+    """A move, and the values of what may come after it, by k - `offset`."""
+
+    gene: Any
+    after: int
+    cost: int
+    value: float
+    offset: int
+    entries: Any
 
 
 class Tables:
-    """The completions of every path that starts with one root.
+    """The rows of all paths whose cost leaves one remainder beside the units.
 
     Args:
         graph: what may follow what.
-        root: the first block.
-        window: smallest and largest cost in multiply-adds, both inside.
-        weights: of the genes of blocks 2..N and of the utilisations; None counts each as 1.
+        starts: the states in which the chain may begin and k there.
+        window: smallest and largest cost, both inside, less the remainder.
+        semiring: what a sum is.
     """
 
     def __init__(
         self,
         graph: Graph,
-        root: Root,
+        starts: Iterable[tuple[int, int]],
         window: tuple[int, int],
         *,
-        weights: Weights | None = None,
+        semiring: Semiring,
     ) -> None:
-        self._graph, self._window, self._weights, self.root = graph, window, weights, root
-        self._sums = {} if weights is None else _sums(graph, weights)
-        reach = self._reach()
-        layer = {state: self._last(state, *span) for state, span in reach[-1].items()}
-        layers = [layer]
-        for block in range(len(graph.steps), 0, -1):
-            spans = reach[block - 1].items()
-            layer = {s: self._before(block, s, layer, *span) for s, span in spans}
-            layers.append(layer)
-        self.layers = layers[::-1]
+        self.graph, self.window, self._nothing = graph, window, semiring.zero
+        cheapest = min((int(e.costs[0]) for e in graph.endings if len(e.costs)), default=0)
+        self.most = (window[1] - cheapest) // graph.unit  # k of a path that may still close
+        reach = reachable(graph, starts, most=self.most)
+        row = {s: self._last(s, low, high, semiring) for s, (low, high) in reach[-1].items()}
+        self.rows, self.exits = [row], []
+        for moves, layer in zip(reversed(graph.chain), reversed(reach[:-1]), strict=True):
+            after, row, exits = self.rows[-1], {}, {}
+            entries = {t: entries_of(values) for t, (_, values) in after.items()}
+            for state, (low, high) in layer.items():
+                live = [m for m in moves[state] if m.after in after]
+                parts = [(after[t].first - c, after[t].values, v) for _, t, c, v in live]
+                row[state] = summed(parts, low, high, semiring=semiring)
+                exits[state] = [
+                    Exit(gene, t, c, v, after[t].first - c, entries[t]) for gene, t, c, v in live
+                ]
+            self.rows.append(row)
+            self.exits.append(exits)
+        self.rows.reverse()
+        self.exits.reverse()
 
-    @property
-    def total(self) -> float:
-        """All completions; an integer unless genes have weights."""
-        return self.layers[0][self.root.state].at(0)
+    def _last(self, state: int, low: int, high: int, semiring: Semiring) -> Row:
+        """After the chain, an ending counts where it closes inside the window."""
+        costs, _, _, values = self.graph.endings[state]
+        unit, total, one = self.graph.unit, semiring.zeros(high - low + 1), semiring.one()
+        firsts = np.maximum(-((costs - self.window[0]) // unit) - low, 0)  # rounds up
+        ends = np.minimum((self.window[1] - costs) // unit + 1, high + 1) - low
+        for first, end, value in zip(firsts.tolist(), ends.tolist(), values.tolist(), strict=True):
+            if first < end:
+                semiring.add(total[..., first:end], one, value)
+        return _trimmed(low, total, semiring)
 
-    def _reach(self) -> list[dict[int, tuple[int, int]]]:
-        """State -> smallest and largest k that a path may have there, for each block."""
-        reach = [{self.root.state: (0, 0)}]
-        for steps in self._graph.steps:
-            layer: dict[int, tuple[int, int]] = {}
-            for state, (low, high) in reach[-1].items():
-                for after, k in steps[state].values():
-                    was = layer.get(after, (low + k, high + k))
-                    layer[after] = (min(was[0], low + k), max(was[1], high + k))
-            reach.append(layer)
-        return reach
+    def value(self, state: int, k: int) -> Any:
+        """The value of everything that may follow where the chain begins."""
+        row = self.rows[0].get(state, EMPTY)
+        inside = row.first <= k < row.end
+        return entries_of(row.values)[k - row.first] if inside else self._nothing
 
-    def _last(self, state: int, low: int, high: int) -> Table:
-        """After block N a completion is a utilisation that ends inside the window."""
-        reading = self._graph.utilisations[visited_of(state)]
-        costs = np.array(reading.costs, np.int64)
-        paid = np.arange(low, high + 1) + self._graph.closing[state]
-        totals = self.root.base + self._graph.unit * paid
-        end = np.searchsorted(costs, self._window[1] - totals, "right")
-        start = np.searchsorted(costs, self._window[0] - totals, "left")
-        sums = self._sums.get(visited_of(state))
-        return table(low, end - start if sums is None else sums[start, end])
+    def open_endings(self, state: int, k: int) -> tuple[int, int]:
+        """The positions [first, end) of the endings that close inside the window."""
+        paid = self.graph.unit * k
+        return self.graph.endings[state].between(self.window[0] - paid, self.window[1] - paid)
 
-    def _before(
-        self, block: int, state: int, after: dict[int, Table], low: int, high: int
-    ) -> Table:
-        """A completion is a next block (0-based position) with a completion after it."""
-        parts = []
-        for stride, (reached, k) in self._graph.steps[block - 1][state].items():
-            counts = np.asarray(after[reached].counts)
-            if self._weights is not None:
-                counts = self._weights.strides[block][stride] * counts
-            if len(counts):
-                parts.append((after[reached].first - k, counts))
-        if not parts:
-            return table(0, np.zeros(0, np.int64))
-        first, end = span(parts)
-        first, end = max(first, low), min(end, high + 1)
-        return table(first, summed(parts, first, end))
-
-    def complete(self, path: list[float], state: int, k: int, *, index: int) -> Architecture:
-        """Completion number `index` of a path that stands at `state` with `k` spent.
-
-        Only without weights.
-        """
-        for block in range(len(path), len(self.layers)):
-            layer = self.layers[block]
-            for stride, (after, units) in self._graph.steps[block - 1][state].items():
-                first, counts = layer[after]
-                at = k + units - first
-                if 0 <= at < len(counts):
-                    if index < counts[at]:
-                        path.append(stride)
-                        state, k = after, k + units
+    def path(self, state: int, k: int, index: int) -> tuple[list[Any], Genes]:
+        """The genes of path number `index` from the begin of the chain on; counts only."""
+        genes = []
+        for layer in self.exits:
+            for gene, after, cost, _, offset, entries in layer[state]:
+                at = k - offset
+                if 0 <= at < len(entries):
+                    here = entries[at]
+                    if index < here:
+                        genes.append(gene)
+                        state, k = after, k + cost
                         break
-                    index -= int(counts[at])
-        reading = self._graph.utilisations[visited_of(state)]
-        first, _ = reading.between(*self.left(state, k))
-        return Architecture(tuple(path), reading.vectors[first + index])
-
-    def left(self, state: int, k: int) -> tuple[int, int]:
-        """What the window leaves for the heads of a path that ends at `state` with `k` spent."""
-        paid = self.root.base + self._graph.unit * (k + self._graph.closing[state])
-        return self._window[0] - paid, self._window[1] - paid
+                    index -= here
+        first, _ = self.open_endings(state, k)
+        return genes, self.graph.endings[state].genes[first + index]
 
 
-def _sums(graph: Graph, weights: Weights) -> dict[int, NDArray[np.float64]]:
-    """[i, j] -> the weight of utilisations i to j - 1, for each set of strides to read.
+def entries_of(values: Values) -> Any:
+    """Quick access to single values: a memoryview reads faster than an array."""
+    return values.data if values.ndim == 1 else LimbedEntries(values)
 
-    Not differences of running sums, which lose a small weight behind a large one.
+
+def reachable(
+    graph: Graph, starts: Iterable[tuple[int, int]], *, most: int = HUGE
+) -> list[dict[int, tuple[int, int]]]:
+    """State -> smallest and largest k that a path may have there, for each layer of the chain.
+
+    Args:
+        graph: what may follow what.
+        starts: the states in which the chain may begin and k there.
+        most: paths with a larger k are left out.
+
+    Raises:
+        ValueError: rows of that length would not fit into memory.
     """
-    sums = {}
-    for visited, reading in graph.utilisations.items():
-        each = np.array([weights.of_utilisation(v) for v in reading.vectors])
-        running = np.triu(np.tile(each, (len(each), 1))).cumsum(axis=1)
-        sums[visited] = np.pad(running, ((0, 1), (1, 0)))
-    return sums
+    first: dict[int, tuple[int, int]] = {}
+    for state, k in starts:
+        if k <= most:
+            low, high = first.get(state, (k, k))
+            first[state] = (min(low, k), max(high, k))
+    reach = [first]
+    for moves in graph.chain:
+        layer: dict[int, tuple[int, int]] = {}
+        for state, (low, high) in reach[-1].items():
+            for _, after, cost, _ in moves[state]:
+                if low + cost <= most:
+                    first_k, last_k = layer.get(after, (low + cost, low + cost))
+                    last_k = max(last_k, min(high + cost, most))
+                    layer[after] = (min(first_k, low + cost), last_k)
+        reach.append(layer)
+    entries = sum(high - low + 1 for layer in reach for low, high in layer.values())
+    if entries > _MOST_ENTRIES:
+        raise ValueError(
+            f"the costs lie on a grid of {graph.unit}, so fine that the tables would have "
+            f"{entries} entries, more than {_MOST_ENTRIES}; round the costs to a coarser grid"
+        )
+    return reach
+
+
+class Entrance(NamedTuple):
+    """A beginning, the tables of what may follow it, and the value of all that may."""
+
+    beginning: Beginning
+    tables: Tables
+    k: int
+    value: Any
+
+
+def sweep(graph: Graph, window: tuple[int, int], semiring: Semiring) -> list[Entrance]:
+    """The values of all paths inside a window, by beginning.
+
+    Beginnings whose costs differ by whole units share tables.
+    """
+    shared: dict[int, list[tuple[int, int]]] = {}
+    for beginning in graph.beginnings:
+        k, remainder = divmod(beginning.cost, graph.unit)
+        shared.setdefault(remainder, []).append((beginning.state, k))
+    tables = {
+        r: Tables(graph, starts, (window[0] - r, window[1] - r), semiring=semiring)
+        for r, starts in shared.items()
+    }
+    found = []
+    for beginning in graph.beginnings:
+        k, remainder = divmod(beginning.cost, graph.unit)
+        value = tables[remainder].value(beginning.state, k)
+        found.append(Entrance(beginning, tables[remainder], k, value))
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from optuna.study import Study
@@ -77,6 +77,10 @@ ORIGIN: Final = "origin"
 
 ERROR: Final = "error"
 """Trial user attribute: why the evaluation of the architecture failed."""
+
+ARCH: Final = "arch"
+REPEAT: Final = "repeat"
+"""Trial user attributes: see `TrialRecord`."""
 
 QUEUED: Final = "msnas:queued"
 """Trial system attribute: we have queued the trial, so it has parameters before it has a plan."""
@@ -263,51 +267,36 @@ class TrialRecord:
     """What the evaluation of an architecture has measured, as flat user attributes of the trial.
 
     Attributes:
-        arch: the architecture in the notation of the paper's Tables 7-9.
-        gflops: 1e9 multiply-adds of encoder + RPN head.
-        mparams: 1e6 parameters of the whole detector.
-        ap50: COCO AP at IoU 0.5, in [0, 1] as all AP values.
-        ap75: COCO AP at IoU 0.75.
-        ap_small: COCO AP of small objects; None where there are none.
-        ap_medium: COCO AP of medium objects.
-        ap_large: COCO AP of large objects.
-        train_seconds: time of fine-tuning or training.
-        evaluate_seconds: time of inference and COCO evaluation.
+        arch: the architecture in the notation of its method.
+        values: whatever was measured, by name: gflops, mparams, ap50, latency_ms, ...; None where
+            there is nothing to measure. Names of one word or joined by "_", times in seconds.
         repeat: how many measurements of the architecture came before; added to the seed.
-        latency_ms: median time of the detector's forward pass on one image; None where it is
-            no objective.
     """
 
     arch: str
-    gflops: float
-    mparams: float
-    ap50: float
-    ap75: float
-    ap_small: float | None
-    ap_medium: float | None
-    ap_large: float | None
-    train_seconds: float
-    evaluate_seconds: float
-    repeat: float = 0
-    latency_ms: float | None = None
+    values: Mapping[str, float | None]
+    repeat: int = 0
 
 
 def write_record(trial: Trial, record: TrialRecord) -> None:
-    """Stores what was measured, one user attribute for each value but the defaults."""
-    for column in fields(record):
-        key, value = column.name, getattr(record, column.name)
-        if value == column.default:
-            continue  # a database commits each attribute on its own
-        trial.set_user_attr(key, float(value) if isinstance(value, (int, float)) else value)
+    """Stores what was measured, one user attribute for each value, and `repeat` where not 0."""
+    trial.set_user_attr(ARCH, record.arch)
+    numbers = {**record.values, **({REPEAT: record.repeat} if record.repeat else {})}
+    for name, value in numbers.items():  # a database commits each attribute on its own
+        trial.set_user_attr(name, value if value is None else float(value))
 
 
 def read_record(trial: FrozenTrial) -> TrialRecord | None:
-    """What was measured, or None for a trial that has not been evaluated to its end."""
-    required = {f.name for f in fields(TrialRecord) if f.default is MISSING}
-    if not required <= trial.user_attrs.keys():
+    """What was measured, or None for a trial that nobody has evaluated."""
+    attrs = trial.user_attrs
+    if ARCH not in attrs:
         return None
-    names = TrialRecord.__dataclass_fields__.keys() & trial.user_attrs.keys()
-    return TrialRecord(**{name: trial.user_attrs[name] for name in names})
+    values = {
+        name: value
+        for name, value in attrs.items()
+        if name not in (GENERATION, REPEAT) and (value is None or isinstance(value, (int, float)))
+    }
+    return TrialRecord(attrs[ARCH], values, int(attrs.get(REPEAT, 0)))
 
 
 def is_retry(trial: FrozenTrial) -> bool:

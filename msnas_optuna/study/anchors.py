@@ -1,14 +1,14 @@
 """How well anchors fit the boxes of a data set, and the base size that fits them best.
 
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §3.3: object
-group g has anchors of base * 2^(g-1) pixels with ratios 1:2, 1:1 and 2:1. Needs no torch.
+Level g of a detector has anchors of base * 2^(g-1) pixels with ratios 1:2, 1:1 and 2:1 (Lin et
+al., "Feature Pyramid Networks for Object Detection", CVPR 2017). Needs no torch.
 
-The criterion is the mean over all boxes of the best IoU with an anchor of the FPN-like path, each
-where it stands: in the middle of the cells of the feature that its group reads. The grid matters:
-small anchors on a coarse feature match the shape of small boxes, and miss them. Boxes are in
-pixels of the resized image.
+The criterion is the mean over all boxes of the best IoU with an anchor of the method's baseline,
+each where it stands: in the middle of the cells of the feature that its level reads. The grid
+matters: small anchors on a coarse feature match the shape of small boxes, and miss them. Boxes are
+in pixels of the resized image.
 
-Symbols: n boxes, G = 5 groups, s_g stride in pixels of the feature that group g reads.
+Symbols: n boxes, G levels, s_g stride in pixels of the feature that level g reads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import numpy.typing as npt
 
 from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.data.resizing import resized_size
-from msnas_optuna.methods.msnas.space import N_GROUPS
 from msnas_optuna.study.setting import Setting
 
 QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -31,9 +30,9 @@ QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 MOST_BOXES: Final = 20_000
 """Larger sets are judged by this many of their boxes, evenly spread over the file."""
 
-_RATIOS: Final = (0.5, 1.0, 2.0)  # height : width, as models.detector has them
+_RATIOS: Final = (0.5, 1.0, 2.0)  # height : width
 _STEPS_PER_OCTAVE: Final = 12
-_FINEST_LEVEL: Final = 2  # of the routing rule: that of the first group
+_FINEST_LEVEL: Final = 2  # of the routing rule: that of the first level
 
 _Boxes = npt.NDArray[np.float64]
 _Sizes = npt.NDArray[np.float64]
@@ -44,7 +43,7 @@ class AnchorFit:
     """How well the anchors of a base size fit the boxes.
 
     Attributes:
-        base: side in pixels of the first group's square anchor.
+        base: side in pixels of the first level's square anchor.
         mean_iou: mean best IoU of a box with an anchor, 0..1.
         at_half: share of the boxes whose best IoU is at least 0.5, 0..1.
         at_foreground: likewise at least 0.7, the RPN's threshold for a positive.
@@ -67,7 +66,7 @@ class AnchorReport:
         proposed: the base with the largest mean best IoU.
         configured: the study file's.
         canonical_size: side of a RoI of level 4 in the routing rule.
-        routed: share of the boxes that each object group would pool, small ones first.
+        routed: share of the boxes that each level would pool, small ones first.
     """
 
     boxes: int
@@ -80,12 +79,15 @@ class AnchorReport:
 
 
 def anchor_report(setting: Setting, dataset: CocoDetection) -> AnchorReport | None:
-    """What anchors a study's training images ask for; None where they have no boxes."""
-    boxes = resized_boxes(dataset, *setting.config.data.image_size)
-    if not len(boxes):
+    """The fit of a study's anchors; None where there are no anchors or no training boxes."""
+    config = setting.config
+    boxes = resized_boxes(dataset, *config.data.image_size)
+    layout = setting.method.anchors(
+        config.space, config.detector, image_size=config.data.image_size
+    )
+    if layout is None or not len(boxes):
         return None
-    judged, base = thin(boxes), setting.config.detector.anchor_base
-    strides = setting.space.fpn_like().feature_strides
+    judged, strides, base = thin(boxes), layout.strides, layout.base
     sides = np.quantile(_sides(boxes), QUANTILES)
     return AnchorReport(
         boxes=len(boxes),
@@ -93,8 +95,8 @@ def anchor_report(setting: Setting, dataset: CocoDetection) -> AnchorReport | No
         sides=dict(zip(QUANTILES, sides.tolist(), strict=True)),
         proposed=propose_base(judged, strides, configured=base),
         configured=fit(judged, strides, base=base),
-        canonical_size=setting.canonical_size,
-        routed=routed_shares(boxes, setting.canonical_size),
+        canonical_size=layout.canonical_size,
+        routed=routed_shares(boxes, layout.canonical_size, levels=len(strides)),
     )
 
 
@@ -128,14 +130,15 @@ def thin(boxes: _Boxes) -> _Boxes:
     return spread
 
 
-def anchor_shapes(base: float) -> _Sizes:
+def anchor_shapes(base: float, levels: int) -> _Sizes:
     """Width and height of the anchors in pixels, whole as torchvision's, [G, 3, 2].
 
     Args:
-        base: side of the first group's square anchor, pixels.
+        base: side of the first level's square anchor, pixels.
+        levels: G.
     """
     root = np.sqrt(np.array(_RATIOS))
-    sides = base * 2.0 ** np.arange(N_GROUPS)
+    sides = base * 2.0 ** np.arange(levels)
     exact = sides[:, None, None] * np.stack([1 / root, root], axis=1)
     rounded: _Sizes = 2 * np.round(exact / 2)  # torchvision rounds the corners
     return rounded
@@ -147,11 +150,12 @@ def fit(boxes: _Boxes, feature_strides: Sequence[int], *, base: float) -> Anchor
     Args:
         boxes: at least one, x1 y1 x2 y2 in pixels. shape (n, 4)
         feature_strides: s_1..s_G in pixels.
-        base: side of the first group's square anchor, pixels.
+        base: side of the first level's square anchor, pixels.
     """
     sizes, centres = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
     best = np.zeros(len(boxes))
-    for stride, shapes in zip(feature_strides, anchor_shapes(base), strict=True):
+    every_shape = anchor_shapes(base, len(feature_strides))
+    for stride, shapes in zip(feature_strides, every_shape, strict=True):
         shift = np.abs(centres % stride - stride / 2)  # to the middle of the own cell
         for shape in shapes:
             np.maximum(best, _shifted_iou(sizes, shape, shift), out=best)
@@ -190,13 +194,14 @@ def _candidates(boxes: _Boxes) -> list[float]:
     return sorted(set(np.round(2 * 2.0**exponents).tolist()))
 
 
-def routed_shares(boxes: _Boxes, canonical_size: float) -> tuple[float, ...]:
-    """Share of the boxes that each object group pools, as `models.heads.GroupRoIPool` routes.
+def routed_shares(boxes: _Boxes, canonical_size: float, *, levels: int) -> tuple[float, ...]:
+    """Share of the boxes that each level pools, by FPN's rule (Lin et al., 2017, Eq. 1).
 
     Args:
         boxes: at least one, x1 y1 x2 y2 in pixels. shape (n, 4)
         canonical_size: side of a RoI of level 4, pixels.
+        levels: G.
     """
     level = np.floor(4 + np.log2(_sides(boxes) / canonical_size + 1e-6))
-    group = (level - _FINEST_LEVEL).clip(0, N_GROUPS - 1).astype(int)
-    return tuple((np.bincount(group, minlength=N_GROUPS) / len(boxes)).tolist())
+    group = (level - _FINEST_LEVEL).clip(0, levels - 1).astype(int)
+    return tuple((np.bincount(group, minlength=levels) / len(boxes)).tolist())

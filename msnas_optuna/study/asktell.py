@@ -1,6 +1,4 @@
-"""Algorithm 1 for any trainer: hands architectures out, takes their values in. Needs no torch.
-
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, Algorithm 1.
+"""The search for any trainer: hands architectures out, takes their values in. Needs no torch.
 
 A trial that was handed out stays RUNNING, whatever becomes of the process that asked, until its
 values are told.
@@ -18,7 +16,6 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from msnas_optuna.methods.msnas.space import Architecture
 from msnas_optuna.runtime.interrupts import deferred_interrupts
 from msnas_optuna.samplers import SpaceExhaustedError, queue_architectures
 from msnas_optuna.spaces.base import InvalidArchitectureError, suggest
@@ -29,6 +26,7 @@ from msnas_optuna.storage import (
     OBJECTIVE,
     OWNER,
     Plan,
+    TrialRecord,
     Worker,
     claim_trial,
     mark_interrupted,
@@ -37,6 +35,7 @@ from msnas_optuna.storage import (
     recover_lost_trials,
     refuse_mixed,
     write_plan,
+    write_record,
     write_versions,
 )
 from msnas_optuna.study.setting import Setting
@@ -50,7 +49,7 @@ class Asked:
         trial: the number to tell the values for.
         params: the parameters of the trial.
         architecture: the same as an architecture.
-        gflops: 1e9 multiply-adds of encoder + RPN head at the study's input size.
+        gflops: 1e9 multiply-adds at the study's input size.
         generation: 0 for the first population.
         origin: see `storage.Plan`.
         repeat: how many measurements of the architecture come before; train with another seed.
@@ -58,7 +57,7 @@ class Asked:
 
     trial: int
     params: dict[str, Any]
-    architecture: Architecture
+    architecture: Any
     gflops: float
     generation: int
     origin: str
@@ -126,8 +125,7 @@ def _described(setting: Setting, trial: optuna.Trial) -> Asked | None:
         trial.study.tell(trial, state=TrialState.FAIL)
         return None
     gflops = setting.cost.total(architecture) / 1e9
-    trial.set_user_attr("arch", str(architecture))  # as in a `storage.TrialRecord`
-    trial.set_user_attr("gflops", gflops)
+    write_record(trial, TrialRecord(str(architecture), {"gflops": gflops}))
     plan = _plan(trial.study.get_trials(deepcopy=False)[trial.number])
     return Asked(
         trial=trial.number,

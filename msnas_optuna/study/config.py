@@ -15,13 +15,13 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
 from msnas_optuna.data.shapes import ShapesSettings
-from msnas_optuna.methods.msnas.published import Block, resolve_architecture
-from msnas_optuna.methods.msnas.space import MSNASSpace
+from msnas_optuna.methods import METHODS
+from msnas_optuna.methods.base import CHECKED, Method, PositiveInt
 from msnas_optuna.spaces.base import InvalidArchitectureError
 from msnas_optuna.storage import (
     flatten,
@@ -30,14 +30,27 @@ from msnas_optuna.storage import (
     relative_to,
     storage_file,
 )
-from msnas_optuna.training.metrics import MetricName
 from msnas_optuna.training.recipe import Recipe
-
-_CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 DATA_PATHS: Final = ("train_images", "train_annotations", "val_images", "val_annotations")
 
-PositiveInt = Annotated[int, Field(gt=0)]
+DEFAULT_METHOD: Final = "msnas"
+"""Of a study file that names none, and of what was stored before there were several."""
+
+_NO_EFFECT = "it varied the operators of the paper, which no longer have this setting; remove it"
+
+REMOVED_KEYS: Final = {
+    "sampler.encoder_probability": _NO_EFFECT,
+    "sampler.mutation_probability": _NO_EFFECT,
+    "sampler.operators": 'remove it: proposer = "algorithm1" varies blindly, as the paper does',
+    "sampler.recombination_probability": (
+        'write proposer = "recombination" for children that mix the genes of all parents, or '
+        'proposer = "algorithm1" for the operators of the paper'
+    ),
+    "sampler.window": _NO_EFFECT,
+}
+"""Keys of earlier versions, with the repair."""
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=32, le=8192)]
 
@@ -46,7 +59,7 @@ class ConfigError(ValueError):
     """A study file is missing, is no TOML, or breaks a rule."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class StudySection:
     """[study].
 
@@ -57,8 +70,9 @@ class StudySection:
             `run_dir`; the default is study.db there.
         trials: number of architectures to evaluate.
         seed: of every random choice.
-        objectives: "ap", then further ones: "gflops" (of encoder + RPN head), "latency" (of the
-            detector on the study's device). With several the result is a Pareto front.
+        objectives: "ap", then further ones of the method: "gflops" (what the budget limits),
+            "latency" (of the detector on the study's device). With several the result is a
+            Pareto front.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -66,38 +80,19 @@ class StudySection:
     storage: str | None = None
     trials: PositiveInt = 1250
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    objectives: tuple[MetricName, ...] = ("ap",)
+    objectives: tuple[str, ...] = ("ap",)
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
-class SpaceSection:
-    """[space]: N mixed blocks with C channels (§3.2, §4.1).
-
-    Attributes:
-        n_blocks: N.
-        block: residual block of every candidate.
-        channels: C.
-        stem_channels: channels of the stem's output.
-        norm: "batch", or "group" (with weight standardisation) for very small batches.
-    """
-
-    n_blocks: Annotated[int, Field(ge=3, le=32)]
-    block: Block = "basic"
-    channels: Annotated[int, Field(ge=4, le=2048)]
-    stem_channels: Annotated[int, Field(ge=4, le=2048)] = 64
-    norm: Literal["batch", "group"] = "batch"
-
-
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class BudgetSection:
-    """[budget]: the FLOPs window of encoder + RPN head (§4.1).
+    """[budget]: the window of the method's cost.
 
     Attributes:
-        target_gflops: centre of the window, 1e9 multiply-adds; the default is the cost of the
-            hand-made FPN-like path.
+        target_gflops: center of the window, 1e9 multiply-adds; the default is the cost of the
+            method's baseline.
         tolerance: half width of the window as a fraction of the target.
-        input_size: height and width at which FLOPs are counted, multiples of 64; the default is
-            `data.image_size` rounded up.
+        input_size: height and width at which the cost is counted, multiples of the method's
+            `size_multiple`; the default is `data.image_size` rounded up.
     """
 
     target_gflops: Annotated[float, Field(gt=0)] | None = None
@@ -105,7 +100,7 @@ class BudgetSection:
     input_size: tuple[PositiveInt, PositiveInt] | None = None
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class DataSection:
     """[data]: COCO-format data, or the generated shapes.
 
@@ -132,30 +127,7 @@ class DataSection:
     workers: Annotated[int, Field(ge=0, le=256)] = 0
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
-class DetectorSection:
-    """[detector]: anchors, proposals and heads; see `models.Detector`.
-
-    Attributes:
-        anchor_base: side in pixels of the first group's square anchor, in the resized image.
-        canonical_size: side of a RoI of level 4 in the routing rule; the default is 224 in
-            proportion to the shorter side of 800.
-    """
-
-    anchor_base: Annotated[float, Field(gt=0)] = 32.0
-    canonical_size: Annotated[float, Field(gt=0)] | None = None
-    share_rpn_convolution: bool = False
-    rpn_batch: PositiveInt = 256
-    roi_batch: PositiveInt = 512
-    proposals_train: PositiveInt = 2000
-    proposals_test: PositiveInt = 1000
-    pool_size: PositiveInt = 7
-    hidden: PositiveInt = 1024
-    score_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    max_detections: PositiveInt = 100
-
-
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class FinetuneSection(Recipe):
     """[finetune]: what happens to the supernet's weights of a path before it is evaluated.
 
@@ -167,44 +139,34 @@ class FinetuneSection(Recipe):
     recalibration_batches: Annotated[int, Field(ge=0)] = 0
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class SamplerSection:
-    """[sampler]: Algorithm 1; see `samplers.MSNASSampler`.
+    """[sampler]: how architectures are proposed; see `samplers.ArchitectureSampler`.
 
     Attributes:
+        proposer: "algorithm1", the paper's search, or "recombination" of all parents.
         population_size: P.
-        n_children: children of an iteration by recombination, crossover and mutation.
+        n_children: children of an iteration.
         n_random: random children of an iteration.
         n_reevaluated: of the best, measured again in an iteration and ranked by the mean; their
             fine-tuning differs in its seed. 0 trusts one measurement.
-        mutation_probability: of the four operators, chance of a mutation rather than a crossover.
-        encoder_probability: chance to vary the encoder rather than the utilisation.
-        window: blocks that an encoder mutation draws anew.
-        gene_probability: chance of each gene to be reset by a recombination, before the budget is
-            known, or by a rejecting mutation.
-        operators: "exact", or "rejection" for the paper's blind attempts.
-        recombination_probability: chance to mix the genes of all parents instead of using one
-            of the paper's four operators, whose three settings have no effect where it is 1.
-        max_attempts: M, attempts at a child.
-        seeds: architectures to evaluate first: r18-1 to r50-5, "fpn-like", or texts as
-            "1 2 2 .5 | 8 8 16 16 32".
+        gene_probability: chance of each gene to be reset by a mutation, or by a recombination
+            before the budget is known.
+        max_attempts: M, attempts at a child; then a random one takes its place.
+        seeds: architectures to evaluate first, by the method's names or in its notation.
     """
 
+    proposer: Literal["algorithm1", "recombination"] = "algorithm1"
     population_size: PositiveInt = 10
     n_children: PositiveInt = 10
     n_random: Annotated[int, Field(ge=0)] = 1
     n_reevaluated: Annotated[int, Field(ge=0)] = 0
-    mutation_probability: Probability = 0.5
-    encoder_probability: Probability = 0.5
-    window: PositiveInt = 4
-    gene_probability: Probability = 0.05
-    operators: Literal["exact", "rejection"] = "exact"
-    recombination_probability: Probability = 1.0
-    max_attempts: PositiveInt = 50
+    gene_probability: Probability = 0.1
+    max_attempts: PositiveInt = 500
     seeds: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class RuntimeSection:
     """[runtime]: where and how to compute; none of it changes what a study is.
 
@@ -223,17 +185,22 @@ class RuntimeSection:
     dashboard: bool = True
 
 
-@dataclass(frozen=True, kw_only=True, config=_CHECKED)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class StudyConfig:
-    """A whole study file; every section is named after its attribute."""
+    """A whole study file; every section is named after its attribute.
+
+    Attributes:
+        space: the `section` of the method.
+        detector: its `detector_section`.
+    """
 
     study: StudySection
-    space: SpaceSection
+    space: Any
+    detector: Any
     data: DataSection
     supernet: Recipe
     retrain: Recipe
     budget: BudgetSection = BudgetSection()
-    detector: DetectorSection = DetectorSection()
     finetune: FinetuneSection = FinetuneSection(
         steps=100,
         batch_size=32,
@@ -242,6 +209,11 @@ class StudyConfig:
     )
     sampler: SamplerSection = SamplerSection()
     runtime: RuntimeSection = RuntimeSection()
+
+    @property
+    def method(self) -> Method[Any]:
+        """The method that [space] names."""
+        return METHODS[self.space.method]
 
     def identity(self) -> dict[str, Any]:
         """What a study is, flat with dotted keys: a stored study refuses other values.
@@ -255,6 +227,8 @@ class StudyConfig:
         plain["objectives"] = list(self.study.objectives)
         for volatile in (*DATA_PATHS, "cache_gb", "workers"):
             del plain["data"][volatile]
+        if self.space.method == DEFAULT_METHOD:
+            del plain["space"]["method"]  # checkpoints and studies of earlier versions lack it
         return flatten(plain)
 
 
@@ -270,12 +244,18 @@ def load_config(path: Path) -> StudyConfig:
         raise ConfigError(f"cannot read the study file {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no TOML file: {error}") from None
-    try:
-        # Checked as JSON: strict about types, but an array is a tuple and a string is a path.
-        config = TypeAdapter(StudyConfig).validate_json(json.dumps(tree, default=str), strict=True)
-    except ValidationError as error:
-        lines = sorted({_explain(detail) for detail in error.errors()})
-        raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from None
+    method, errors = _method(path, tree), list[ErrorDetails]()
+    sections = {"space": method.section, "detector": method.detector_section}
+    config = _checked(StudyConfig, {"detector": {}} | tree, errors)
+    parts = {
+        name: _checked(section, table, errors, at=name)
+        for name, section in sections.items()
+        if isinstance(table := tree.get(name, {}), dict)
+    }
+    if errors:
+        lines = sorted({_explain(detail, sections) for detail in errors})
+        raise ConfigError("\n".join(f"{path}: {line}" for line in lines))
+    config = dataclasses.replace(config, **parts)
     broken = list(_broken_rules(config))
     if broken:
         raise ConfigError("\n".join(f"{path}: {line}" for line in broken))
@@ -285,50 +265,69 @@ def load_config(path: Path) -> StudyConfig:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _explain(detail: ErrorDetails) -> str:
+def _method(path: Path, tree: dict[str, Any]) -> Method[Any]:
+    """The method that a study file names.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    space = tree.get("space")
+    name = space.get("method", DEFAULT_METHOD) if isinstance(space, dict) else DEFAULT_METHOD
+    if not isinstance(name, str) or name not in METHODS:
+        raise ConfigError(
+            f"{path}: space.method: the value should be one of {', '.join(METHODS)}, got "
+            f"{name!r}; change it, or leave it out for the default {DEFAULT_METHOD!r}"
+        )
+    return METHODS[name]
+
+
+def _checked(
+    section: type[Any], table: dict[str, Any], errors: list[ErrorDetails], *, at: str = ""
+) -> Any:
+    """A table as a dataclass, None where it breaks rules, which are added to `errors`."""
+    try:
+        # Checked as JSON: strict about types, but an array is a tuple and a string is a path.
+        return TypeAdapter(section).validate_json(json.dumps(table, default=str), strict=True)
+    except ValidationError as error:
+        for detail in error.errors():
+            errors.append({**detail, "loc": (*([at] if at else []), *detail["loc"])})
+        return None
+
+
+def _explain(detail: ErrorDetails, sections: dict[str, type[Any]]) -> str:
+    """A broken rule of a key in words.
+
+    Args:
+        detail: what pydantic says.
+        sections: dataclasses of the sections that belong to the method.
+    """
     parts = [str(part) for part in detail["loc"]]
     key = ".".join(parts)
+    if key in REMOVED_KEYS:
+        return f"{key}: this key is gone; {REMOVED_KEYS[key]}"
+    section: Any = StudyConfig
+    for i, part in enumerate(parts[:-1]):
+        section = sections[part] if i == 0 and part in sections else _section_type(section, part)
+    fields = {field.name: field for field in dataclasses.fields(section)} if section else {}
     if detail["type"] == "unexpected_keyword_argument":
-        return f"{key}: unknown key{_nearest(parts)}; correct or remove it"
+        close = difflib.get_close_matches(parts[-1], fields, n=1, cutoff=0.5)
+        known = f" (known here: {', '.join(fields)})" if fields else ""
+        meant = f", did you mean {close[0]}?" if close else known
+        return f"{key}: unknown key{meant}; correct or remove it"
     if detail["type"] in ("missing", "missing_argument"):
         return f"{key}: this key is required; add it"
     rule = detail["msg"].removeprefix("Value error, ").replace("Input", "the value", 1)
-    return f"{key}: {rule}, got {detail['input']!r:.80}; {_repair(parts)}"
-
-
-def _repair(parts: list[str]) -> str:
-    section: Any = StudyConfig
-    for part in parts[:-1]:
-        section = _section_type(section, part)
-    fields = {field.name: field for field in dataclasses.fields(section)} if section else {}
-    field = fields.get(parts[-1])
-    plain = (int, float, str, bool, tuple)
-    if field is not None and isinstance(field.default, plain):
-        return f"change it, or leave it out for the default {field.default!r}"
-    return "change it"
-
-
-def _nearest(parts: list[str]) -> str:
-    """The known key that the last part may have meant."""
-    section: Any = StudyConfig
-    for part in parts[:-1]:
-        section = _section_type(section, part)
-    known = [field.name for field in dataclasses.fields(section)] if section else []
-    close = difflib.get_close_matches(parts[-1], known, n=1, cutoff=0.5)
-    if close:
-        return f", did you mean {close[0]}?"
-    return f" (known here: {', '.join(known)})" if known else ""
+    default = fields[parts[-1]].default if parts[-1] in fields else None
+    plain = isinstance(default, (int, float, str, bool, tuple))
+    repair = f"change it, or leave it out for the default {default!r}" if plain else "change it"
+    return f"{key}: {rule}, got {detail['input']!r:.80}; {repair}"
 
 
 def _section_type(section: Any, name: str) -> Any:
     """The dataclass of a section's field, or None."""
-    if section is None:
-        return None
-    hint = typing.get_type_hints(section).get(name)
-    for candidate in (hint, *typing.get_args(hint)):
-        if dataclasses.is_dataclass(candidate):
-            return candidate
-    return None
+    hint = typing.get_type_hints(section).get(name) if section else None
+    candidates = (hint, *typing.get_args(hint))
+    return next((kind for kind in candidates if dataclasses.is_dataclass(kind)), None)
 
 
 def _broken_rules(config: StudyConfig) -> typing.Iterator[str]:
@@ -346,35 +345,31 @@ def _broken_rules(config: StudyConfig) -> typing.Iterator[str]:
         )
     if data.size_bounds[0] >= data.size_bounds[1]:
         yield f"data.size_bounds: the bounds must grow, got {list(data.size_bounds)}"
-    if budget.input_size is not None and any(side % 64 for side in budget.input_size):
-        up = [64 * math.ceil(side / 64) for side in budget.input_size]
+    multiple = config.method.size_multiple
+    if budget.input_size is not None and any(side % multiple for side in budget.input_size):
+        up = [multiple * math.ceil(side / multiple) for side in budget.input_size]
         yield (
-            f"budget.input_size: both must be multiples of 64 (the largest absolute stride), "
-            f"got {list(budget.input_size)}; write {up}"
+            f"budget.input_size: both must be multiples of {multiple} (the coarsest feature's "
+            f"stride), got {list(budget.input_size)}; write {up}"
         )
-    objectives = config.study.objectives
+    objectives, known = config.study.objectives, list(config.method.metrics)
     if objectives[:1] != ("ap",) or len(set(objectives)) < len(objectives):
         yield (
             f"study.objectives: 'ap' comes first and none comes twice, got {list(objectives)}; "
             f"write for example ['ap', 'gflops']"
         )
+    if unknown := [name for name in objectives if name not in known]:
+        yield f"study.objectives: the names are among {known}, got {unknown[0]!r}; change it"
+    space = config.method.space(config.space)
     for name in config.sampler.seeds:
         try:
-            resolve_architecture(name, MSNASSpace(config.space.n_blocks))
+            config.method.resolve(name, space)
         except InvalidArchitectureError as error:
             yield f"sampler.seeds: {error}"
     for section in ("supernet", "retrain"):
         if getattr(config, section).steps == 0:
             yield f"{section}.steps: the value should be greater than 0, got 0; raise it"
-    cells = math.ceil(data.image_size[0] / 64) ** 2  # of the coarsest feature, at least
-    for section in ("supernet", "finetune", "retrain"):
-        recipe = getattr(config, section)
-        if config.space.norm == "batch" and cells * recipe.batch_size < 2:
-            yield (
-                f"{section}.batch_size: batch norm needs two values of a channel, and the "
-                f"coarsest feature of an image of {data.image_size[0]} pixels has one, got "
-                f"{recipe.batch_size}; raise it or set space.norm = 'group'"
-            )
+    yield from config.method.rules(config)
 
 
 def _relative_to(config: StudyConfig, folder: Path) -> StudyConfig:

@@ -21,10 +21,6 @@ from torch import Tensor
 from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.data.images import DataError
 from msnas_optuna.data.transforms import Batch, Resized
-from msnas_optuna.methods.msnas.detector import Detector
-from msnas_optuna.methods.msnas.encoder import MSNASEncoder
-from msnas_optuna.methods.msnas.space import Architecture
-from msnas_optuna.report.dashboard import Publisher
 from msnas_optuna.runtime.distributed import ALONE, Ranks, resolve_device
 from msnas_optuna.samplers import queue_architectures
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
@@ -42,9 +38,9 @@ from msnas_optuna.storage import (
     write_versions,
     write_wanted,
 )
-from msnas_optuna.study.results import evaluated, evaluated_in, ranked
 from msnas_optuna.study.selection import retraining
-from msnas_optuna.study.setting import FPN_LIKE, RETRAIN, Setting
+from msnas_optuna.study.setting import RETRAIN, Setting
+from msnas_optuna.study.view import StudyView
 from msnas_optuna.study.workers import Objective, evaluate_trials
 from msnas_optuna.training.checkpoint import (
     CheckpointError,
@@ -53,7 +49,7 @@ from msnas_optuna.training.checkpoint import (
     read_losses,
 )
 from msnas_optuna.training.loop import Checkpointing, NonFiniteLossError, train
-from msnas_optuna.training.metrics import METRICS, MetricName
+from msnas_optuna.training.metrics import METRICS, Metric
 from msnas_optuna.training.objectives import Bench, OneShotObjective, StandaloneObjective
 
 EVALUATION = "evaluation"
@@ -62,16 +58,8 @@ EVALUATION = "evaluation"
 PATH_STREAM = 2
 """Separates the random stream of the paths from those of the batches."""
 
-EVALUATION_KEYS = frozenset(
-    {
-        "data.val_annotations.sha256",
-        "data.size_bounds",
-        "detector.max_detections",
-        "detector.proposals_test",
-        "detector.score_threshold",
-    }
-)
-"""Settings that weights do not depend on."""
+EVALUATION_KEYS = frozenset({"data.val_annotations.sha256", "data.size_bounds"})
+"""Settings that weights do not depend on, beside the method's."""
 
 FAILURES = (NonFiniteLossError, InvalidArchitectureError)
 """What fails one trial and lets the study go on."""
@@ -92,6 +80,10 @@ def ignored(study: optuna.Study) -> None:
     """Does nothing after a trial."""
 
 
+def nothing_to_refresh() -> None:
+    """Refreshes nothing."""
+
+
 def silent(step: str, done: int, total: int, note: str = "") -> None:
     """Reports nothing."""
 
@@ -103,13 +95,24 @@ class Experiment:
         setting: space, budget and storage of the study file.
         report: told about the progress of long steps; of several ranks, on the first alone.
         ranks: the processes that train supernet and retrained detectors together.
+        after_trial: called with the study of the search when one of its trials has ended.
+        refresh: called when the search or the retraining has ended.
     """
 
-    def __init__(self, setting: Setting, *, report: Report = silent, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        report: Report = silent,
+        ranks: Ranks = ALONE,
+        after_trial: AfterTrial = ignored,
+        refresh: Callable[[], None] = nothing_to_refresh,
+    ) -> None:
         self.setting = setting
         self.config = setting.config
         self.report = report if ranks.first else silent
         self.ranks = ranks
+        self.after_trial, self.refresh = after_trial, refresh
         if self.config.runtime.threads:
             torch.set_num_threads(self.config.runtime.threads)
 
@@ -176,26 +179,19 @@ class Experiment:
                 partial(self.report, f"{name} images"), n_ranks=ranks.size, rank=ranks.rank
             )
 
-    def build_detector(self, architecture: Architecture | None = None) -> Detector:
+    def build_detector(self, architecture: Any = None) -> Any:
         """The detector of one architecture, or the supernet, with fresh weights."""
-        space, section = self.config.space, self.config.detector
-        settings = dataclasses.asdict(section)
-        settings["canonical_size"] = self.setting.canonical_size
+        config = self.config
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.study.seed)
-            encoder = MSNASEncoder(
-                space.n_blocks,
-                space.block,
-                channels=space.channels,
-                stem_channels=space.stem_channels,
-                norm=space.norm,
+            torch.manual_seed(config.study.seed)
+            network = self.setting.method.build_detector(
+                config.space,
+                config.detector,
+                n_classes=len(self.bench.train.dataset.categories),
+                image_size=config.data.image_size,
                 only=architecture,
             )
-            n_classes = len(self.bench.train.dataset.categories)
-            detector = Detector(
-                encoder, n_classes, channels=space.channels, norm=space.norm, **settings
-            )
-        return detector.to(memory_format=torch.channels_last)
+        return network.to(memory_format=torch.channels_last)
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
@@ -216,8 +212,8 @@ class Experiment:
 
     def _training_identity(self, recipe: str) -> dict[str, Any]:
         """What the weights of a training run depend on: all but what is for evaluation alone."""
-        identity = self._stage_identity(recipe)
-        return {key: value for key, value in identity.items() if key not in EVALUATION_KEYS}
+        free = EVALUATION_KEYS | {f"detector.{key}" for key in self.setting.method.evaluation_keys}
+        return {k: v for k, v in self._stage_identity(recipe).items() if k not in free}
 
     # ------------------------------------------------------------------ steps of a search
 
@@ -227,7 +223,7 @@ class Experiment:
         return self.setting.inside("supernet.pt")
 
     def train_supernet(self) -> list[float]:
-        """Trains the supernet (§3.4), from its last checkpoint, and returns the losses.
+        """Trains the supernet, from its last checkpoint, and returns the losses.
 
         Every rank calls this.
 
@@ -286,7 +282,7 @@ class Experiment:
         weights: dict[str, Tensor] = content["model"]
         return weights
 
-    def one_shot_objective(self, feasible: FeasibleSet[Architecture]) -> OneShotObjective:
+    def one_shot_objective(self, feasible: FeasibleSet[Any]) -> OneShotObjective:
         """The objective of the search."""
         return OneShotObjective(
             feasible,
@@ -300,7 +296,7 @@ class Experiment:
             objectives=self.config.study.objectives,
         )
 
-    def standalone_objective(self, feasible: FeasibleSet[Architecture]) -> StandaloneObjective:
+    def standalone_objective(self, feasible: FeasibleSet[Any]) -> StandaloneObjective:
         """The objective of the retraining."""
         recipe = self.config.retrain
         return StandaloneObjective(
@@ -320,7 +316,7 @@ class Experiment:
         )
 
     def search(self, trials: int | None = None, *, patience: float = PATIENCE) -> optuna.Study:
-        """Searches until the study has this many trials (Algorithm 1).
+        """Searches until the study has this many trials.
 
         Any number of processes may do so at once.
 
@@ -331,9 +327,8 @@ class Experiment:
         Raises:
             ConfigError, EmptyWindowError, CheckpointError, StudyMismatchError: see there.
         """
-        seeds, objectives = self.setting.seeds, self.config.study.objectives
-        feasible = self.setting.feasible
-        study = self._open(None, feasible, self._search_identity, objectives=objectives)
+        seeds, feasible = self.setting.seeds, self.setting.feasible
+        study = self._open(None, feasible, self._search_identity, metrics=self.setting.metrics)
         wanted = self.setting.n_trials(trials)
         write_versions(study)
         write_wanted(study, trials)
@@ -348,32 +343,35 @@ class Experiment:
                 wanted=wanted,
                 step="search",
                 patience=patience,
-                after=self.publisher.after_trial,
+                after=self.after_trial,
             )
-        self.publisher.refresh()
+        self.refresh()
         return study
 
-    def evaluate_fpn_like(self, *, wait: bool = True) -> optuna.Study:
-        """Evaluates the hand-made FPN-like path as the search evaluates its proposals.
+    def evaluate_baseline(self, *, wait: bool = True) -> optuna.Study:
+        """Evaluates the method's hand-made architecture as the search evaluates its proposals.
 
         Args:
             wait: whether to wait if another worker is at it.
         """
-        objectives = self.config.study.objectives
+        setting = self.setting
         study = self._open(
-            FPN_LIKE, self.setting.valid, self._search_identity, objectives=objectives
+            setting.method.baseline_stage,
+            setting.valid,
+            self._search_identity,
+            metrics=setting.metrics,
         )
         self._evaluate(
             study,
-            [self.setting.space.fpn_like()],
+            [setting.baseline],
             self.one_shot_objective,
-            step="FPN-like path",
+            step=setting.method.baseline,
             wait=wait,
         )
         return study
 
     def retrain(self, top: int) -> optuna.Study:
-        """Trains the best architectures and the FPN-like path from scratch (§4.1).
+        """Trains the best architectures and the baseline from scratch.
 
         Those whose value was stored before and whose weights are not in the run folder are
         trained again; the stored value stays. Of several ranks the first one calls this, the
@@ -388,7 +386,7 @@ class Experiment:
                 ranks.
         """
         self.ranks.require_shares(self.config.retrain.batch_size, "retrain.batch_size")
-        best = ranked(self.setting)[:top]
+        best = StudyView.load(self.setting).best[:top]
         if not best:
             raise ValueError(
                 f"study {self.config.study.name} has no finished trial to retrain; "
@@ -400,8 +398,8 @@ class Experiment:
         architectures = [result.architecture for result in best]
         study = self._open(RETRAIN, self.setting.valid, self._stage_identity("retrain"))
         study.set_user_attr("parent_study", self.config.study.name)
-        architectures.append(self.setting.space.fpn_like())
-        before = {e.architecture for e in evaluated_in(study, self.setting.space)}
+        architectures.append(self.setting.baseline)
+        before = {result.architecture for result in self._view(study).results}
         self._evaluate(
             study,
             architectures,
@@ -414,7 +412,7 @@ class Experiment:
             if architecture in before and not objective.checkpoint(architecture).exists():
                 objective.restore(architecture)
         objective.dismiss()
-        self.publisher.refresh()
+        self.refresh()
         return study
 
     def assist_retraining(self) -> None:
@@ -427,11 +425,11 @@ class Experiment:
         self.ranks.require_shares(self.config.retrain.batch_size, "retrain.batch_size")
         self.standalone_objective(self.setting.valid).assist()
 
-    def retrained_path(self, architecture: Architecture) -> Path:
+    def retrained_path(self, architecture: Any) -> Path:
         """The checkpoint of an architecture's retraining."""
         return self.standalone_objective(self.setting.valid).checkpoint(architecture)
 
-    def retrained(self, architecture: Architecture) -> Detector:
+    def retrained(self, architecture: Any) -> Any:
         """The detector of an architecture with the weights of its retraining.
 
         Raises:
@@ -453,7 +451,7 @@ class Experiment:
         model.load_state_dict(content["model"])
         return model.eval()
 
-    def one_shot(self, architecture: Architecture) -> Detector:
+    def one_shot(self, architecture: Any) -> Any:
         """The detector of an architecture as the search evaluates it, fine-tuned.
 
         Raises:
@@ -461,13 +459,6 @@ class Experiment:
             NonFiniteLossError: the fine-tuning diverged.
         """
         return self.one_shot_objective(self.setting.valid).network(architecture).eval()
-
-    # ------------------------------------------------------------------ what people see
-
-    @cached_property
-    def publisher(self) -> Publisher:
-        """Keeps the dashboard of the study up to date."""
-        return Publisher(self.setting)
 
     # ------------------------------------------------------------------ running trials
 
@@ -482,13 +473,12 @@ class Experiment:
     def _open(
         self,
         stage: str | None,
-        feasible: FeasibleSet[Architecture],
+        feasible: FeasibleSet[Any],
         identity: dict[str, Any],
         *,
-        objectives: Sequence[MetricName] = ("ap",),
+        metrics: Sequence[Metric] = (METRICS["ap"],),
     ) -> optuna.Study:
-        sampler = self.setting.sampler(feasible)
-        metrics, name = [METRICS[name] for name in objectives], self.setting.study_name(stage)
+        sampler, name = self.setting.sampler(feasible), self.setting.study_name(stage)
         try:
             return open_study(
                 self.setting.storage,
@@ -510,8 +500,8 @@ class Experiment:
     def _evaluate(
         self,
         study: optuna.Study,
-        architectures: Iterable[Architecture],
-        objective: Callable[[FeasibleSet[Architecture]], Objective],
+        architectures: Iterable[Any],
+        objective: Callable[[FeasibleSet[Any]], Objective],
         *,
         step: str,
         wait: bool = True,
@@ -546,8 +536,8 @@ class Experiment:
         """Evaluates until `wanted` proposals are settled; tells `after` of each trial."""
 
         def report(settled: int, waiting: bool) -> None:
-            done = evaluated_in(study, self.setting.space)
-            note = f"best mAP {100 * max(e.values[0] for e in done):.1f}" if done else ""
+            best = self._view(study).results[:1]
+            note = f"best mAP {100 * best[0].ap:.1f}" if best else ""
             self.report(
                 step, settled, wanted, "waiting for trials of other workers" if waiting else note
             )
@@ -566,6 +556,9 @@ class Experiment:
             report=report,
         )
 
+    def _view(self, study: optuna.Study) -> StudyView[Any]:
+        return StudyView(study, method=self.setting.method, space=self.setting.space)
+
 
 def keep_losses(setting: Setting) -> None:
     """Stores the losses of the training runs with the study of the search, as far as they got."""
@@ -581,13 +574,12 @@ def _training_runs(setting: Setting) -> dict[str, Path]:
     """The checkpoints of the supernet and of the retrained architectures, by name."""
     runs = {"supernet": setting.run_dir / "supernet.pt"}
     study = setting.stored_study(RETRAIN)
-    numbers = {e.architecture: e.trials[0].number for e in evaluated(setting)}
+    view = StudyView.load(setting)
+    names = {r.architecture: r.name for r in (*view.results, view.baseline) if r is not None}
     for trial in [] if study is None else study.get_trials(deepcopy=False):
         file = trial.user_attrs.get("checkpoint")
         if file is not None and trial.params:
-            architecture = setting.space.decode(trial.params)
-            by_hand = architecture == setting.space.fpn_like()
-            name = "FPN-like path" if by_hand else f"trial {numbers.get(architecture, '?')}"
+            name = names.get(setting.space.decode(trial.params), "trial ?")
             runs[name] = setting.run_dir / "retrained" / file
     return runs
 

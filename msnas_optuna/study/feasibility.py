@@ -1,30 +1,26 @@
-"""What a space offers before anything is trained: counts, FLOPs, and the width that suits them.
+"""A space and a window of its cost, counted before anything is trained, and the best width.
 
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §4.1: the
-constraint C and the widths 180, 160 and 144, chosen for it by hand. Needs no torch.
-
-FLOPs are multiply-adds of encoder + RPN head. Counts are exact.
+Costs are multiply-adds. Counts are exact. Needs no torch.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import sqrt
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
-from msnas_optuna.methods.msnas.cost import EncoderCost, fpn_baseline
-from msnas_optuna.methods.msnas.published import PRESETS
-from msnas_optuna.methods.msnas.space import FEATURE_STRIDES, MSNASSpace
-from msnas_optuna.spaces.distribution import FlopsDistribution, counts_inside
+from msnas_optuna.methods import METHODS
+from msnas_optuna.methods.base import Method, MethodCost, Preset
+from msnas_optuna.spaces.base import Space
+from msnas_optuna.spaces.distribution import CostDistribution, counts_inside
 from msnas_optuna.study.setting import Setting, window_around
 
 QUANTILES: Final = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-"""Of the FLOPs over the space."""
-
-PUBLISHED_TOLERANCE: Final = 0.01
-"""Half width of the published windows as a fraction of the target (§4.1)."""
+"""Of the cost over the space."""
 
 WIDTH_STEP: Final = 4
 """Widths that are proposed are multiples of this."""
@@ -48,44 +44,39 @@ class Histogram:
 
 @dataclass(frozen=True)
 class WidthCount:
-    """Valid architectures inside the window with this width.
+    """How many valid architectures of a width lie inside the window."""
 
-    Attributes:
-        channels: C.
-        in_window: exact.
-    """
-
-    channels: int
+    width: int
     in_window: int
 
 
 @dataclass(frozen=True, eq=False)
 class Feasibility:
-    """What a space and a window around a target hold; FLOPs in multiply-adds.
+    """The numbers of a space and of a window around a target.
 
     Attributes:
+        method: whose space it is.
         space: the valid architectures.
         cost: of one architecture.
-        target: centre of the window.
+        target: center of the window.
         tolerance: half width of the window as a fraction of the target.
         window: least and largest cost, both inside.
-        paths: valid stride paths (V1), whatever the heads read.
         distribution: of the cost over all valid architectures.
-        fpn_baseline: cost of the published setting's ResNet-FPN baseline, None elsewhere.
+        references: costs of networks to compare with, by name.
     """
 
-    space: MSNASSpace
-    cost: EncoderCost
+    method: Method[Any]
+    space: Space[Any]
+    cost: MethodCost[Any]
     target: float
     tolerance: float
     window: tuple[int, int]
-    paths: int
-    distribution: FlopsDistribution
-    fpn_baseline: int | None = None
+    distribution: CostDistribution
+    references: Mapping[str, int]
 
     @property
     def valid(self) -> int:
-        """Valid architectures (V1-V3)."""
+        """Valid architectures."""
         return self.distribution.count()
 
     @property
@@ -107,79 +98,90 @@ class Feasibility:
         return self.distribution.at_most(target), self.distribution.at_least(target + 1)
 
     @property
-    def fpn_like(self) -> int:
-        """Cost of the hand-made FPN-like path."""
-        return self.cost.total(self.space.fpn_like())
+    def baseline(self) -> int:
+        """Cost of the method's baseline."""
+        return self.cost.total(self.method.baseline_architecture(self.space))
 
 
 def study_feasibility(setting: Setting) -> Feasibility:
     """The space and window of a study file; an empty window is no error here."""
-    tolerance = setting.config.budget.tolerance
-    return feasibility(setting.space, setting.cost, target=setting.target, tolerance=tolerance)
+    return feasibility(
+        setting.method,
+        setting.space,
+        setting.cost,
+        target=setting.target,
+        tolerance=setting.config.budget.tolerance,
+    )
 
 
-def preset_feasibility(name: str) -> Feasibility:
-    """The space and window of a published setting (Table 1).
-
-    Args:
-        name: "r18", "r34" or "r50".
+def published_preset(name: str) -> tuple[Method[Any], Preset]:
+    """A published setting and the method that has it.
 
     Raises:
         ValueError: there is no such setting.
     """
-    if name not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
-    preset = PRESETS[name]
-    found = feasibility(
-        MSNASSpace(preset.n_blocks),
-        EncoderCost.from_preset(name),
-        target=preset.target_gflops * 1e9,
-        tolerance=PUBLISHED_TOLERANCE,
+    presets = {key: (m, preset) for m in METHODS.values() for key, preset in m.presets.items()}
+    if name not in presets:
+        raise ValueError(f"--preset must be one of {', '.join(presets)}, got {name!r}")
+    return presets[name]
+
+
+def preset_feasibility(name: str) -> Feasibility:
+    """The space and window of a published setting.
+
+    Raises:
+        ValueError: there is no such setting.
+    """
+    method, preset = published_preset(name)
+    return feasibility(
+        method,
+        method.space(preset.section),
+        method.cost(preset.section, input_size=preset.input_size),
+        target=preset.target,
+        tolerance=preset.tolerance,
+        references=preset.references,
     )
-    baseline = fpn_baseline(name, preset.input_size)  # type: ignore[arg-type]  # checked above
-    return dataclasses.replace(found, fpn_baseline=baseline)
 
 
 def feasibility(
-    space: MSNASSpace, cost: EncoderCost, *, target: float, tolerance: float
+    method: Method[Any],
+    space: Space[Any],
+    cost: MethodCost[Any],
+    *,
+    target: float,
+    tolerance: float,
+    references: Mapping[str, int] = MappingProxyType({}),
 ) -> Feasibility:
     """Counts a space.
 
     Args:
+        method: whose space it is.
         space: the valid architectures.
         cost: of one architecture.
-        target: centre of the window in multiply-adds.
+        target: center of the window in multiply-adds.
         tolerance: half width of the window as a fraction of the target.
+        references: costs of networks to compare with, by name.
     """
     return Feasibility(
+        method,
         space,
         cost,
         target=target,
         tolerance=tolerance,
         window=window_around(target, tolerance),
-        paths=count_paths(space.n_blocks),
         distribution=_distribution(space, cost),
+        references=references,
     )
 
 
-@lru_cache(maxsize=4)
-def _distribution(space: MSNASSpace, cost: EncoderCost) -> FlopsDistribution:
-    return FlopsDistribution.of(space, cost)  # seconds for a large space
-
-
-def count_paths(n_blocks: int) -> int:
-    """Sequences of N strides that keep every block at 4 <= a <= 64 (V1), exactly."""
-    levels = len(FEATURE_STRIDES)
-    paths = [1] + [0] * (levels - 1)  # by level after the stem, a = 4 * 2^level
-    for _ in range(n_blocks):
-        paths = [sum(paths[max(level - 1, 0) : level + 2]) for level in range(levels)]
-    return sum(paths)
+_distribution: Callable[[Any, Any], CostDistribution]
+_distribution = lru_cache(maxsize=4)(CostDistribution.of)  # seconds for a large space
 
 
 # ---------------------------------------------------------------------- distribution
 
 
-def histogram(distribution: FlopsDistribution, bins: int) -> Histogram:
+def histogram(distribution: CostDistribution, bins: int) -> Histogram:
     """Exact counts in bins of a round width: `bins` + 1 or fewer, down to 2 in 5 of them."""
     width = _round_width((distribution.maximum - distribution.minimum) / bins)
     first, last = distribution.minimum // width, distribution.maximum // width
@@ -200,22 +202,28 @@ def _round_width(least: float) -> int:
 # ---------------------------------------------------------------------- channel width
 
 
-def scan_widths(found: Feasibility) -> tuple[WidthCount, ...]:
-    """Counts the window of the target for many widths, C's own among them, narrow to wide.
+def scan_widths(found: Feasibility, section: Any) -> tuple[WidthCount, ...]:
+    """Counts the window of the target for many widths, the own among them, narrow to wide.
 
-    FLOPs grow with C^2, so that widths from half to twice the one whose median meets the target
-    hold the best.
+    A cost grows with the square of the width, so that widths from half to twice the one whose
+    median meets the target hold the best.
+
+    Args:
+        found: the space and the window.
+        section: [space] of it, in which `Method.width` names the width.
     """
-    own = found.cost.channels
-    centre = own * sqrt(found.target / found.distribution.quantile(0.5))
-    step = WIDTH_STEP * max(round(1.5 * centre / WIDTH_STEP / _MOST_WIDTHS), 1)
-    first = max(int(centre / 2) // step, 1) * step
-    widths = sorted({own, *range(first, int(2 * centre) + step, step)})
-    costs = (dataclasses.replace(found.cost, channels=C) for C in widths)
+    method, size = found.method, found.cost.input_size
+    own = getattr(section, method.width)
+    center = own * sqrt(found.target / found.distribution.quantile(0.5))
+    step = WIDTH_STEP * max(round(1.5 * center / WIDTH_STEP / _MOST_WIDTHS), 1)
+    first = max(int(center / 2) // step, 1) * step
+    widths = sorted({own, *range(first, int(2 * center) + step, step)})
+    sections = (dataclasses.replace(section, **{method.width: width}) for width in widths)
+    costs = (method.cost(changed, input_size=size) for changed in sections)
     counts = counts_inside(found.space, costs, window=found.window)
-    return tuple(WidthCount(C, n) for C, n in zip(widths, counts, strict=True))
+    return tuple(WidthCount(width, n) for width, n in zip(widths, counts, strict=True))
 
 
 def best_width(scanned: tuple[WidthCount, ...], own: int) -> WidthCount:
     """The width with the most architectures; of equal ones that nearest to `own`."""
-    return max(scanned, key=lambda w: (w.in_window, -abs(w.channels - own)))
+    return max(scanned, key=lambda w: (w.in_window, -abs(w.width - own)))

@@ -30,7 +30,7 @@ from msnas_optuna.storage.transfer import (
     is_evaluated_now,
     refuse_present,
 )
-from msnas_optuna.study.setting import STAGES, Setting
+from msnas_optuna.study.setting import Setting
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def export_study(
     exists = storage_exists(setting.storage_url)
     studies = _studies_of(setting, setting.storage) if exists else []
     if not studies:
-        names = ", ".join(map(setting.study_name, STAGES))
+        names = ", ".join(map(setting.study_name, setting.stages))
         raise ValueError(f"there is nothing to export: the storage has no study {names}")
     to_file = not is_storage_url(destination)
     transfer = _transfer(studies, setting.artifact_dir, copied=to_file)
@@ -130,7 +130,7 @@ def _studies_of(setting: Setting, storage: BaseStorage) -> list[optuna.Study]:
         StudyMismatchError: one cannot be used, see `require_usable`.
     """
     present = set(optuna.get_all_study_names(storage))
-    names = [name for name in map(setting.study_name, STAGES) if name in present]
+    names = [name for name in map(setting.study_name, setting.stages) if name in present]
     studies = [optuna.load_study(study_name=name, storage=storage) for name in names]
     for study in studies:
         require_usable(study)

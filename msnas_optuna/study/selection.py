@@ -1,4 +1,4 @@
-"""Which architecture of a study a person means: the best, a trial's, the hand-made path.
+"""The architecture of a study that a word names: the best, a trial's, the baseline.
 
 Needs no torch.
 """
@@ -6,14 +6,12 @@ Needs no torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Final
 
-from optuna.trial import FrozenTrial, TrialState
+from msnas_optuna.study.setting import Setting
+from msnas_optuna.study.view import AP, Result, StudyView
 
-from msnas_optuna.methods.msnas.space import Architecture
-from msnas_optuna.study.results import Evaluated, evaluated, ranked
-from msnas_optuna.study.setting import FPN_LIKE, RETRAIN, Setting
-
-BEST = "best"
+BEST: Final = "best"
 
 
 @dataclass(frozen=True)
@@ -21,16 +19,16 @@ class Selected:
     """An architecture of a study and the weights that belong to it.
 
     Attributes:
-        name: "trial 52" or "the FPN-like path".
-        architecture: strides and feature strides.
-        gflops: encoder + RPN head, 1e9 multiply-adds.
-        trial: number of its (first) trial in the search, None for the hand-made path.
+        name: "trial 52", or that of the baseline.
+        architecture: of the search space.
+        gflops: 1e9 multiply-adds.
+        trial: number of its (first) trial in the search, None for the baseline.
         one_shot: its weights are the supernet's, fine-tuned; else those of the retraining.
         ap: stored COCO AP in [0, 1] of these weights; None where it was not measured.
     """
 
     name: str
-    architecture: Architecture
+    architecture: Any
     gflops: float
     trial: int | None
     one_shot: bool
@@ -42,33 +40,16 @@ def select(setting: Setting, trial: str, *, one_shot: bool = False) -> Selected:
 
     Args:
         setting: the study.
-        trial: "best", "fpn-like" or the number of a finished trial of the search. The best is
-            that of the search with the highest stand-alone AP, or with `one_shot` with the
-            highest one-shot AP.
+        trial: "best", the word of the baseline or the number of a finished trial of the search.
+            The best is that of the search with the highest stand-alone AP, or with `one_shot`
+            with the highest one-shot AP.
         one_shot: take the supernet's weights, fine-tuned as in the search.
 
     Raises:
         ValueError: there is no such trial, or it is not retrained.
         StudyMismatchError: the stored study was made with other settings.
     """
-    space, found, alone = setting.space, evaluated(setting), _values(evaluated(setting, RETRAIN))
-    if trial == FPN_LIKE:
-        architecture, number, shots = space.fpn_like(), None, evaluated(setting, FPN_LIKE)
-    else:
-        best = trial == BEST
-        architecture = (
-            _best(found, alone, one_shot=one_shot) if best else _numbered(setting, trial)
-        )
-        number = next(e.trials[0].number for e in found if e.architecture == architecture)
-        shots = found
-    name = "the FPN-like path" if number is None else f"trial {number}"
-    if not one_shot and architecture not in alone:
-        raise ValueError(
-            f"{name} ({architecture}) is not retrained; {retraining(setting, architecture)}"
-        )
-    gflops = setting.cost.total(architecture) / 1e9
-    ap = (_values(shots) if one_shot else alone).get(architecture)
-    return Selected(name, architecture, gflops, number, one_shot, ap)
+    return _select(setting, StudyView.load(setting), trial, one_shot=one_shot)
 
 
 def select_trained(setting: Setting) -> Selected | None:
@@ -80,60 +61,80 @@ def select_trained(setting: Setting) -> Selected | None:
     Raises:
         StudyMismatchError: the stored study was made with other settings.
     """
-    found, alone = evaluated(setting), _values(evaluated(setting, RETRAIN))
-    if not found:
+    view = StudyView.load(setting)
+    if not view.results:
         return None
-    one_shot = not any(e.architecture in alone for e in found)
-    return select(setting, BEST, one_shot=one_shot)
+    one_shot = all(result.standalone_ap is None for result in view.results)
+    return _select(setting, view, BEST, one_shot=one_shot)
 
 
-def _values(found: list[Evaluated]) -> dict[Architecture, float]:
-    return {e.architecture: e.values[0] for e in found}
+def _select(setting: Setting, view: StudyView[Any], trial: str, *, one_shot: bool) -> Selected:
+    word = setting.method.baseline_stage
+    if trial == word:
+        result = view.baseline
+        assert result is not None  # the space of a study file is known
+    elif trial == BEST:
+        result = _best(view, baseline=word, one_shot=one_shot)
+    else:
+        result = _numbered(view, trial, baseline=word)
+    name = result.name if result.number is not None else f"the {result.name}"
+    if not one_shot and result.standalone_ap is None:
+        raise ValueError(
+            f"{name} ({result.architecture}) is not retrained; "
+            f"{retraining(setting, result.architecture)}"
+        )
+    return Selected(
+        name,
+        result.architecture,
+        setting.cost.total(result.architecture) / 1e9,
+        result.number,
+        one_shot,
+        result.values.get(AP) if one_shot else result.standalone_ap,
+    )
 
 
-def retraining(setting: Setting, architecture: Architecture) -> str:
+def retraining(setting: Setting, architecture: Any) -> str:
     """What makes the weights of an architecture's retraining, or stands in for them."""
-    ranks = {e.architecture: rank for rank, e in enumerate(ranked(setting), start=1)}
+    best = [result.architecture for result in StudyView.load(setting).best]
     shots = "give --one-shot to use the supernet's weights, fine-tuned"
-    if architecture == setting.space.fpn_like() and architecture not in ranks:
+    if architecture in best:
+        top = 1 + best.index(architecture)
+        return f"run `msnas retrain STUDY.toml --top {top}`, or {shots}"
+    if architecture == setting.baseline:
         return f"run `msnas retrain STUDY.toml --top 1`, or {shots}"
-    if architecture not in ranks:
-        return f"it is not on the Pareto front, so `msnas retrain` leaves it out; {shots}"
-    return f"run `msnas retrain STUDY.toml --top {ranks[architecture]}`, or {shots}"
+    return f"it is not on the Pareto front, so `msnas retrain` leaves it out; {shots}"
 
 
-def _best(
-    found: list[Evaluated], alone: dict[Architecture, float], *, one_shot: bool
-) -> Architecture:
-    if not found:
+def _best(view: StudyView[Any], *, baseline: str, one_shot: bool) -> Result[Any]:
+    if not view.results:
         raise ValueError(
             "--trial best needs a finished trial, the search has none; "
-            "run `msnas search STUDY.toml` first, or give --trial fpn-like"
+            f"run `msnas search STUDY.toml` first, or give --trial {baseline}"
         )
     if one_shot:
-        return found[0].architecture
-    retrained = [e.architecture for e in found if e.architecture in alone]
+        return view.results[0]
+    retrained = [result for result in view.results if result.standalone_ap is not None]
     if not retrained:
         raise ValueError(
             "--trial best is the best of the retrained architectures, none is retrained; "
             "run `msnas retrain STUDY.toml --top 1`, or give --one-shot to use the supernet's "
             "weights, fine-tuned"
         )
-    return max(retrained, key=alone.__getitem__)
+    return max(retrained, key=lambda result: result.standalone_ap or 0.0)
 
 
-def _numbered(setting: Setting, word: str) -> Architecture:
-    rule = "--trial must be best, fpn-like or the number of a finished trial"
-    study = setting.stored_study()
-    trials: list[FrozenTrial] = [] if study is None else study.get_trials(deepcopy=False)
-    complete = [t.number for t in trials if t.state == TrialState.COMPLETE]
-    if not complete:
+def _numbered(view: StudyView[Any], word: str, *, baseline: str) -> Result[Any]:
+    rule = f"--trial must be {BEST}, {baseline} or the number of a finished trial"
+    if not view.measurements:
         raise ValueError(f"{rule}, got {word}; the search has none: run `msnas search STUDY.toml`")
-    if not word.isdecimal() or int(word) not in complete:
-        known = word.isdecimal() and int(word) < len(trials)
-        state = f" (state {trials[int(word)].state.name})" if known else ""
-        raise ValueError(
-            f"{rule}, got {word}{state}; finished are {len(complete)} trials, {complete[0]} to "
-            f"{complete[-1]}: see `msnas results STUDY.toml`"
-        )
-    return setting.space.decode(trials[int(word)].params)
+    trials = [] if view.study is None else view.study.get_trials(deepcopy=False)
+    number = int(word) if word.isdecimal() else -1
+    for result in view.results:
+        if number in (record.number for record in result.records):
+            return result
+    state = f" (state {trials[number].state.name})" if 0 <= number < len(trials) else ""
+    finished = [measurement.number for measurement in view.measurements]
+    raise ValueError(
+        f"{rule}, got {word}{state}; finished are {len(finished)} trials, {finished[0]} to "
+        f"{finished[-1]}: see `msnas results STUDY.toml`"
+    )

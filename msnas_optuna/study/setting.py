@@ -1,4 +1,4 @@
-"""What a study file says about the search itself: space, budget, storage. Needs no torch."""
+"""The search that a study file describes: method, space, budget, storage. Needs no torch."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ import shlex
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import optuna
 
 from msnas_optuna.data.shapes import Split, generate_shapes
-from msnas_optuna.methods.msnas.cost import EncoderCost
-from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
-from msnas_optuna.samplers import MSNASSampler
-from msnas_optuna.samplers.history import Schedule
+from msnas_optuna.methods.base import Method, MethodCost
+from msnas_optuna.samplers import ArchitectureSampler
 from msnas_optuna.samplers.queue import resolve_architectures
-from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
+from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError, Space
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.storage import (
     CONFIG,
@@ -37,20 +35,13 @@ from msnas_optuna.storage import (
 from msnas_optuna.study.config import (
     BudgetSection,
     ConfigError,
-    SpaceSection,
     StudyConfig,
     load_config,
 )
-from msnas_optuna.training.metrics import METRICS, Metric
+from msnas_optuna.training.metrics import Metric
 
-FPN_LIKE, RETRAIN = "fpn-like", "retrain"
-"""Stages beside the search, each an Optuna study of its own."""
-
-STAGES: Final = (None, FPN_LIKE, RETRAIN)
-"""All stages of a study file, first the search itself."""
-
-CANONICAL_SIZE: Final = 224 / 800
-"""Side of a RoI of level 4 as a fraction of the shorter side of the image (Lin et al., 2017)."""
+RETRAIN: Final = "retrain"
+"""The stage of the retraining; it is an Optuna study of its own beside that of the search."""
 
 
 def stage_name(search: str, stage: str) -> str:
@@ -63,25 +54,27 @@ def window_around(target: float, tolerance: float) -> tuple[int, int]:
     return math.ceil(target * (1 - tolerance)), math.floor(target * (1 + tolerance))
 
 
-def encoder_cost(
-    space: SpaceSection, budget: BudgetSection, image_size: tuple[int, int]
-) -> EncoderCost:
-    """FLOPs of encoder + RPN head at `budget.input_size`, or at the image size rounded up."""
-    size = budget.input_size
+def section_cost(
+    method: Method[Any], section: Any, budget: BudgetSection, *, image_size: tuple[int, int]
+) -> MethodCost[Any]:
+    """The cost of a [space] at `budget.input_size`, or at the image size rounded up."""
+    size, multiple = budget.input_size, method.size_multiple
     if size is None:
-        shorter, longer = (64 * math.ceil(s / 64) for s in image_size)
+        shorter, longer = (multiple * math.ceil(side / multiple) for side in image_size)
         size = (shorter, longer)
-    return EncoderCost(space.block, space.channels, size, space.stem_channels)
+    return method.cost(section, input_size=size)
 
 
-def budget_target(budget: BudgetSection, space: MSNASSpace, cost: EncoderCost) -> float:
-    """Centre of the FLOPs window in multiply-adds; the FPN-like path's cost if none is given."""
+def budget_target(
+    method: Method[Any], space: Space[Any], cost: MethodCost[Any], budget: BudgetSection
+) -> float:
+    """Center of the window in multiply-adds; what the baseline costs where none is given."""
     gflops = budget.target_gflops
-    return cost.total(space.fpn_like()) if gflops is None else gflops * 1e9
+    return cost.total(method.baseline_architecture(space)) if gflops is None else gflops * 1e9
 
 
 class Setting:
-    """Space, budget and storage of a study file, made when first asked for.
+    """Method, space, budget and storage of a study file, made when first asked for.
 
     Args:
         config: the checked study file.
@@ -172,32 +165,43 @@ class Setting:
         name = self.config.study.name
         return name if stage is None else stage_name(name, stage)
 
-    @cached_property
-    def space(self) -> MSNASSpace:
-        """The search space."""
-        return MSNASSpace(self.config.space.n_blocks)
+    @property
+    def method(self) -> Method[Any]:
+        """The method of the search."""
+        return self.config.method
+
+    @property
+    def stages(self) -> tuple[str | None, ...]:
+        """All stages of the study: the search itself (None), the baseline, the retraining."""
+        return None, self.method.baseline_stage, RETRAIN
 
     @cached_property
-    def cost(self) -> EncoderCost:
-        """FLOPs of encoder + RPN head at the study's input size."""
+    def space(self) -> Space[Any]:
+        """The search space."""
+        return self.method.space(self.config.space)
+
+    @cached_property
+    def cost(self) -> MethodCost[Any]:
+        """What the budget limits, at the study's input size."""
         config = self.config
-        return encoder_cost(config.space, config.budget, config.data.image_size)
+        return section_cost(
+            self.method, config.space, config.budget, image_size=config.data.image_size
+        )
+
+    @cached_property
+    def baseline(self) -> Any:
+        """The hand-made architecture of the method."""
+        return self.method.baseline_architecture(self.space)
 
     @cached_property
     def target(self) -> float:
-        """Centre of the FLOPs window in multiply-adds."""
-        return budget_target(self.config.budget, self.space, self.cost)
+        """Center of the window in multiply-adds."""
+        return budget_target(self.method, self.space, self.cost, self.config.budget)
 
     @property
     def window(self) -> tuple[int, int]:
         """Least and largest multiply-adds of a proposal (constraint C, §4.1)."""
         return window_around(self.target, self.config.budget.tolerance)
-
-    @property
-    def canonical_size(self) -> float:
-        """Side in pixels, in the resized image, of a RoI of level 4 in the routing rule."""
-        given = self.config.detector.canonical_size
-        return CANONICAL_SIZE * self.config.data.image_size[0] if given is None else given
 
     def splits(self, progress: Callable[[int, int], None] | None = None) -> dict[str, Split]:
         """Where the parts "train" and "val" of the data lie; generates the shapes if need be.
@@ -221,7 +225,7 @@ class Setting:
         }
 
     @cached_property
-    def feasible(self) -> Lattice:
+    def feasible(self) -> Lattice[Any]:
         """All valid architectures inside the window.
 
         Raises:
@@ -230,12 +234,12 @@ class Setting:
         return Lattice(self.space, self.cost, window=self.window)
 
     @cached_property
-    def valid(self) -> Lattice:
+    def valid(self) -> Lattice[Any]:
         """All valid architectures, whatever they cost: the paths of the supernet."""
         return Lattice(self.space)
 
     @cached_property
-    def seeds(self) -> list[Architecture]:
+    def seeds(self) -> list[Any]:
         """The architectures to evaluate before any proposal.
 
         Raises:
@@ -244,15 +248,20 @@ class Setting:
         """
         seeds, feasible = self.config.sampler.seeds, self.feasible
         try:
-            return resolve_architectures(seeds, self.space, feasible=feasible)
+            return resolve_architectures(
+                seeds,
+                self.space,
+                resolve=lambda text: self.method.resolve(text, self.space),
+                feasible=feasible,
+            )
         except InvalidArchitectureError as error:
             raise ConfigError(f"sampler.seeds: {error}; remove it, or change [budget]") from None
 
-    def sampler(self, feasible: FeasibleSet[Architecture]) -> MSNASSampler:
-        """Algorithm 1 with the settings of the study file."""
+    def sampler(self, feasible: FeasibleSet[Any]) -> ArchitectureSampler[Any]:
+        """Proposes architectures as the study file says."""
         settings = dataclasses.asdict(self.config.sampler)
         del settings["seeds"]
-        return MSNASSampler(feasible, seed=self.config.study.seed, **settings)
+        return ArchitectureSampler(feasible, seed=self.config.study.seed, **settings)
 
     def n_trials(self, trials: int | None = None) -> int:
         """How many proposals the search makes: no more than there are, unless it repeats some.
@@ -271,13 +280,10 @@ class Setting:
 
         False where the study file wants no dashboard.
         """
-        sampler = self.config.sampler
-        schedule = Schedule(
-            sampler.population_size, sampler.n_children, sampler.n_random, sampler.n_reevaluated
-        )
+        generation = self.sampler(self.feasible).settings.generation
         attributes = study._storage.get_study_system_attrs(study._study_id)
         shown = attributes.get(PUBLISHED, 0)
-        due = schedule.generation(finished_slots(study)) > schedule.generation(shown)
+        due = generation(finished_slots(study)) > generation(shown)
         return self.config.runtime.dashboard and due
 
     @property
@@ -288,7 +294,7 @@ class Setting:
     @property
     def metrics(self) -> list[Metric]:
         """The objectives of the search."""
-        return [METRICS[name] for name in self.config.study.objectives]
+        return [self.method.metrics[name] for name in self.config.study.objectives]
 
     @cached_property
     def storage(self) -> optuna.storages.BaseStorage:

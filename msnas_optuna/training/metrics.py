@@ -6,6 +6,7 @@ is the objective and FLOPs are the constraint; here FLOPs or latency may be obje
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final, Literal
@@ -33,7 +34,7 @@ class Metric:
         return float(value)
 
 
-METRICS: Final[dict[MetricName, Metric]] = {
+METRICS: Final[Mapping[str, Metric]] = {
     "ap": Metric("maximize", "AP", "metrics.ap"),
     "gflops": Metric("minimize", "GFLOPs", "gflops"),
     "latency": Metric("minimize", "latency ms", "latency_ms"),

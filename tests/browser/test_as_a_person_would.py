@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msnas_optuna.report.figures.catalogue import FIGURES
+from msnas_optuna.study.results import best_results
 
 from msnas_optuna.inference.samples import SAMPLES
-from msnas_optuna.report import write_report
 from msnas_optuna.report.dashboard import dashboard_server
 from msnas_optuna.report.detections import stored_detections
-from msnas_optuna.report.figures.catalogue import FIGURES
 from msnas_optuna.report.overview import TOP, Overview
-from msnas_optuna.study.results import best_results
+from msnas_optuna.report.page import write_report
 from msnas_optuna.study.setting import Setting
 
 from . import chromium

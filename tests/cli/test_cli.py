@@ -33,11 +33,17 @@ def test_flops_prints_the_unrounded_total_of_a_published_setting():
     expected = EncoderCost.from_preset("r18").total(PUBLISHED["r18-5"].architecture) / 1e9
     assert counted["gflops"] == expected
     assert counted["input_size"] == [832, 1280]
-    assert len(counted["blocks"]) == 13
-    parts = [counted["stem"], *counted["blocks"], *counted["laterals"], *counted["rpn"]]
-    assert sum(parts) + sum(counted["outputs"].values()) == pytest.approx(expected)
-    assert counted["fpn_baseline_gflops"] == fpn_baseline("r18") / 1e9
+    assert counted["unit"] == "1e9 multiply-adds of encoder + RPN head"
+    assert counted["feature_strides"] == [8, 8, 16, 16, 32]
+    parts = {part["part"]: part for part in counted["parts"]}
+    assert parts["block 3"] | {"gflops": 0} == {
+        "part": "block 3", "stride": "0.5", "absolute stride": "4", "gflops": 0
+    }  # fmt: skip
+    assert sum(part["gflops"] for part in counted["parts"]) == pytest.approx(expected)
+    assert counted["reference_gflops"] == {"R18-FPN baseline": fpn_baseline("r18") / 1e9}
     assert as_json("flops", "--published", "r18-5") == counted
+    text = "1 2 .5 2 1 2 1 2 1 .5 1 .5 2 | 8 8 16 16 32"
+    assert as_json("flops", "--preset", "r18", "--architecture", text) == counted
 
 
 @pytest.mark.parametrize("preset", ["r18", "r34", "r50"])
@@ -53,7 +59,8 @@ def test_flops_of_a_study(tiny):
         "flops", "--study", tiny, "--strides", "1,2,2,.5,.5", "--feature-strides", "4,8,16,16,16"
     )
     assert counted["input_size"] == [128, 128]
-    assert counted["fpn_baseline_gflops"] is None
+    assert counted["reference_gflops"] == {}
+    assert as_json("flops", "--study", tiny, "--architecture", "fpn-like")["gflops"] > 0
 
 
 @pytest.mark.parametrize(
@@ -64,6 +71,11 @@ def test_flops_of_a_study(tiny):
         (("flops", "--preset", "r18"), "give --strides and --feature-strides"),
         (("flops", "--preset", "r34", *R18_5), "21 blocks, the architecture 13 strides"),
         (("flops", "--published", "r18-9"), "--published must be one of"),
+        (
+            ("flops", "--published", "r18-1", *R18_5),
+            "give --strides and --feature-",
+        ),
+        (("flops", "--preset", "r18", "--stride", "1"), "there is no option --stride; see"),
         (("flops", "--preset", "r18", "--strides", "a", "--feature-strides", "8"), "reads '1 2"),
         (("space",), "give either STUDY.toml or --preset"),
         (("space", "absent.toml", "--preset", "r18"), "give either STUDY.toml or --preset"),
@@ -102,9 +114,10 @@ def test_flops_and_space_need_no_torch(command, tiny):
 
 def test_space_of_a_published_setting():
     found = as_json("space", "--preset", "r18")
-    assert (found["valid"], found["in_window"], found["paths"]) == (13_003_499, 209_524, 293_867)
+    assert (found["valid"], found["in_window"]) == (13_003_499, 209_524)
+    assert found["counts"] == {"valid stride paths": 293_867}
     assert found["target_gflops"] == 145.45
-    assert found["fpn_baseline_gflops"] == fpn_baseline("r18") / 1e9
+    assert found["reference_gflops"] == {"R18-FPN baseline": fpn_baseline("r18") / 1e9}
     assert sum(found["histogram"]["counts"]) == found["valid"]
     assert len(found["histogram"]["edges_gflops"]) == len(found["histogram"]["counts"]) + 1
     low, high = found["range_gflops"]
@@ -120,8 +133,8 @@ def test_space_of_the_quickstart(tmp_path):
     (tmp_path / "quickstart.toml").write_text(few)
     found = as_json("space", tmp_path / "quickstart.toml")
     assert (found["valid"], found["in_window"]) == (16_363, 297)
-    assert found["fpn_like_gflops"] == found["target_gflops"]
-    assert found["fpn_baseline_gflops"] is None
+    assert found["baseline_gflops"] == found["target_gflops"]
+    assert found["reference_gflops"] == {}
     assert found["anchors"]["configured"]["base"] == 8
 
 

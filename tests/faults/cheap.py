@@ -37,8 +37,8 @@ import optuna  # noqa: E402
 from msnas_optuna.methods.msnas.cost import EncoderCost  # noqa: E402
 from msnas_optuna.methods.msnas.space import MSNASSpace  # noqa: E402
 from msnas_optuna.runtime.interrupts import insist_on_interrupts  # noqa: E402
-from msnas_optuna.samplers import MSNASSampler  # noqa: E402
-from msnas_optuna.samplers.history import Schedule  # noqa: E402
+from msnas_optuna.samplers import ArchitectureSampler  # noqa: E402
+from msnas_optuna.samplers.proposals import Settings  # noqa: E402
 from msnas_optuna.spaces.lattice import Lattice  # noqa: E402
 from msnas_optuna.storage import open_storage, open_study  # noqa: E402
 from msnas_optuna.study.workers import evaluate_trials  # noqa: E402
@@ -49,12 +49,12 @@ SPACE = MSNASSpace(7)
 COST = EncoderCost("basic", 32, (128, 128), 32)
 TARGET = COST.total(SPACE.fpn_like())
 LATTICE = Lattice(SPACE, COST, window=(int(0.97 * TARGET), int(1.03 * TARGET)))
-SCHEDULE = Schedule(population_size=10, n_children=8, n_random=2)
+SCHEDULE = Settings(10, 8, 2, 0, gene_probability=0.1, max_attempts=100)
 
 
 def cheap_study(url: str) -> optuna.Study:
     """The study, created or resumed."""
-    sampler = MSNASSampler(LATTICE, population_size=10, n_children=8, n_random=2, seed=0)
+    sampler = ArchitectureSampler(LATTICE, population_size=10, n_children=8, n_random=2, seed=0)
     return open_study(
         open_storage(url), name="s", directions=["maximize"], sampler=sampler, config={"seed": 0}
     )

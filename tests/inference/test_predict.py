@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from msnas_optuna.study.results import evaluated
 from PIL import Image
 from typer.testing import CliRunner
 
 from msnas_optuna.cli import app
 from msnas_optuna.inference import predict as prediction
 from msnas_optuna.study.experiment import Experiment
-from msnas_optuna.study.results import evaluated
 from msnas_optuna.study.selection import select
-from msnas_optuna.study.setting import FPN_LIKE, RETRAIN
+from msnas_optuna.study.setting import RETRAIN
 from msnas_optuna.training.evaluation import average_precision
 
 
@@ -61,7 +61,7 @@ def test_the_results_of_the_validation_images_have_the_stored_ap(retrained, tria
 def test_one_shot_weights_are_those_of_the_search(retrained, trial):
     found = predicted(retrained, *val_images(retrained), "--trial", trial, "--one-shot")
     results = json.loads(Path(found["results"]).read_text())
-    values = stored(retrained, FPN_LIKE if trial == "fpn-like" else None)
+    values = stored(retrained, "fpn-like" if trial == "fpn-like" else None)
     assert average_precision(truth(retrained), results).ap == found["ap"]
     assert found["ap"] in values.values()
 

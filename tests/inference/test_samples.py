@@ -9,9 +9,9 @@ from optuna_dashboard import get_note
 
 from msnas_optuna.inference.predict import predict
 from msnas_optuna.inference.samples import SAMPLES, with_detections
-from msnas_optuna.report import report_page
 from msnas_optuna.report.detections import Detections, stored_detections
 from msnas_optuna.report.overview import Overview
+from msnas_optuna.report.page import report_page
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.selection import select
 from msnas_optuna.study.setting import Setting

@@ -13,16 +13,22 @@ from pathlib import Path
 
 import optuna
 import pytest
+from msnas_optuna.report.figures.catalogue import FIGURES
+from msnas_optuna.study.results import summarise
 from optuna_dashboard import get_note, save_note
 from typer.testing import CliRunner
 
 from msnas_optuna.cli import app
-from msnas_optuna.report import report_page, write_report
 from msnas_optuna.report.dashboard import publish
 from msnas_optuna.report.detections import Drawn, refresh_detections
-from msnas_optuna.report.figures.catalogue import FIGURES
 from msnas_optuna.report.overview import NothingToShowError, Overview
-from msnas_optuna.report.page import _versions, one_shot_table, standalone_table
+from msnas_optuna.report.page import (
+    _versions,
+    one_shot_table,
+    report_page,
+    standalone_table,
+    write_report,
+)
 from msnas_optuna.storage import (
     CONFIG,
     ERROR,
@@ -32,7 +38,6 @@ from msnas_optuna.storage import (
     write_versions,
 )
 from msnas_optuna.storage.records import VERSIONS
-from msnas_optuna.study.results import summarise
 from msnas_optuna.study.setting import Setting
 
 EVIL = (

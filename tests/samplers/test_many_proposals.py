@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.published import PRESETS
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
-from msnas_optuna.samplers import MSNASSampler
+from msnas_optuna.samplers import ArchitectureSampler
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.storage import open_storage, read_plan
 
@@ -41,7 +41,7 @@ def cheap(params: dict[str, float]) -> float:
 
 
 def study_in(storage: optuna.storages.BaseStorage | None = None) -> Study:
-    sampler = MSNASSampler(Lattice(SPACE, COST, window=WINDOW), seed=0)
+    sampler = ArchitectureSampler(Lattice(SPACE, COST, window=WINDOW), seed=0)
     return optuna.create_study(
         direction="maximize",
         sampler=sampler,

@@ -74,7 +74,7 @@ def test_what_is_queued_in_part_is_filled_with_something_new_while_there_is(seed
     space = MSNASSpace(7)
     everything = Lattice(space)
     encoder = dict(list(space.encode(space.fpn_like()).items())[:7])
-    n = everything.count_completions(list(encoder.values()), [None] * 5)
+    n = sum(a.strides == space.fpn_like().strides for a in everything)
     sampler = MSNASSampler(everything, max_attempts=1, seed=seed)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for _ in range(n + 1):  # once more than there are

@@ -7,16 +7,13 @@ from collections import Counter
 from math import prod
 
 import numpy as np
-import optuna
 import pytest
 from scipy.stats import chisquare
 
 from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
-from msnas_optuna.samplers import MSNASSampler
 from msnas_optuna.samplers.recombination import Recombination, gene_weights
 from msnas_optuna.spaces.lattice import Lattice
-from msnas_optuna.spaces.tables import Weights
 
 SPACE = MSNASSpace(7)
 COST = EncoderCost("basic", 32, (128, 128), 32)
@@ -90,12 +87,11 @@ def test_it_can_be_sent_to_another_process() -> None:
 
 def test_weights_are_shares_of_the_parents_mixed_with_equal_chances() -> None:
     a, b = ALL[0], ALL[-1]
-    pool = gene_weights([a, b, b], reset=0.3)
-    assert len(pool.strides) == 7
-    assert len(pool.feature_strides) == 5
-    for weights in (*pool.strides, *pool.feature_strides):
+    pool = gene_weights(SPACE, [a, b, b], reset=0.3)
+    assert len(pool) == 12
+    for weights in pool:
         assert sum(weights.values()) == pytest.approx(1)
-    for weights, x, y in zip(pool.strides, a.strides, b.strides, strict=True):
+    for weights, x, y in zip(pool[:7], a.strides, b.strides, strict=True):
         share = weights[y] - 0.1
         assert share == pytest.approx(0.7 if x == y else 0.7 * 2 / 3)
 
@@ -124,43 +120,7 @@ def test_a_small_weight_is_not_lost_behind_a_large_one_outside_the_window() -> N
         heads = [dict.fromkeys((4, 8, 16, 32, 64), 1.0) for _ in range(5)]
         for weights, stride in zip(heads, only.feature_strides, strict=True):
             weights[stride] = 1e-9
-        drawn = exact.weighted(Weights(encoder, heads)).sample(rng)
+        drawn = exact.weighted([*encoder, *heads]).sample(rng)
         assert drawn is not None
         assert drawn.strides == only.strides
         assert exact.violation(drawn) is None
-
-
-@pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf")])
-def test_a_weight_out_of_range_is_refused(weight: float) -> None:
-    good = gene_weights(PARENTS, reset=0.1)
-    with pytest.raises(ValueError, match=r"strides\[0\] must give each of .* at least 0"):
-        Weights([{**good.strides[0], 2: weight}, *good.strides[1:]], good.feature_strides)
-
-
-def test_a_missing_weight_is_refused() -> None:
-    good = gene_weights(PARENTS, reset=0.1)
-    with pytest.raises(ValueError, match=r"feature_strides\[4\] must give each of \[4, 8"):
-        Weights(good.strides, [*good.feature_strides[:4], {4: 1.0}])
-
-
-class Unweighted:
-    """A feasible set of somebody else, without `weighted`."""
-
-    def __init__(self) -> None:
-        self.space, self.violation, self.sample = SPACE, LATTICE.violation, LATTICE.sample
-        self.count, self.complete = LATTICE.count, LATTICE.complete
-        self.count_completions = LATTICE.count_completions
-
-
-def test_a_set_without_weighted_draws_serves_the_four_operators_alone() -> None:
-    with pytest.raises(ValueError, match="Unweighted lacks weighted: use spaces"):
-        MSNASSampler(Unweighted())
-    sampler = MSNASSampler(
-        Unweighted(), population_size=4, n_children=4, recombination_probability=0, seed=0
-    )
-    study = optuna.create_study(sampler=sampler)
-    for value in range(30):
-        study.tell(study.ask(SPACE.distributions), value)
-    proposed = {SPACE.decode(t.params) for t in study.trials}
-    assert len(proposed) == 30
-    assert not any(map(LATTICE.violation, proposed))

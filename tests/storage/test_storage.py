@@ -24,7 +24,7 @@ from sqlalchemy import text
 
 from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.space import MSNASSpace
-from msnas_optuna.samplers import MSNASSampler
+from msnas_optuna.samplers import ArchitectureSampler
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.storage import (
     CONFIG,
@@ -59,7 +59,7 @@ CONFIG_A = {"seed": 0, "sampler": {"population_size": 4, "n_random": 1}, "space"
 
 
 def study_in(storage: BaseStorage) -> Study:
-    sampler = MSNASSampler(LATTICE, population_size=4, n_children=3, n_random=1, seed=0)
+    sampler = ArchitectureSampler(LATTICE, population_size=4, n_children=3, n_random=1, seed=0)
     return open_study(storage, name="s", directions=["maximize"], sampler=sampler, config=CONFIG_A)
 
 
@@ -241,7 +241,7 @@ def test_plan_round_trip() -> None:
 def test_record_round_trip(url: str) -> None:
     study = study_in(open_storage(url))
     trial = study.ask()
-    record = TrialRecord("1 2 | 4 8", 1.5, 0.6, 0.7, 0.5, 0.1, 0.2, 0.3, 12.0, 3.0)
+    record = TrialRecord("1 2 | 4 8", {"gflops": 1.5, "ap50": 0.7, "ap_large": None}, repeat=2)
     assert read_record(study.trials[0]) is None
     write_record(trial, record)
     assert read_record(study.trials[0]) == record

@@ -41,7 +41,7 @@ def generator(base):
 @pytest.mark.parametrize("base", [2.0, 5.0, 8.0, 12.0, 32.0, 20.5])
 def test_shapes_are_those_of_the_detector(base):
     cells = torch.stack(generator(base).cell_anchors).numpy()
-    assert anchor_shapes(base) == pytest.approx(cells[..., 2:] - cells[..., :2])
+    assert anchor_shapes(base, 5) == pytest.approx(cells[..., 2:] - cells[..., :2])
 
 
 def test_best_iou_is_that_of_all_anchors_on_their_grids():
@@ -93,7 +93,8 @@ def test_routing_is_that_of_the_detector():
     wh = np.exp(np.random.default_rng(1).uniform(0, 6.5, (400, 2)))
     boxes = np.concatenate([np.zeros_like(wh), wh], axis=1)
     groups = GroupRoIPool(5, 35.84).group_of(torch.from_numpy(boxes))
-    assert routed_shares(boxes, 35.84) == tuple((np.bincount(groups, minlength=5) / 400).tolist())
+    shares = (np.bincount(groups, minlength=5) / 400).tolist()
+    assert routed_shares(boxes, 35.84, levels=5) == tuple(shares)
 
 
 def test_large_sets_are_thinned_evenly(monkeypatch):

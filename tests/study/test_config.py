@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from msnas_optuna.samplers import MSNASSampler
+from msnas_optuna.samplers import ArchitectureSampler
 from msnas_optuna.study.config import ConfigError, load_config
 
 MINIMAL = """
@@ -39,7 +39,7 @@ def changed(old: str, new: str) -> str:
 
 def test_a_minimal_file_has_the_sampler_s_and_the_paper_s_defaults(tmp_path):
     config = load_config(write(tmp_path, MINIMAL))
-    sampler = inspect.signature(MSNASSampler).parameters
+    sampler = inspect.signature(ArchitectureSampler).parameters
     for setting in dataclasses.fields(config.sampler):
         if setting.name != "seeds":
             assert getattr(config.sampler, setting.name) == sampler[setting.name].default
@@ -56,6 +56,22 @@ def test_a_minimal_file_has_the_sampler_s_and_the_paper_s_defaults(tmp_path):
             changed("n_blocks = 7", "n_block = 7"),
             r"space\.n_block: unknown key, did you mean n_blo",
         ),
+        (
+            changed("n_blocks = 7", "n_blocks = 7\nmethod = 'x'"),
+            r"space\.method: .*one of msnas, got 'x'; .*leave it out for the default 'msnas'",
+        ),
+        (
+            changed("n_blocks = 7", "n_blocks = 7\nmethod = 3"),
+            r"space\.method: .*one of msnas, got 3",
+        ),
+        (MINIMAL.replace("[space]", "[spce]"), r"space: this key is required; add it"),
+        (MINIMAL + "[detector]\nhiden = 3", r"detector\.hiden: .*did you mean hidden\?"),
+        (MINIMAL + "[detector]\nhidden = 0", r"detector\.hidden: .*for the default 1024"),
+        (
+            MINIMAL + "[sampler]\nrecombination_probability = 1.0",
+            r'sampler\.recombination_probability: this key is gone; .*proposer = "recombination"',
+        ),
+        (MINIMAL + "[sampler]\nwindow = 4", r"sampler\.window: this key is gone; .*; remove it"),
         (MINIMAL + "[samplr]\nx = 1", r"samplr: unknown key, did you mean sampler\?"),
         (changed("shapes = {}", "shapes = {trian = 5}"), r"data\.shapes\.trian: unknown key, did"),
         (changed("n_blocks = 7", ""), r"space\.n_blocks: this key is required; add it"),
@@ -79,7 +95,10 @@ def test_a_minimal_file_has_the_sampler_s_and_the_paper_s_defaults(tmp_path):
             r"objectives: 'ap' comes first",
         ),
         (changed('"mine"', '"mine"\nobjectives=["ap", "ap"]'), r"objectives: .*none comes twice"),
-        (changed('"mine"', '"mine"\nobjectives=["ap", "mb"]'), r"objectives\.1: .*'latency', got"),
+        (
+            changed('"mine"', '"mine"\nobjectives=["ap", "mb"]'),
+            r"objectives: .*'latency'\], got 'mb'",
+        ),
         (MINIMAL + "[sampler]\nseeds = ['r18-5']", r"seeds: 'r18-5' .* has 7 blocks, .* 13"),
         (
             MINIMAL + "[sampler]\nseeds = ['fpn']",
@@ -126,6 +145,9 @@ def test_what_a_study_is_leaves_out_where_it_runs(tmp_path):
     moved = MINIMAL.replace('"mine"', '"mine"\ntrials = 7\nrun_dir = "elsewhere"')
     moved += "[runtime]\nthreads = 3"
     assert load_config(write(tmp_path, moved)).identity() == first
+    assert "space.method" not in first  # as in what earlier versions have stored
+    named = changed("n_blocks = 7", "n_blocks = 7\nmethod = 'msnas'")
+    assert load_config(write(tmp_path, named)).identity() == first
     other = load_config(write(tmp_path, changed("channels = 32", "channels = 48"))).identity()
     assert {k for k in first if first[k] != other[k]} == {"space.channels"}
 

@@ -1,19 +1,18 @@
 from __future__ import annotations
 
 import dataclasses
-from itertools import product
 
 import numpy as np
 import pytest
 
+from msnas_optuna.methods import METHODS
 from msnas_optuna.methods.msnas.cost import EncoderCost, fpn_baseline
-from msnas_optuna.methods.msnas.space import FEATURE_STRIDES, STRIDES, MSNASSpace
-from msnas_optuna.spaces.distribution import FlopsDistribution, counts_inside
+from msnas_optuna.methods.msnas.space import MSNASSpace
+from msnas_optuna.spaces.distribution import CostDistribution, counts_inside
 from msnas_optuna.spaces.lattice import EmptyWindowError, Lattice
 from msnas_optuna.study.feasibility import (
     WidthCount,
     best_width,
-    count_paths,
     feasibility,
     histogram,
     preset_feasibility,
@@ -29,29 +28,37 @@ def quickstart(**changes):
     """The shipped quickstart's space and window."""
     space = MSNASSpace(7)
     target = SMALL.total(space.fpn_like())
-    return feasibility(space, SMALL, **{"target": target, "tolerance": 0.01, **changes})
+    changes = {"target": target, "tolerance": 0.01, **changes}
+    return feasibility(METHODS["msnas"], space, SMALL, **changes)
+
+
+SECTION = METHODS["msnas"].section(n_blocks=7, channels=32, stem_channels=32)
+
+
+def paths(found):
+    return found.method.counts(found.space)["valid stride paths"]
 
 
 @pytest.mark.parametrize(
-    ("name", "valid", "in_window", "paths"),
+    ("name", "valid", "in_window", "n_paths"),
     [
         ("r18", 13_003_499, 209_524, 293_867),
         ("r34", 57_229_409_266, 1_095_192_670, 912_137_899),
         ("r50", 57_229_409_266, 758_636_549, 912_137_899),
     ],
 )
-def test_published_settings_have_their_golden_counts(name, valid, in_window, paths):
+def test_published_settings_have_their_golden_counts(name, valid, in_window, n_paths):
     found = preset_feasibility(name)  # golden: full enumeration (r18), benchmarks/lattice.py
-    assert (found.valid, found.in_window, found.paths) == (valid, in_window, paths)
+    assert (found.valid, found.in_window, paths(found)) == (valid, in_window, n_paths)
     assert found.share == in_window / valid
-    assert found.fpn_baseline == fpn_baseline(name)
+    assert found.references == {f"{name.upper()}-FPN baseline": fpn_baseline(name)}
 
 
 def test_quickstart_has_its_golden_counts():
     found = quickstart()
-    assert (found.valid, found.in_window, found.paths) == (16_363, 297, 707)
-    assert found.fpn_baseline is None
-    assert found.nearest == (found.fpn_like, found.fpn_like)
+    assert (found.valid, found.in_window, paths(found)) == (16_363, 297, 707)
+    assert not found.references
+    assert found.nearest == (found.baseline, found.baseline)
 
 
 def test_a_study_has_the_window_that_its_search_has(tiny):
@@ -66,14 +73,6 @@ def test_a_study_has_the_window_that_its_search_has(tiny):
 def test_an_unknown_preset_is_named(name):
     with pytest.raises(ValueError, match=rf"preset must be one of r18, r34, r50, got '{name}'"):
         preset_feasibility(name)
-
-
-@pytest.mark.parametrize("n", [1, 2, 5, 7])
-def test_paths_are_those_of_an_enumeration(n):
-    def stays(strides):
-        return set(4 * np.cumprod(strides)) <= set(FEATURE_STRIDES)
-
-    assert count_paths(n) == sum(map(stays, product(STRIDES, repeat=n)))
 
 
 # ---------------------------------------------------------------------- empty windows
@@ -120,7 +119,7 @@ def test_histogram_counts_every_architecture_once(bins):
 
 
 def test_histogram_of_one_cost_has_one_bin():
-    one = FlopsDistribution(np.array([123_456]), np.array([9]))
+    one = CostDistribution(np.array([123_456]), np.array([9]))
     assert histogram(one, 24).counts == (9,)
 
 
@@ -136,7 +135,7 @@ def test_counts_of_widths_are_those_of_lattices(block):
     counts = counts_inside(space, costs, window=window)
     assert counts[-1] == 0
     for other, count in zip(costs, counts, strict=True):
-        assert count == FlopsDistribution.of(space, other).count(*window)
+        assert count == CostDistribution.of(space, other).count(*window)
         if count:
             assert count == Lattice(space, other, window=window).count()
 
@@ -150,19 +149,19 @@ def test_counts_under_costs_that_share_no_paths():
         EncoderCost("basic", 24, (64, 128)),
     ]
     window = (30_000_000, 70_000_000)
-    expected = [FlopsDistribution.of(space, cost).count(*window) for cost in costs]
+    expected = [CostDistribution.of(space, cost).count(*window) for cost in costs]
     assert counts_inside(space, costs, window=window) == expected
     assert counts_inside(space, costs, window=window[::-1]) == [0] * 4
 
 
 def test_scan_of_a_published_setting():
     found = preset_feasibility("r18")
-    scanned = scan_widths(found)
-    by_width = {width.channels: width.in_window for width in scanned}
+    scanned = scan_widths(found, METHODS["msnas"].presets["r18"].section)
+    by_width = {one.width: one.in_window for one in scanned}
     assert by_width[180] == found.in_window
     assert all(C % 4 == 0 for C in by_width)
     best = best_width(scanned, 180)
-    assert best.channels == 160
+    assert best.width == 160
     for C in (100, 160, 240):
         cost = dataclasses.replace(found.cost, channels=C)
         assert by_width[C] == Lattice(found.space, cost, window=found.window).count()
@@ -170,14 +169,14 @@ def test_scan_of_a_published_setting():
 
 def test_scan_finds_the_width_of_a_far_target_and_keeps_the_own():
     found = quickstart(target=400 * SMALL.total(MSNASSpace(7).fpn_like()))
-    scanned = scan_widths(found)
+    scanned = scan_widths(found, SECTION)
     assert WidthCount(32, 0) in scanned
     best = best_width(scanned, 32)
     assert best.in_window > 200
-    assert scanned[0].channels < best.channels < scanned[-1].channels
+    assert scanned[0].width < best.width < scanned[-1].width
     assert len(scanned) < 130
 
 
 def test_of_equal_widths_the_nearest_is_best():
     scanned = tuple(WidthCount(C, n) for C, n in ((4, 7), (8, 3), (12, 7)))
-    assert best_width(scanned, 10).channels == 12
+    assert best_width(scanned, 10).width == 12

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.space import MSNASSpace
-from msnas_optuna.samplers import MSNASSampler, queue_architectures
+from msnas_optuna.samplers import ArchitectureSampler, queue_architectures
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.storage import (
     QUEUED,
@@ -51,7 +51,7 @@ LATTICE = Lattice(SPACE, COST, window=(int(0.97 * TARGET), int(1.03 * TARGET)))
 
 
 def cheap_study(url: str) -> Study:
-    sampler = MSNASSampler(LATTICE, population_size=6, n_children=4, n_random=1, seed=0)
+    sampler = ArchitectureSampler(LATTICE, population_size=6, n_children=4, n_random=1, seed=0)
     return open_study(
         open_storage(url), name="s", directions=["maximize"], sampler=sampler, config={"seed": 0}
     )
@@ -424,7 +424,7 @@ def test_a_worker_waits_for_the_others_or_leaves(
 PLAIN = """
 import os, signal, sys
 import optuna
-from msnas_optuna import MSNASSampler
+from msnas_optuna import ArchitectureSampler
 from msnas_optuna.methods.msnas.tabular import TabularObjective, load_table
 from msnas_optuna.study.workers import evaluate_trials
 
@@ -432,7 +432,7 @@ url, wanted, killed = sys.argv[1:]
 table = load_table()
 study = optuna.create_study(
     study_name="plain", storage=url, load_if_exists=True, direction="maximize",
-    sampler=MSNASSampler(table.feasible, population_size=5, n_children=5, n_random=1, seed=0),
+    sampler=ArchitectureSampler(table.feasible, population_size=5, n_children=5, seed=0),
 )
 
 def objective(trial):

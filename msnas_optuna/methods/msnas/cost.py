@@ -10,15 +10,19 @@ feature. One multiply-add counts once; batch norm, activations and interpolation
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import ClassVar, Final
 
-from msnas_optuna.methods.msnas.published import PRESETS, Block
-from msnas_optuna.methods.msnas.space import STEM_STRIDE, Architecture
+from msnas_optuna.methods.msnas.published import PRESETS
+from msnas_optuna.methods.msnas.space import (
+    STEM_STRIDE,
+    Architecture,
+    EncoderState,
+    UtilisationState,
+)
+from msnas_optuna.models import BOTTLENECK_EXPANSION, Block
 
 ANCHORS_PER_CELL: Final = 3
 """Anchors of one group at one position: ratios 1:2, 1:1 and 2:1."""
-
-BOTTLENECK_EXPANSION: Final = 4
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,11 @@ class EncoderCost:
         block: residual block of every candidate.
         channels: C.
         input_size: height and width in pixels, multiples of 64.
+        scope: what is counted.
         stem_channels: channels of the stem's output.
     """
+
+    scope: ClassVar = "encoder + RPN head"
 
     block: Block
     channels: int
@@ -149,6 +156,37 @@ class EncoderCost:
         """Multiply-adds of encoder + RPN head of a valid architecture."""
         return self.breakdown(architecture).total
 
+    @property
+    def base(self) -> int:
+        """What every architecture pays: the stem."""
+        return self.stem()
+
+    def step(
+        self,
+        position: int,
+        before: EncoderState | UtilisationState,
+        gene: float,
+        after: EncoderState | UtilisationState,
+    ) -> int:
+        """What one gene adds: a block and the lateral of the stage that ends before it, or a head.
+
+        The output convolution is paid where the feature stride changes.
+        """
+        if isinstance(after, EncoderState):
+            paid = self.mixed_block(position, absolute_stride=after.absolute_stride, stride=gene)
+        else:
+            paid = self.rpn(after.last)
+            if isinstance(before, EncoderState) or before.last != after.last:
+                paid += self.output(after.last)
+        ends_stage = gene != 1 or not isinstance(after, EncoderState)
+        if ends_stage and isinstance(before, EncoderState) and before.receives_lateral:
+            paid += self.lateral(before.absolute_stride)
+        return paid
+
+    def text(self, amount: int) -> str:
+        """Multiply-adds as GFLOPs."""
+        return f"{amount / 1e9:.9g} GFLOPs"
+
 
 def _rpn_head(channels: int) -> int:
     """3x3 convolution, then 1x1 for objectness and four box deltas of each anchor."""
@@ -169,10 +207,8 @@ _RESNETS: Final = {
 
 FPN_CHANNELS: Final = 256
 
-Baseline = Literal["r18", "r34", "r50"]
 
-
-def fpn_baseline(name: Baseline, input_size: tuple[int, int] = (832, 1280)) -> int:
+def fpn_baseline(name: str, input_size: tuple[int, int] = (832, 1280)) -> int:
     """Multiply-adds of ResNet-FPN + RPN head, counted as `EncoderCost` counts.
 
     The feature pyramid has strides 4 to 64, the last by subsampling (Lin et al., 2017).

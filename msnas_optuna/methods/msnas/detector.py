@@ -29,7 +29,7 @@ from msnas_optuna.methods.msnas.heads import (
     GroupRPNHead,
 )
 from msnas_optuna.methods.msnas.space import N_GROUPS, Architecture
-from msnas_optuna.models.blocks import Norm
+from msnas_optuna.models import Norm
 
 Targets = Sequence[dict[str, Tensor]]
 Losses = dict[str, Tensor]

@@ -13,10 +13,9 @@ from typing import Final, cast
 
 from torch import Tensor, nn
 
-from msnas_optuna.methods.msnas.cost import BOTTLENECK_EXPANSION
-from msnas_optuna.methods.msnas.published import Block
 from msnas_optuna.methods.msnas.space import FEATURE_STRIDES, STRIDES, Architecture
-from msnas_optuna.models.blocks import Norm, ResidualBlock, Stem, initialise
+from msnas_optuna.models import BOTTLENECK_EXPANSION, Block, Norm
+from msnas_optuna.models.blocks import ResidualBlock, Stem, initialise
 
 CANDIDATES: Final = {0.5: "doubles", 1.0: "keeps", 2.0: "halves"}
 """Stride -> name of the candidate block in a mixed block (module names cannot hold a dot)."""

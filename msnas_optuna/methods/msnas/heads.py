@@ -19,7 +19,8 @@ from torchvision.ops import roi_align
 
 from msnas_optuna.methods.msnas.cost import ANCHORS_PER_CELL
 from msnas_optuna.methods.msnas.space import N_GROUPS
-from msnas_optuna.models.blocks import Norm, initialise, normalised
+from msnas_optuna.models import Norm
+from msnas_optuna.models.blocks import initialise, normalised
 
 FINEST_LEVEL = 2
 """Level k of the finest object group in FPN's rule (Lin et al., 2017, Eq. 1)."""

@@ -7,12 +7,12 @@ Table 1 (targets) and Tables 7-9 (architectures with the COCO mAP after retraini
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
+from msnas_optuna.methods.base import Published
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
+from msnas_optuna.models import Block
 from msnas_optuna.spaces.base import InvalidArchitectureError
-
-Block = Literal["basic", "bottleneck"]
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,6 @@ class Preset:
     channels: int
     target_gflops: float
     input_size: tuple[int, int] = (832, 1280)
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published architecture and its COCO mAP, in percent, after retraining."""
-
-    architecture: Architecture
-    coco_map: float
 
 
 PRESETS: Final = {
@@ -73,7 +65,7 @@ _TABLES = {
 }
 
 PUBLISHED: Final = {
-    f"{preset}-{row}": Published(Architecture.parse(text), coco_map)
+    f"{preset}-{row}": Published(Architecture.parse(text), coco_map, preset)
     for preset, table in _TABLES.items()
     for row, (text, coco_map) in enumerate(table, start=1)
 }

@@ -8,16 +8,15 @@ a_i = 4 * prod_{j<=i} stride_j in pixels (the stem divides by 4), feature stride
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations_with_replacement
 from numbers import Integral
-from typing import Any, Final
+from typing import Final, NamedTuple
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import CategoricalDistribution
 
-from msnas_optuna.spaces.base import InvalidArchitectureError
+from msnas_optuna.spaces.base import Genes, InvalidArchitectureError, Space
 
 STRIDES: Final = (0.5, 1.0, 2.0)
 """Choices for the stride of a block: double, keep or halve the resolution (§3.2)."""
@@ -81,9 +80,16 @@ class Architecture:
         """Absolute stride in pixels -> the last stage end that produces it."""
         return {int(self.absolute_strides[end]): end for end in self.stage_ends}
 
+    def strides_text(self) -> str:
+        """Strides as the paper's tables give them: "1 2 2 .5"."""
+        return " ".join(f"{s:g}".removeprefix("0") for s in self.strides)
+
+    def feature_strides_text(self) -> str:
+        """Feature strides as the paper's tables give them: "8 8 16 16 32"."""
+        return " ".join(map(str, self.feature_strides))
+
     def __str__(self) -> str:
-        strides = " ".join(f"{s:g}".removeprefix("0") for s in self.strides)
-        return f"{strides} | {' '.join(map(str, self.feature_strides))}"
+        return f"{self.strides_text()} | {self.feature_strides_text()}"
 
     @classmethod
     def parse(cls, text: str) -> Architecture:
@@ -114,8 +120,105 @@ def feature_stride_vectors() -> tuple[tuple[int, ...], ...]:
     )
 
 
+def count_paths(n_blocks: int) -> int:
+    """Sequences of N strides that keep every block at 4 <= a <= 64 (V1), exactly."""
+    levels = len(FEATURE_STRIDES)
+    paths = [1] + [0] * (levels - 1)  # by level after the stem, a = 4 * 2^level
+    for _ in range(n_blocks):
+        paths = [sum(paths[max(level - 1, 0) : level + 2]) for level in range(levels)]
+    return sum(paths)
+
+
+class EncoderState(NamedTuple):
+    """What some blocks say about the genes to come.
+
+    Attributes:
+        level: l of the current absolute stride a = 4 * 2^l.
+        ended: bit l says that a stage has ended at level l.
+    """
+
+    level: int
+    ended: int
+
+    @property
+    def absolute_stride(self) -> int:
+        """The current absolute stride in pixels."""
+        return FEATURE_STRIDES[self.level]
+
+    @property
+    def outputs(self) -> int:
+        """Bit l: the encoder has a feature of level l if it ends here."""
+        return self.ended | 1 << self.level
+
+    @property
+    def receives_lateral(self) -> bool:
+        """Whether a stage that ends here follows an earlier one of its resolution (Eq. 4)."""
+        return bool(self.ended >> self.level & 1)
+
+
+class UtilisationState(NamedTuple):
+    """What some feature strides say about those to come.
+
+    Attributes:
+        outputs: bit l: the encoder has a feature of level l.
+        last: the latest feature stride.
+        equal: all so far are equal.
+    """
+
+    outputs: int
+    last: int
+    equal: bool
+
+
 @dataclass(frozen=True)
-class MSNASSpace:
+class MSNASAutomaton:
+    """Which strides and feature strides may follow each other.
+
+    Attributes:
+        n_blocks: N.
+        listed: the first block reads the stem's channels, and heads share no factor with blocks.
+    """
+
+    n_blocks: int
+    listed: tuple[int, int] = (1, N_GROUPS)
+
+    @property
+    def choices(self) -> list[tuple[float, ...]]:
+        """Three strides for each block, five feature strides for each group."""
+        return [STRIDES] * self.n_blocks + [FEATURE_STRIDES] * N_GROUPS
+
+    @property
+    def start(self) -> EncoderState:
+        """The stem: absolute stride 4, and no stage has ended."""
+        return EncoderState(0, 0)
+
+    def next(
+        self, position: int, state: EncoderState | UtilisationState, gene: float
+    ) -> EncoderState | UtilisationState | None:
+        """The state after a stride or feature stride, or None where it breaks V1, V2 or V3."""
+        if position < self.n_blocks:
+            assert isinstance(state, EncoderState)
+            if gene == 1:
+                return state
+            level = state.level + (1 if gene == 2 else -1)
+            ended = state.outputs if position else 0  # the stem ends no stage
+            return EncoderState(level, ended) if 0 <= level < len(FEATURE_STRIDES) else None  # V1
+        s = int(gene)
+        if not state.outputs >> FEATURE_STRIDES.index(s) & 1:  # V3
+            return None
+        if isinstance(state, EncoderState):
+            return UtilisationState(state.outputs, s, True) if s <= 8 else None  # Eq. 7
+        if s < state.last:  # Eq. 7
+            return None
+        return UtilisationState(state.outputs, s, state.equal and s == state.last)
+
+    def accepts(self, state: EncoderState | UtilisationState) -> bool:
+        """Eq. 7: not all feature strides are equal, and the largest is at least 8."""
+        return isinstance(state, UtilisationState) and not state.equal and state.last >= 8
+
+
+@dataclass(frozen=True)
+class MSNASSpace(Space[Architecture]):
     """All valid architectures of N blocks (§3.2, §3.3).
 
     Attributes:
@@ -129,9 +232,9 @@ class MSNASSpace:
             raise ValueError(f"n_blocks must be a whole number in 3..32, got {self.n_blocks!r}")
 
     @cached_property
-    def distributions(self) -> dict[str, BaseDistribution]:
+    def distributions(self) -> dict[str, CategoricalDistribution]:
         """stride_01..stride_N and feature_stride_1..5, categorical, with their real values."""
-        strides: dict[str, BaseDistribution] = {
+        strides = {
             f"stride_{i + 1:02d}": CategoricalDistribution(STRIDES) for i in range(self.n_blocks)
         }
         features = {
@@ -140,28 +243,23 @@ class MSNASSpace:
         }
         return strides | features
 
-    def encode(self, architecture: Architecture) -> dict[str, Any]:
-        """The parameters of an architecture: floats for strides, ints for feature strides."""
-        if len(architecture.strides) != self.n_blocks:
-            raise InvalidArchitectureError(str(self.violation(architecture)))
-        values = (*architecture.strides, *architecture.feature_strides)
-        return dict(zip(self.distributions, values, strict=True))
+    @property
+    def parts(self) -> dict[str, slice]:
+        """The strides of the encoder and the feature strides of the utilisation."""
+        n = self.n_blocks
+        return {"encoder": slice(0, n), "feature_stride": slice(n, n + N_GROUPS)}
 
-    def decode(self, params: Mapping[str, Any]) -> Architecture:
-        """The architecture of a full set of parameters; it need not be valid.
+    def genes(self, architecture: Architecture) -> tuple[float, ...]:
+        """N strides, then five feature strides."""
+        return (*architecture.strides, *architecture.feature_strides)
 
-        Raises:
-            InvalidArchitectureError: a parameter is missing or not among its choices.
-        """
-        for name, distribution in self.distributions.items():
-            assert isinstance(distribution, CategoricalDistribution)
-            if name not in params or params[name] not in distribution.choices:
-                came = repr(params[name]) if name in params else "nothing"
-                raise InvalidArchitectureError(
-                    f"{name} must be one of {list(distribution.choices)}, got {came}"
-                )
-        values = [params[name] for name in self.distributions]
-        return Architecture(tuple(values[: self.n_blocks]), tuple(values[self.n_blocks :]))
+    def architecture(self, genes: Genes) -> Architecture:
+        """The architecture of N strides and five feature strides; it need not be valid."""
+        return Architecture(tuple(genes[: self.n_blocks]), tuple(genes[self.n_blocks :]))
+
+    def automaton(self) -> MSNASAutomaton:
+        """V1 to V3 as an automaton of N + 5 genes."""
+        return MSNASAutomaton(self.n_blocks)
 
     def violation(self, architecture: Architecture) -> str | None:
         """The first broken rule among shape, V1, V2 (Eq. 7) and V3, in words, or None."""

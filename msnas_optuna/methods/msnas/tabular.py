@@ -55,13 +55,14 @@ class TabularBenchmark:
         provenance: how they came about: command, settings, versions, date, seconds.
     """
 
-    feasible: Lattice
+    feasible: Lattice[Architecture]
     measurements: Mapping[Architecture, Measurement]
     provenance: Mapping[str, Any]
 
     @property
     def space(self) -> MSNASSpace:
         """The space that the architectures belong to."""
+        assert isinstance(self.feasible.space, MSNASSpace)
         return self.feasible.space
 
     def value(self, architecture: Architecture, repeat: int = 0) -> float:
@@ -168,7 +169,7 @@ def load_table(path: Path | str = TABLE_FILE) -> TabularBenchmark:
     return TabularBenchmark(feasible, measurements, content["provenance"])
 
 
-def _feasible(setting: Mapping[str, Any]) -> Lattice:
+def _feasible(setting: Mapping[str, Any]) -> Lattice[Architecture]:
     height, width = setting["input_size"]
     low, high = setting["window"]
     cost = EncoderCost(

@@ -1,15 +1,45 @@
-"""The note of a study: what is searched, what has won so far, and how to go on."""
+"""The note of a study: what is searched, what has won so far, and how to go on.
+
+The search and people write it together, in Markdown: between two marks stands what the search
+writes, and what people write outside of them stays.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
 
 from optuna_dashboard.artifact import get_artifact_path
 
-from msnas_optuna.report.detections import Detections, absence, image_name
-from msnas_optuna.report.figures.svg import LEGEND
-from msnas_optuna.report.overview import TOP, Overview, budget_parts, giga, sentences, table_rows
+from msnas_optuna.report.detections import Detections, absence
+from msnas_optuna.report.overview import TOP, Overview
+from msnas_optuna.report.table import budget_rows
+
+# Link definitions that nothing refers to: Markdown's only invisible lines without HTML.
+BEGIN: Final = "[//]: # (msnas: begin)"
+END: Final = "[//]: # (msnas: end)"
+
+_MARKED: Final = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END), flags=re.DOTALL)
+
+
+def merged(written: str, own: str) -> str:
+    """A note with our part replaced, or put first where there is none yet.
+
+    Args:
+        written: the note as it is stored.
+        own: our part, without marks.
+    """
+    part = f"{BEGIN}\n\n{own.strip()}\n\n{END}"
+    if _MARKED.search(written):
+        return _MARKED.sub(lambda _: part, written, count=1)
+    return f"{part}\n\n{written}".rstrip() + "\n"
+
+
+def by_people(written: str) -> str:
+    """What people wrote into a note."""
+    return _MARKED.sub("", written).strip()
 
 
 def study_note(
@@ -22,72 +52,40 @@ def study_note(
         pictures: URL of an architecture's picture by its caption, in order.
         detections: those that are stored.
     """
-    heading, *rows = table_rows(overview)
+    setting, view = overview.setting, overview.view
+    heading, *rows = overview.table()
+    words = 1 + len(view.method.columns)
+    rows = [[row[0], *(f"`{cell}`" for cell in row[1:words]), *row[words:]] for row in rows]
     parts = [
-        f"# Architecture search `{overview.setting.study_name()}`",
-        "\n".join(f"- {sentence}" for sentence in sentences(overview)),
-        f"## {overview.setting.ranking}",
-        _table([heading, *_architectures(rows)]),
-        "Strides and feature strides are written as in the paper's Tables 7-9.",
-        *_budget(overview),
-        *(f"![{caption}]({url})" for caption, url in pictures.items()),
-        *([LEGEND] if pictures else []),
-        *_detections(overview, detections),
-        "## Go on",
-        _commands(overview),
-        "Write below, or above, what you want to keep: the search writes this part anew.",
+        f"# Architecture search `{setting.study_name()}`",
+        "\n".join(f"- {sentence}" for sentence in overview.sentences()),
+        f"## {setting.ranking}",
+        _table([heading, *rows]),
+        view.method.columns_note,
     ]
-    return "\n\n".join(parts)
-
-
-def _budget(overview: Overview) -> list[str]:
-    if not overview.best:
-        return []
-    best, cost = overview.best[0], overview.setting.cost
-    parts = budget_parts(best.architecture, cost)
-    rows = [["part", "GFLOPs"], *([part.name, giga(part.gflops)] for part in parts)]
-    rows.append(["encoder + RPN head", giga(best.gflops)])
-    return [f"## What trial {best.trial} spends its budget on", _table(rows)]
-
-
-def _detections(overview: Overview, detections: Detections | None) -> list[str]:
+    if overview.best:
+        best = overview.best[0]
+        budget = [row[:2] for row in budget_rows(view, best)]
+        parts += [f"## What {best.name} spends its budget on", _table(budget)]
+    parts += [f"![{caption}]({url})" for caption, url in pictures.items()]
+    parts += [view.method.legend] if pictures else []
     if detections is None:
-        return ["## Detections", absence(overview.setting, overview.search)]
-    shown = detections.source
-    return [
-        f"## What trial {shown.trial} detects",
-        str(shown),
-        *(
-            f"![trial {shown.trial} on {_plain(image_name(name))}]"
-            f"({get_artifact_path(overview.search, picture.artifact_id)})"
-            for name, picture in detections.pictures.items()
-        ),
-    ]
-
-
-def _plain(text: str) -> str:
-    r"""Text whose `[`, `]` and `\` end no alternative text of an image."""
-    return re.sub(r"([\[\]\\])", r"\\\1", text)
-
-
-def _architectures(rows: list[list[str]]) -> list[list[str]]:
-    """Strides and what the heads read as code, so that each is seen as one thing."""
-    return [
-        [name, f"`{strides}`", f"`{reading}`", *rest] for name, strides, reading, *rest in rows
-    ]
+        parts += ["## Detections", absence(setting, overview.study)]
+    else:
+        trial = detections.source.trial
+        parts += [f"## What trial {trial} detects", str(detections.source)]
+        for name, picture in detections.pictures.items():
+            plain = re.sub(r"([\[\]\\])", r"\\\1", Path(name).stem)  # ends no alternative text
+            url = get_artifact_path(overview.study, picture.artifact_id)
+            parts.append(f"![trial {trial} on {plain}]({url})")
+    # Indented, not fenced: no path can end the block.
+    lines = ("    " + " ".join(line.splitlines()) for line in overview.commands(TOP))
+    parts += ["## Go on", "\n".join(lines)]
+    parts.append("Write below, or above, what you want to keep: the search writes this part anew.")
+    return "\n\n".join(filter(None, parts))
 
 
 def _table(rows: list[list[str]]) -> str:
     # Of its own, optuna-dashboard leaves no space between the columns.
     lines = ["| " + "&emsp; | ".join(c.replace("|", r"\|") for c in row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
-
-
-def _commands(overview: Overview) -> str:
-    lines = (
-        *overview.commands(TOP),
-        overview.setting.command("results"),
-        overview.setting.command("report", "-o", "report.html"),
-    )
-    # Indented, not fenced: no path can end the block.
-    return "\n".join("    " + " ".join(line.splitlines()) for line in lines)

@@ -21,14 +21,15 @@ from optuna_dashboard._custom_plot_data import SYSTEM_ATTR_PLOT_DATA
 from optuna_dashboard._note import get_note_from_system_attrs, note_str_key_prefix, note_ver_key
 from optuna_dashboard.artifact import get_artifact_path
 
-from msnas_optuna.report.artifacts import artifact_folder, put_pictures
-from msnas_optuna.report.dashboard.note import study_note
+from msnas_optuna.report.artifacts import ArtifactFolder, put_pictures
+from msnas_optuna.report.dashboard.note import merged, study_note
 from msnas_optuna.report.detections import Draw, refresh_detections, stored_detections
-from msnas_optuna.report.figures.catalogue import study_figures
-from msnas_optuna.report.figures.svg import draw_architecture
-from msnas_optuna.report.notes import merged
+from msnas_optuna.report.figures import study_figures
+from msnas_optuna.report.figures.architecture import picture_of
+from msnas_optuna.report.figures.svg import svg
 from msnas_optuna.report.overview import NothingToShowError, Overview
 from msnas_optuna.storage import PUBLISHED, finished_slots
+from msnas_optuna.storage.optuna_private import set_system_attr, system_attrs
 from msnas_optuna.study.setting import Setting
 
 WAIT_SECONDS: Final = 600.0
@@ -47,7 +48,7 @@ class Publisher:
         draw: draws detections; without it, those that are stored stay.
     """
 
-    def __init__(self, setting: Setting, *, draw: Draw | None = None) -> None:
+    def __init__(self, setting: Setting, draw: Draw | None = None) -> None:
         self.setting, self.draw = setting, draw
 
     def after_trial(self, study: Study) -> None:
@@ -97,7 +98,13 @@ def publish(setting: Setting, *, draw: Draw | None = None, wait: float = WAIT_SE
     lock = FileLock(setting.inside(".dashboard.lock"), timeout=wait)  # free once a process is dead
     try:
         with lock:
-            _publish(setting, draw)
+            overview = Overview(setting)
+            settled, stored = finished_slots(overview.study), system_attrs(overview.study)
+            for name, figure in study_figures(overview.view).items():
+                key = f"{SYSTEM_ATTR_PLOT_DATA}{name}:"
+                _write(overview.study, stored, key, figure.to_json())
+            _write_note(overview, stored, draw)
+            _set(overview.study, stored, PUBLISHED, settled)  # last: until then, one is due
     except Timeout:
         raise PublishingError(
             f"another process has been publishing for {wait:g} seconds; the next trial, or the "
@@ -105,37 +112,25 @@ def publish(setting: Setting, *, draw: Draw | None = None, wait: float = WAIT_SE
         ) from None
 
 
-def _publish(setting: Setting, draw: Draw | None) -> None:
-    overview = Overview(setting)
-    study, settled = overview.search, finished_slots(overview.search)
-    stored = study._storage.get_study_system_attrs(study._study_id)
-    for name, figure in study_figures(overview.observed).items():
-        _write(study, stored, f"{SYSTEM_ATTR_PLOT_DATA}{name}:", figure.to_json())
-    pictures = _put_architectures(study, overview)
+def _write_note(overview: Overview, stored: Mapping[str, Any], draw: Draw | None) -> None:
+    """Stores the pictures of the best, the detections of one of them, and the note with both."""
+    setting, study = overview.setting, overview.study
+    drawn = [picture_of(overview.view, result) for result in overview.best]
+    files = {f"best-{rank}.svg": svg(p).encode() for rank, p in enumerate(drawn, start=1)}
+    ids = put_pictures(study, ArtifactFolder(setting.artifact_dir), files)
+    urls = [get_artifact_path(study, ids[file]) for file in files]
     if draw is not None:
         try:
             refresh_detections(setting, study, draw)
         except Exception as error:  # weights may be lost, and the note holds without them
             warnings.warn(f"the detections are not drawn: {error}", stacklevel=2)
-    detections = stored_detections(setting, study)
-    _write_note(study, stored, study_note(overview, pictures, detections))
-    _set(study, stored, PUBLISHED, settled)  # last: until then, a refresh is due
-
-
-def _put_architectures(study: Study, overview: Overview) -> dict[str, str]:
-    """Stores the pictures of the best; their URLs by caption."""
-    setting = overview.setting
-    captions, pictures = {}, {}
-    for rank, result in enumerate(overview.best, start=1):
-        name = f"trial {result.trial}"
-        if result.one_shot_ap is not None:
-            name += f": {100 * result.one_shot_ap:.1f} mAP"
-        file = f"best-{rank}.svg"
-        captions[file] = name
-        picture = draw_architecture(result.architecture, name=name, cost=setting.cost)
-        pictures[file] = picture.encode()
-    ids = put_pictures(study, artifact_folder(setting), pictures)
-    return {captions[file]: get_artifact_path(study, ids[file]) for file in pictures}
+    pictures = {picture.name: url for picture, url in zip(drawn, urls, strict=True)}
+    note = get_note_from_system_attrs(dict(stored), None)
+    body = merged(note["body"], study_note(overview, pictures, stored_detections(setting, study)))
+    if body != note["body"]:
+        # First the version: a reader's editor refuses an older one.
+        _set(study, stored, note_ver_key(None), note["version"] + 1)
+        _write(study, stored, note_str_key_prefix(None), body)
 
 
 def _write(study: Study, stored: Mapping[str, Any], prefix: str, text: str) -> None:
@@ -146,15 +141,6 @@ def _write(study: Study, stored: Mapping[str, Any], prefix: str, text: str) -> N
             _set(study, stored, key, "")
 
 
-def _write_note(study: Study, stored: Mapping[str, Any], own: str) -> None:
-    note = get_note_from_system_attrs(dict(stored), None)
-    body = merged(note["body"], own)
-    if body != note["body"]:
-        version = note["version"] + 1  # first: a reader's editor refuses an older version
-        _set(study, stored, note_ver_key(None), version)
-        _write(study, stored, note_str_key_prefix(None), body)
-
-
 def _set(study: Study, stored: Mapping[str, Any], key: str, value: Any) -> None:
     if stored.get(key) != value:
-        study._storage.set_study_system_attr(study._study_id, key, value)
+        set_system_attr(study, key, value)

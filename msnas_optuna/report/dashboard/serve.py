@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Container, Mapping
-from functools import lru_cache
+from collections.abc import Container
 from socketserver import ThreadingMixIn
-from typing import Any
+from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna_dashboard
-from optuna.distributions import BaseDistribution
-from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
-from optuna.storages._cached_storage import _CachedStorage
-from optuna.storages.journal import JournalStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from msnas_optuna.methods.msnas.space import MSNASSpace
-from msnas_optuna.report.artifacts import artifact_folder
+from msnas_optuna.report.artifacts import ArtifactFolder
 from msnas_optuna.report.overview import NothingToShowError
 from msnas_optuna.storage import CONFIG
+from msnas_optuna.storage.optuna_private import CachedStorage
 from msnas_optuna.study.setting import Setting
+from msnas_optuna.study.view import stored_space
 
-HOST = "127.0.0.1"
+HOST: Final = "127.0.0.1"
 """The dashboard asks nobody who he is, and lets everybody delete studies."""
 
 
-class _Announcing(BaseStorage):
-    """Mixed into a storage, says which parameters trials that are under way will have."""
+@BaseStorage.register
+class _Announcing:
+    """A storage that says which parameters trials that are under way will have.
+
+    optuna-dashboard intersects the parameters of all trials for its parallel coordinates, and
+    remembers the intersection: a trial that is seen before its parameters are stored would take
+    all axes away until the server starts again.
+    """
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self._storage = CachedStorage(storage) if isinstance(storage, RDBStorage) else storage
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
 
     def get_all_trials(
         self,
@@ -35,61 +44,14 @@ class _Announcing(BaseStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        """All trials by number, see `_announced`."""
-        trials = super().get_all_trials(  # type: ignore[safe-super]  # that of the storage
-            study_id, deepcopy=deepcopy, states=states
-        )
-        return _announced(trials, self.get_study_user_attrs(study_id))
-
-
-class _Database(_Announcing, _CachedStorage):
-    """A database, read through Optuna's cache of finished trials."""
-
-
-class _Journal(_Announcing, JournalStorage):
-    """A journal file."""
-
-
-class _Proxy(_Announcing, GrpcStorageProxy):
-    """A database behind a proxy, read through the connection and the cache of `storage`."""
-
-    def __init__(self, storage: GrpcStorageProxy) -> None:
-        self.__dict__.update(storage.__dict__)
-
-
-def _announced(trials: list[FrozenTrial], study_attrs: Mapping[str, Any]) -> list[FrozenTrial]:
-    """Says of trials that are under way which parameters they will have.
-
-    optuna-dashboard intersects the parameters of all trials for its parallel coordinates, and
-    remembers the intersection: a trial that is seen before its parameters are stored would take
-    all axes away until the server starts again.
-    """
-    expected = _distributions((study_attrs.get(CONFIG) or {}).get("space.n_blocks"))
-    return [t if t.state.is_finished() else _with_space(t, expected) for t in trials]
-
-
-@lru_cache(maxsize=8)
-def _distributions(n_blocks: Any) -> dict[str, BaseDistribution]:
-    try:
-        return MSNASSpace(n_blocks).distributions
-    except (TypeError, ValueError):  # somebody else's study
-        return {}
-
-
-def _with_space(trial: FrozenTrial, expected: dict[str, BaseDistribution]) -> FrozenTrial:
-    shown = copy.copy(trial)
-    shown.distributions = {**expected, **trial.distributions}
-    return shown
-
-
-def _view(storage: BaseStorage) -> BaseStorage:
-    if isinstance(storage, RDBStorage):
-        return _Database(storage)
-    if isinstance(storage, JournalStorage):
-        return _Journal(storage._backend)
-    if isinstance(storage, GrpcStorageProxy):
-        return _Proxy(storage)
-    return storage
+        trials = self._storage.get_all_trials(study_id, deepcopy=deepcopy, states=states)
+        config = self._storage.get_study_user_attrs(study_id).get(CONFIG)
+        space = stored_space(config)[1]
+        for i, trial in enumerate(trials):
+            if space is not None and not trial.state.is_finished():
+                trials[i] = copy.copy(trial)
+                trials[i].distributions = {**space.distributions, **trial.distributions}
+        return trials
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -119,7 +81,8 @@ def dashboard_server(setting: Setting, port: int) -> WSGIServer:
             f"study {setting.study_name()} has not begun; run `msnas train` and `msnas search` "
             f"first"
         )
-    app = optuna_dashboard.wsgi(_view(setting.storage), artifact_store=artifact_folder(setting))
+    artifacts = ArtifactFolder(setting.artifact_dir)
+    app = optuna_dashboard.wsgi(_Announcing(setting.storage), artifact_store=artifacts)
     try:
         return make_server(HOST, port, app, server_class=_Server, handler_class=_Quiet)
     except (OSError, OverflowError) as error:

@@ -6,23 +6,24 @@ baselines) and Table 5 (random architectures).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import plotly.graph_objects as go
+from optuna.study import Study
 
-from msnas_optuna.report.figures.observations import Observed, Source
 from msnas_optuna.report.figures.style import (
     GREEN,
-    KIND_COLOURS,
+    KIND_COLORS,
     VERMILION,
     legend_below,
     message,
     rounded,
     styled,
 )
+from msnas_optuna.study.view import StudyView
 
 BRED: Final = ("recombination", "crossover", "mutation")
 """Kinds of children that have parents."""
@@ -37,7 +38,7 @@ class ComparisonInfo:
         children: of those that have parents, by their kind, ascending.
         best: the best architecture's, and the number of its trial.
         best_kind: how the best came about.
-        by_hand: the FPN-like path's, None if it is not measured.
+        baseline: the hand-made architecture's, None if it is not measured.
         measured: how many architectures the best is the best of, however they came about.
     """
 
@@ -45,7 +46,7 @@ class ComparisonInfo:
     children: Mapping[str, tuple[float, ...]]
     best: tuple[float, int]
     best_kind: str
-    by_hand: float | None
+    baseline: float | None
     measured: int
 
     @property
@@ -74,9 +75,9 @@ class ComparisonInfo:
         return margin(self.best[0], sum(self.random) / len(self.random)) if self.random else None
 
     @property
-    def over_hand(self) -> str | None:
-        """The margin over the FPN-like path, None before that is measured."""
-        return None if self.by_hand is None else margin(self.best[0], self.by_hand)
+    def over_baseline(self) -> str | None:
+        """The margin over the baseline, None before that is measured."""
+        return None if self.baseline is None else margin(self.best[0], self.baseline)
 
 
 def margin(ap: float, other: float) -> str:
@@ -84,82 +85,75 @@ def margin(ap: float, other: float) -> str:
     return f"{round(ap, 1) - round(other, 1):+.1f}"
 
 
-def plot_comparison(study: Source) -> go.Figure:
-    """Plots the best AP beside that of random architectures and of the FPN-like path.
+def get_comparison_info(view: StudyView[Any]) -> ComparisonInfo | None:
+    """The best AP beside those of chance and hand, None before the first trial."""
+    if not view.results:
+        return None
+    best = view.results[0]
+    aps = {
+        kind: tuple(sorted(100 * r.ap for r in view.results if r.kind == kind))
+        for kind in ("random", *BRED)
+    }
+    measured = view.baseline is not None and view.baseline.values
+    return ComparisonInfo(
+        random=aps.pop("random"),
+        children={kind: found for kind, found in aps.items() if found},
+        best=(100 * best.ap, best.records[0].number),
+        best_kind=best.kind,
+        baseline=100 * view.baseline.ap if view.baseline is not None and measured else None,
+        measured=len(view.results),
+    )
+
+
+def plot_comparison(study: Study | StudyView[Any]) -> go.Figure:
+    """Plots the best AP beside that of random architectures and of the baseline.
 
     Args:
         study: of the search.
     """
-    title, info = "The best against chance and hand", get_comparison_info(Observed.of(study))
-    return (
-        _get_comparison_plot(info, title) if info else message(title, "no trial is finished yet")
-    )
-
-
-def get_comparison_info(observed: Observed) -> ComparisonInfo | None:
-    """The best AP beside those of chance and hand, None before the first trial."""
-    if not observed.distinct:
-        return None
-    best, hand = observed.distinct[0], observed.by_hand
-    aps = {
-        kind: tuple(sorted(100 * o.ap for o in observed.distinct if o.kind == kind))
-        for kind in ("random", *BRED)
-    }
-    return ComparisonInfo(
-        random=aps.pop("random"),
-        children={kind: found for kind, found in aps.items() if found},
-        best=(100 * best.ap, best.number),
-        best_kind=best.kind,
-        by_hand=None if hand is None else 100 * hand.ap,
-        measured=len(observed.distinct),
-    )
-
-
-def _get_comparison_plot(info: ComparisonInfo, title: str) -> go.Figure:
+    view, title = StudyView.of(study), "The best against chance and hand"
+    info = get_comparison_info(view)
+    if info is None:
+        return message(title)
     figure = go.Figure()
     for kind, aps in {"random": info.random, **info.children}.items():
-        if aps:
-            figure.add_trace(_box(f"{kind} ({len(aps)})", aps, KIND_COLOURS[kind]))
+        if not aps:
+            continue
+        shown = np.quantile(aps, np.linspace(0, 1, 200)) if len(aps) > 200 else np.array(aps)
+        figure.add_box(
+            x=rounded(shown.tolist()),
+            name=f"{kind} ({len(aps)})",
+            boxpoints="all",
+            jitter=0.5,
+            pointpos=0,
+            fillcolor="rgba(128, 128, 128, 0.15)",
+            line={"color": KIND_COLORS[kind], "width": 1.5},
+            marker={"color": KIND_COLORS[kind], "size": 5, "opacity": 0.7},
+            showlegend=False,
+        )
     marks = [(f"best: trial {info.best[1]}", info.best[0], VERMILION, "solid")]
-    if info.by_hand is not None:
-        marks.append(("FPN-like path", info.by_hand, GREEN, "dash"))
-    for name, ap, colour, dash in marks:
-        figure.add_vline(x=ap, line={"color": colour, "dash": dash, "width": 2})
-        figure.add_scatter(
-            x=[None], y=[None], mode="lines", name=f"{name}, {ap:.1f}",
-            line={"color": colour, "dash": dash, "width": 2},
-        )  # fmt: skip
-    styled(figure, title, note=_comparison_note(info))
+    if info.baseline is not None:
+        marks.append((view.method.baseline, info.baseline, GREEN, "dash"))
+    for name, ap, color, dash in marks:
+        line = {"color": color, "dash": dash, "width": 2}
+        figure.add_vline(x=ap, line=line)
+        figure.add_scatter(x=[None], y=[None], mode="lines", name=f"{name}, {ap:.1f}", line=line)
+    styled(figure, title, note=_note(info, view.method.baseline))
     figure.update_layout(margin={"t": 90})
     figure.update_xaxes(title={"text": "one-shot mAP"})
     figure.update_yaxes(showgrid=False)
     return legend_below(figure)
 
 
-def _box(name: str, aps: Sequence[float], colour: str) -> go.Box:
-    shown = np.quantile(aps, np.linspace(0, 1, 200)) if len(aps) > 200 else np.array(aps)
-    return go.Box(
-        x=rounded(shown.tolist()),
-        name=name,
-        boxpoints="all",
-        jitter=0.5,
-        pointpos=0,
-        fillcolor="rgba(128, 128, 128, 0.15)",
-        line={"color": colour, "width": 1.5},
-        marker={"color": colour, "size": 5, "opacity": 0.7},
-        showlegend=False,
-    )
-
-
-def _comparison_note(info: ComparisonInfo) -> str:
+def _note(info: ComparisonInfo, baseline: str) -> str:
     lines, last = [], []
     if info.beaten is not None:
         lines.append(
             f"{info.over_random} mAP over the mean of {len(info.random)} random "
             f"architectures, ahead of {info.beaten}"
         )
-    if info.by_hand is not None:
-        last.append(f"{info.over_hand} over the FPN-like path")
+    if info.baseline is not None:
+        last.append(f"{info.over_baseline} over the {baseline}")
     if info.measured > 1:
         last.append(f"the best of {info.measured} measured values: a part of it is luck")
     lines.append("; ".join(last))

@@ -12,25 +12,25 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import plotly.graph_objects as go
+from optuna.study import Study
 
-from msnas_optuna.report.figures.observation import KINDS
-from msnas_optuna.report.figures.observations import Observed, Source
 from msnas_optuna.report.figures.style import (
     BLUE,
-    GENERATIONS,
-    KIND_COLOURS,
+    KIND_COLORS,
     ORANGE,
     VERMILION,
+    counted,
     legend_below,
     message,
     rounded,
     styled,
     thinned,
 )
+from msnas_optuna.study.view import KINDS, StudyView
 
 QUANTILES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -65,49 +65,26 @@ class SurvivorsInfo:
     shares: dict[str, tuple[float, ...]]
 
 
-def plot_evolution(study: Source) -> go.Figure:
-    """Plots the AP of the population by generation, the best so far and the random children.
-
-    Args:
-        study: of the search.
-    """
-    info = _get_evolution_info(Observed.of(study))
-    title = "Evolution of the population"
-    return _get_evolution_plot(info, title) if info else message(title, "no trial is finished yet")
-
-
-def plot_survivors(study: Source) -> go.Figure:
-    """Plots which share of the population each origin has, by generation.
-
-    Args:
-        study: of the search.
-    """
-    info = _get_survivors_info(Observed.of(study))
-    title = "Origin of the population"
-    return _get_survivors_plot(info, title) if info else message(title, "no trial is finished yet")
-
-
-def _get_evolution_info(observed: Observed) -> EvolutionInfo | None:
-    populations = observed.populations(GENERATIONS)
-    if not populations:
+def get_evolution_info(view: StudyView[Any]) -> EvolutionInfo | None:
+    """The AP of the population by generation, None before the first trial."""
+    if not view.populations:
         return None
-    aps = [[100 * o.ap for o in population] for population in populations.values()]
-    random = [
-        (o.generation, 100 * o.ap)
-        for o in observed.observations
-        if o.kind == "random" and o.generation > 0
-    ]
+    aps = [[100 * r.ap for r in population] for population in view.populations.values()]
     return EvolutionInfo(
-        generations=tuple(populations),
+        generations=tuple(view.populations),
         quantiles=tuple(tuple(float(q) for q in np.quantile(found, QUANTILES)) for found in aps),
         best=tuple(accumulate(map(max, aps), max)),
-        random=tuple(random),
+        random=tuple(
+            (m.generation, 100 * m.ap)
+            for m in view.measurements
+            if m.kind == "random" and m.generation > 0
+        ),
     )
 
 
-def _get_survivors_info(observed: Observed) -> SurvivorsInfo | None:
-    populations = observed.populations(GENERATIONS)
-    counts = {g: Counter(o.kind for o in p) for g, p in populations.items()}
+def get_survivors_info(view: StudyView[Any]) -> SurvivorsInfo | None:
+    """The origins of the population by generation, None before the first trial."""
+    counts = {g: Counter(r.kind for r in p) for g, p in view.populations.items()}
     if not counts:
         return None
     shares = {
@@ -118,7 +95,15 @@ def _get_survivors_info(observed: Observed) -> SurvivorsInfo | None:
     return SurvivorsInfo(tuple(counts), shares)
 
 
-def _get_evolution_plot(info: EvolutionInfo, title: str) -> go.Figure:
+def plot_evolution(study: Study | StudyView[Any]) -> go.Figure:
+    """Plots the AP of the population by generation, the best so far and the random children.
+
+    Args:
+        study: of the search.
+    """
+    title, info = "Evolution of the population", get_evolution_info(StudyView.of(study))
+    if info is None:
+        return message(title)
     x = list(info.generations)
     least, lower, median, upper, largest = (
         rounded(column) for column in zip(*info.quantiles, strict=True)
@@ -151,28 +136,34 @@ def _get_evolution_plot(info: EvolutionInfo, title: str) -> go.Figure:
         marker={"symbol": "x-thin", "size": 7, "line": {"color": ORANGE, "width": 2}},
     )
     n = x[-1] + 1
-    after = "1 generation" if n == 1 else f"{n} generations"
-    note = f"after {after} the best has {info.best[-1]:.1f} mAP"
-    styled(figure, title, note=note)
+    after = counted(n, "generation")
+    styled(figure, title, note=f"after {after} the best has {info.best[-1]:.1f} mAP")
     figure.update_xaxes(title={"text": "generation"}, dtick=max(1, n // 10))
     figure.update_yaxes(title={"text": "one-shot mAP"})
     return legend_below(figure)
 
 
-def _get_survivors_plot(info: SurvivorsInfo, title: str) -> go.Figure:
+def plot_survivors(study: Study | StudyView[Any]) -> go.Figure:
+    """Plots which share of the population each origin has, by generation.
+
+    Args:
+        study: of the search.
+    """
+    title, info = "Origin of the population", get_survivors_info(StudyView.of(study))
+    if info is None:
+        return message(title)
     figure = go.Figure()
     for kind, shares in info.shares.items():
         figure.add_bar(
             x=list(info.generations),
             y=rounded([100 * share for share in shares]),
             name=kind,
-            marker={"color": KIND_COLOURS[kind], "line": {"width": 0}},
+            marker={"color": KIND_COLORS[kind], "line": {"width": 0}},
             hovertemplate="generation %{x}: %{y:.0f} %<extra>" + kind + "</extra>",
         )
     styled(figure, title, note="share of the best P architectures after each generation")
     figure.update_layout(barmode="stack", bargap=0.15)
-    figure.update_xaxes(
-        title={"text": "generation"}, dtick=max(1, (info.generations[-1] + 1) // 10)
-    )
+    dtick = max(1, (info.generations[-1] + 1) // 10)
+    figure.update_xaxes(title={"text": "generation"}, dtick=dtick)
     figure.update_yaxes(title={"text": "share of the population, %"}, range=[0, 100])
     return legend_below(figure)

@@ -5,26 +5,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import plotly.graph_objects as go
+from optuna.study import Study
 
-from msnas_optuna.report.figures.observation import Observation
-from msnas_optuna.report.figures.observations import Observed, Source
 from msnas_optuna.report.figures.style import (
     INK,
-    KIND_COLOURS,
+    KIND_COLORS,
     VERMILION,
+    counted,
     legend_below,
     message,
     padded,
     rounded,
     styled,
 )
+from msnas_optuna.study.view import Result, StudyView
 
-_MOST_ANCESTORS: Final = 120
+MOST_ANCESTORS: Final = 120
 """Ancestors in a family tree; the nearest are kept."""
 
 
@@ -38,44 +38,24 @@ class FamilyInfo:
         left_out: how many more ancestors there are.
     """
 
-    members: tuple[Observation, ...]
+    members: tuple[Result[Any], ...]
     edges: tuple[tuple[int, int], ...]
     left_out: int
 
 
-def plot_family_tree(study: Source, *, trial: int | None = None) -> go.Figure:
-    """Plots a trial's ancestors: generation against AP, coloured by origin.
-
-    Args:
-        study: of the search.
-        trial: number of a finished trial; the default is the one with the best AP.
-
-    Raises:
-        ValueError: the study has no such finished trial.
-    """
-    observed = Observed.of(study)
-    if trial is not None and trial not in observed.by_number:
-        raise ValueError(f"trial must be the number of a finished trial, got {trial}")
-    if not observed.distinct:
-        return message("Family tree", "no trial is finished yet")
-    number = observed.distinct[0].number if trial is None else trial
-    return _get_family_plot(_get_family_info(observed, number))
-
-
-# ---------------------------------------------------------------------- family
-
-
-def _get_family_info(observed: Observed, number: int) -> FamilyInfo:
-    known, seen, queue = observed.by_number, {number}, [number]
+def get_family_info(view: StudyView[Any], trial: int) -> FamilyInfo:
+    """The ancestors of a finished trial."""
+    known = {m.number: m for m in view.measurements if m.number is not None}
+    seen, queue = {trial}, [trial]
     while queue:
         for parent in known[queue.pop()].parents:
             if parent in known and parent not in seen:
                 seen.add(parent)
                 queue.append(parent)
-    ancestors = sorted(seen - {number}, reverse=True)
-    shown = {number, *ancestors[:_MOST_ANCESTORS]}
+    ancestors = sorted(seen - {trial}, reverse=True)[:MOST_ANCESTORS]
+    shown = {trial, *ancestors}
     return FamilyInfo(
-        members=tuple(known[n] for n in (number, *ancestors[:_MOST_ANCESTORS])),
+        members=tuple(known[n] for n in (trial, *ancestors)),
         edges=tuple(
             (parent, child)
             for child in sorted(shown)
@@ -86,56 +66,58 @@ def _get_family_info(observed: Observed, number: int) -> FamilyInfo:
     )
 
 
-def _get_family_plot(info: FamilyInfo) -> go.Figure:
-    at = {o.number: (o.generation, 100 * o.ap) for o in info.members}
-    figure = go.Figure()
+def plot_family_tree(study: Study | StudyView[Any], *, trial: int | None = None) -> go.Figure:
+    """Plots a trial's ancestors: generation against AP, colored by origin.
+
+    Args:
+        study: of the search.
+        trial: number of a finished trial; the default is the one with the best AP.
+
+    Raises:
+        ValueError: the study has no such finished trial.
+    """
+    view = StudyView.of(study)
+    shown = view.results[:1] if trial is None else [view.measurement(trial)]
+    if not shown:
+        return message("Family tree")
+    info = get_family_info(view, shown[0].records[0].number)
+    first, at = info.members[0], {m.number: (m.generation, 100 * m.ap) for m in info.members}
+    figure, x, y = go.Figure(), [], []
+    for parent, child in info.edges:
+        x += [at[parent][0], at[child][0], None]
+        y += [*rounded([at[parent][1], at[child][1]]), None]
     if info.edges:
-        figure.add_trace(_edges(info.edges, at))
-    for kind, colour in KIND_COLOURS.items():
-        members = [o for o in info.members if o.kind == kind]
+        pen = {"color": INK, "width": 1}
+        figure.add_scatter(x=x, y=y, mode="lines", line=pen, showlegend=False, hoverinfo="skip")
+    for kind, color in KIND_COLORS.items():
+        members = [m for m in info.members if m.kind == kind]
         if members:
-            figure.add_trace(_members(members, kind, colour))
-    first = info.members[0]
-    x, y = at[first.number]
+            figure.add_scatter(
+                x=[m.generation for m in members],
+                y=rounded([100 * m.ap for m in members]),
+                mode="markers",
+                name=kind,
+                marker={"size": 10, "color": color},
+                hovertext=[f"{m.name}: {100 * m.ap:.1f} mAP" for m in members],
+                hoverinfo="text",
+            )
     figure.add_scatter(
-        x=[x],
-        y=rounded([y]),
+        x=[first.generation],
+        y=rounded([100 * first.ap]),
         mode="markers",
-        name=f"trial {first.number}",
+        name=first.name,
         hoverinfo="skip",
         marker={"symbol": "circle-open", "size": 18, "color": VERMILION, "line": {"width": 3}},
     )
-    n = len(info.members) - 1
-    note = f"{n} ancestor{'' if n == 1 else 's'}"
+    note = counted(len(info.members) - 1, "ancestor")
     if info.left_out:
         note += f", {info.left_out} more are left out"
-    styled(figure, f"Family tree of trial {first.number}", note=note)
+    styled(figure, f"Family tree of {first.name}", note=note)
+    last = first.generation
     figure.update_xaxes(
-        title={"text": "generation"}, dtick=max(1, (x + 1) // 10), range=[-0.5, x + 0.5]
+        title={"text": "generation"}, dtick=max(1, (last + 1) // 10), range=[-0.5, last + 0.5]
     )
     figure.update_yaxes(
         title={"text": "one-shot mAP"}, range=padded([ap for _, ap in at.values()])
     )
     return legend_below(figure)
-
-
-def _edges(edges: Sequence[tuple[int, int]], at: dict[int, tuple[int, float]]) -> go.Scatter:
-    x: list[float | None] = []
-    y: list[float | None] = []
-    for parent, child in edges:
-        x += [at[parent][0], at[child][0], None]
-        y += [*rounded([at[parent][1], at[child][1]]), None]
-    pen = {"color": INK, "width": 1}
-    return go.Scatter(x=x, y=y, mode="lines", line=pen, showlegend=False, hoverinfo="skip")
-
-
-def _members(members: Sequence[Observation], kind: str, colour: str) -> go.Scatter:
-    return go.Scatter(
-        x=[o.generation for o in members],
-        y=rounded([100 * o.ap for o in members]),
-        mode="markers",
-        name=kind,
-        marker={"size": 10, "color": colour},
-        hovertext=[f"trial {o.number}: {100 * o.ap:.1f} mAP" for o in members],
-        hoverinfo="text",
-    )

@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import plotly.graph_objects as go
+from optuna.study import Study
 
-from msnas_optuna.report.figures.observation import Observation
-from msnas_optuna.report.figures.observations import Observed, Source
 from msnas_optuna.report.figures.style import (
     BLUE,
     GREEN,
@@ -24,53 +22,49 @@ from msnas_optuna.report.figures.style import (
     rounded,
     styled,
 )
+from msnas_optuna.study.view import StudyView
 
 SIZES: Final = ("small", "medium", "large")
 
-_COLOURS: Final = (VERMILION, BLUE, ORANGE, SKY, PURPLE)
-"""Of the best; the hand-made path is green."""
+_COLORS: Final = (VERMILION, BLUE, ORANGE, SKY, PURPLE)
+"""Of the best; the baseline is green."""
 
 
-@dataclass(frozen=True)
-class SizesInfo:
-    """AP in percent by object size: a name and small, medium, large; None where unknown."""
+def get_sizes_info(view: StudyView[Any], *, top: int) -> dict[str, tuple[float | None, ...]]:
+    """AP in percent of small, medium and large objects by name, None where it is unknown.
 
-    rows: tuple[tuple[str, tuple[float | None, ...]], ...]
+    Args:
+        view: of the search.
+        top: how many of the best; the baseline comes last, and what has no AP by size is left
+            out.
+    """
+    rows = {}
+    for result in (*view.results[:top], *filter(None, [view.baseline])):
+        aps = [result.metric(f"ap_{size}") for size in SIZES]
+        if any(ap is not None for ap in aps):
+            rows[result.name] = tuple(None if ap is None else 100 * ap for ap in aps)
+    return rows
 
 
-def plot_object_sizes(study: Source, *, top: int = 5) -> go.Figure:
-    """Plots the AP of small, medium and large objects of the best, and of the FPN-like path.
+def plot_object_sizes(study: Study | StudyView[Any], *, top: int = 5) -> go.Figure:
+    """Plots the AP of small, medium and large objects of the best, and of the baseline.
 
     Args:
         study: of the search.
         top: how many of the best.
     """
-    title, info = "AP by object size", _get_sizes_info(Observed.of(study), top=top)
-    if not info.rows:
+    view, title = StudyView.of(study), "AP by object size"
+    rows = get_sizes_info(view, top=top)
+    if not rows:
         return message(title, "no trial with AP by object size is finished yet")
-    return _get_sizes_plot(info, title)
-
-
-def _get_sizes_info(observed: Observed, *, top: int) -> SizesInfo:
-    rows = [(f"trial {o.number}", _percent(o)) for o in observed.distinct[:top]]
-    if observed.by_hand is not None:
-        rows.append(("FPN-like path", _percent(observed.by_hand)))
-    return SizesInfo(tuple(row for row in rows if any(ap is not None for ap in row[1])))
-
-
-def _percent(observation: Observation) -> tuple[float | None, ...]:
-    return tuple(None if ap is None else 100 * ap for ap in observation.ap_by_size)
-
-
-def _get_sizes_plot(info: SizesInfo, title: str) -> go.Figure:
     figure = go.Figure()
-    for i, (name, aps) in enumerate(info.rows):
-        colour = GREEN if name == "FPN-like path" else _COLOURS[i % len(_COLOURS)]
+    for i, (name, aps) in enumerate(rows.items()):
+        color = GREEN if name == view.method.baseline else _COLORS[i % len(_COLORS)]
         figure.add_bar(
             x=list(SIZES),
             y=[None if ap is None else rounded([ap])[0] for ap in aps],
             name=name,
-            marker={"color": colour, "line": {"width": 0}},
+            marker={"color": color, "line": {"width": 0}},
             hovertemplate="%{x}: %{y} mAP<extra>" + name + "</extra>",
         )
     styled(figure, title, note="one-shot")

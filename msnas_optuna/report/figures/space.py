@@ -5,84 +5,81 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import plotly.graph_objects as go
+from optuna.study import Study
 
-from msnas_optuna.report.figures.observations import Observed, Source
 from msnas_optuna.report.figures.style import GREEN, PURPLE, SKY, VERMILION, message, styled
 from msnas_optuna.study.feasibility import Feasibility, histogram
+from msnas_optuna.study.view import StudyView
 
 _BINS: Final = 120
 
 TITLE: Final = "FLOPs of the space"
 
 
-class _Mark(NamedTuple):
-    """A cost to be marked, 1e9 multiply-adds."""
+class FlopsDistributionInfo(NamedTuple):
+    """What the figure shows; costs in 1e9 multiply-adds.
 
-    name: str
-    gflops: float
-    colour: str
-    dash: str
-    width: float  # pixels
-
-
-class _FlopsDistributionInfo(NamedTuple):
-    """What the figure shows; costs in 1e9 multiply-adds."""
+    Attributes:
+        note: about the space, in words.
+        edges: of the bins, one more than counts.
+        counts: architectures in each bin.
+        window: least and largest cost of a proposal.
+        marks: costs to be marked, by name: the target, the baseline, published networks.
+    """
 
     note: str
-    edges: list[float]  # one more than counts
+    edges: list[float]
     counts: list[int]
     window: tuple[float, float]
-    marks: list[_Mark]
+    marks: dict[str, float]
 
 
-def plot_flops_distribution(study: Source) -> go.Figure:
+def get_flops_distribution_info(found: Feasibility) -> FlopsDistributionInfo:
+    """The distribution of the cost over a space."""
+    bars = histogram(found.distribution, _BINS)
+    marks = {"target": found.target, found.method.baseline: found.baseline, **found.references}
+    low, high = found.window
+    return FlopsDistributionInfo(
+        note=(
+            f"{found.valid:,} architectures, {found.in_window:,} ({found.share:.2%}) in the window"
+        ),
+        edges=[edge / 1e9 for edge in bars.edges],
+        counts=list(bars.counts),
+        window=(low / 1e9, high / 1e9),
+        marks={name: cost / 1e9 for name, cost in marks.items()},
+    )
+
+
+def plot_flops_distribution(study: Study | StudyView[Any]) -> go.Figure:
     """Plots how many valid architectures have which FLOPs, and where the window lies.
 
     Args:
         study: of the search; space and window are those that it was created with.
     """
-    found = Observed.of(study).feasibility
+    found = StudyView.of(study).feasibility
     if found is None:
-        text = "no space is stored with the study yet: `msnas search` stores it"
-        return message(TITLE, text)
+        return message(TITLE, "no space is stored with the study yet: `msnas search` stores it")
     return plot_counted_space(found)
 
 
 def plot_counted_space(found: Feasibility) -> go.Figure:
-    """Plots the same of a space that is counted, whether or not it is searched.
-
-    Args:
-        found: the space and the window.
-    """
-    return _get_flops_distribution_plot(_get_flops_distribution_info(found))
-
-
-def _get_flops_distribution_info(found: Feasibility) -> _FlopsDistributionInfo:
-    bars = histogram(found.distribution, _BINS)
-    marks = [
-        _Mark("target", found.target / 1e9, VERMILION, "solid", 1),
-        _Mark("FPN-like path", found.fpn_like / 1e9, GREEN, "dash", 2),
-    ]
-    if found.fpn_baseline is not None:
-        marks.append(_Mark("ResNet-FPN", found.fpn_baseline / 1e9, PURPLE, "dot", 2))
-    return _FlopsDistributionInfo(
-        note=(
-            f"{found.valid:,} architectures of {found.space.n_blocks} blocks with "
-            f"{found.cost.channels} channels, {found.in_window:,} ({found.share:.2%}) "
-            "in the window"
-        ),
-        edges=[edge / 1e9 for edge in bars.edges],
-        counts=list(bars.counts),
-        window=(found.window[0] / 1e9, found.window[1] / 1e9),
-        marks=marks,
+    """Plots the same of a space that is counted, whether or not it is searched."""
+    info = get_flops_distribution_info(found)
+    figure = go.Figure(
+        go.Bar(
+            x=info.edges[:-1],
+            y=info.counts,
+            offset=0,
+            width=info.edges[1] - info.edges[0],
+            marker={"color": SKY, "line": {"width": 0}},
+            name="architectures",
+            showlegend=False,
+            hovertemplate="from %{x:,.4g} GFLOPs: %{y:,} architectures<extra></extra>",
+        )
     )
-
-
-def _get_flops_distribution_plot(info: _FlopsDistributionInfo) -> go.Figure:
-    figure = go.Figure(_bars(info))
     low, high = info.window
     figure.add_vrect(
         x0=low,
@@ -93,30 +90,19 @@ def _get_flops_distribution_plot(info: _FlopsDistributionInfo) -> go.Figure:
         name=f"window: {low:,.4g} to {high:,.4g}",
         showlegend=True,
     )
+    pens = [(VERMILION, "solid", 1), (GREEN, "dash", 2)]
     top = max(info.counts) * 1.05
-    for mark in info.marks:  # traces, because the legend can name and hide them
-        figure.add_scatter(
-            x=[mark.gflops, mark.gflops],
+    for i, (name, gflops) in enumerate(info.marks.items()):
+        color, dash, width = pens[i] if i < len(pens) else (PURPLE, "dot", 2)
+        figure.add_scatter(  # traces, because the legend can name and hide them
+            x=[gflops, gflops],
             y=[0, top],
             mode="lines",
-            name=f"{mark.name}: {mark.gflops:,.4g}",
-            line={"color": mark.colour, "dash": mark.dash, "width": mark.width},
+            name=f"{name}: {gflops:,.4g}",
+            line={"color": color, "dash": dash, "width": width},
             hoverinfo="name",
         )
     styled(figure, TITLE, note=info.note)
-    figure.update_xaxes(title={"text": "GFLOPs (1e9 multiply-adds, encoder + RPN head)"})
+    figure.update_xaxes(title={"text": f"GFLOPs (1e9 multiply-adds, {found.cost.scope})"})
     figure.update_yaxes(title={"text": "architectures"}, range=[0, top])
     return figure.update_layout(legend={"x": 0.99, "xanchor": "right", "y": 0.98}, bargap=0)
-
-
-def _bars(info: _FlopsDistributionInfo) -> go.Bar:
-    return go.Bar(
-        x=info.edges[:-1],
-        y=info.counts,
-        offset=0,
-        width=info.edges[1] - info.edges[0],
-        marker={"color": SKY, "line": {"width": 0}},
-        name="architectures",
-        showlegend=False,
-        hovertemplate="from %{x:,.4g} GFLOPs: %{y:,} architectures<extra></extra>",
-    )

@@ -1,7 +1,7 @@
-"""What all figures share: colours, axes, and what is drawn where there is nothing to draw.
+"""Colors, axes and empty figures, the same in every figure.
 
-The colours are Okabe and Ito's, which colour-blind readers can tell apart. Text and axes are of a
-grey that is legible on white and on black, and the background is transparent, so that one figure
+The colors are Okabe and Ito's, which color-blind readers can tell apart. Text and axes are of a
+gray that is legible on white and on black, and the background is transparent, so that one figure
 serves a light and a dark page.
 """
 
@@ -22,7 +22,18 @@ PURPLE: Final = "#CC79A7"
 INK: Final = "#808080"
 """Text and axes: legible on white and on black."""
 
-KIND_COLOURS: Final = {
+COLORS: Final = {
+    "ink": INK,
+    "blue": BLUE,
+    "sky": SKY,
+    "orange": ORANGE,
+    "green": GREEN,
+    "purple": PURPLE,
+    "vermilion": VERMILION,
+}
+"""By the names that pictures of architectures use."""
+
+KIND_COLORS: Final = {
     "random": ORANGE,
     "recombination": PURPLE,
     "crossover": SKY,
@@ -43,17 +54,13 @@ AXIS: Final[dict[str, Any]] = {
     "automargin": True,
 }
 
-STRIDE_SCALE: Final = ((0.0, "#FDE725"), (0.5, "#21918C"), (1.0, "#440154"))
-"""Viridis, from fine to coarse resolution; its lightness falls steadily."""
-
 HEIGHT: Final = 440
 """Of a figure in pixels; optuna-dashboard cuts off what lies below 450."""
 
 POINTS: Final = 600
 """Trials that a scatter plot shows at most; a dashboard sends each figure every few seconds."""
 
-GENERATIONS: Final = 250
-"""Generations that a figure shows at most."""
+NO_TRIAL: Final = "no trial is finished yet"
 
 
 def styled(figure: go.Figure, title: str, *, note: str = "", height: int = HEIGHT) -> go.Figure:
@@ -82,7 +89,7 @@ def styled(figure: go.Figure, title: str, *, note: str = "", height: int = HEIGH
     return figure
 
 
-def message(title: str, text: str) -> go.Figure:
+def message(title: str, text: str = NO_TRIAL) -> go.Figure:
     """An empty figure that says why it is empty."""
     figure = styled(go.Figure(), title, height=240)
     figure.update_xaxes(visible=False)
@@ -123,3 +130,8 @@ def thinned(n: int, keep: Sequence[int] = (), limit: int = POINTS) -> list[int]:
     """At most about `limit` of the numbers 0..n-1, evenly spread, with all that are in `keep`."""
     step = max(-(-n // limit), 1)
     return sorted({*range(0, n, step), *keep})
+
+
+def counted(n: int, noun: str) -> str:
+    """A number of things: "1 architecture", "2 architectures"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import plotly.graph_objects as go
+from optuna.study import Study
 from plotly.subplots import make_subplots
 
-from msnas_optuna.report.figures.observation import KINDS, Observation
-from msnas_optuna.report.figures.observations import Observed, Source
 from msnas_optuna.report.figures.style import (
     GREEN,
     INK,
-    KIND_COLOURS,
+    KIND_COLORS,
     VERMILION,
     legend_below,
     message,
@@ -27,6 +26,8 @@ from msnas_optuna.report.figures.style import (
     styled,
     thinned,
 )
+from msnas_optuna.samplers.history import Candidate, pareto_front
+from msnas_optuna.study.view import AP, Result, StudyView
 
 _SYMBOLS: Final = {
     "random": "x-thin",
@@ -39,12 +40,12 @@ _SYMBOLS: Final = {
 
 @dataclass(frozen=True)
 class Point:
-    """One architecture: cost, AP in percent, origin and trial (None for the hand-made path)."""
+    """One architecture: cost, AP in percent, origin and name."""
 
     x: float
     ap: float
     kind: str
-    trial: int | None
+    name: str
 
 
 @dataclass(frozen=True)
@@ -53,95 +54,89 @@ class TradeoffInfo:
 
     Attributes:
         cost: name and unit of the cost.
-        points: every architecture once.
+        points: every architecture once, the highest AP first.
         front: the Pareto front, by cost.
         window: least and largest cost of a proposal, None if there is none.
-        by_hand: the FPN-like path, None if it is not measured.
+        baseline: the hand-made architecture, None if it is not measured.
     """
 
     cost: str
     points: tuple[Point, ...]
     front: tuple[Point, ...]
     window: tuple[float, float] | None
-    by_hand: Point | None
+    baseline: Point | None
 
 
-def plot_tradeoff(study: Source) -> go.Figure:
+def get_tradeoff_infos(view: StudyView[Any]) -> list[TradeoffInfo]:
+    """AP against GFLOPs, and against each further objective."""
+    window = None if view.window is None else (view.window[0] / 1e9, view.window[1] / 1e9)
+    infos = [_info(view, "gflops", "GFLOPs", window)]
+    for name in view.results[0].values if view.results else ():
+        if name not in (AP, "gflops"):
+            metric = view.method.metrics.get(name)
+            infos.append(_info(view, name, metric.label if metric else name, None))
+    return [info for info in infos if info.points]
+
+
+def _info(
+    view: StudyView[Any], name: str, label: str, window: tuple[float, float] | None
+) -> TradeoffInfo:
+    def point(result: Result[Any]) -> Point | None:
+        cost = result.gflops if name == "gflops" else result.values.get(name)
+        if cost is None or not result.values:
+            return None
+        kind = result.kind if result is not view.baseline else "other"
+        return Point(cost, 100 * result.ap, kind, result.name)
+
+    points = tuple(p for r in view.results if (p := point(r)) is not None)
+    front = pareto_front([Candidate(p, (p.x, -p.ap), ()) for p in points])
+    return TradeoffInfo(
+        cost=label,
+        points=points,
+        front=tuple(sorted((c.architecture for c in front), key=lambda p: p.x)),
+        window=window,
+        baseline=None if view.baseline is None else point(view.baseline),
+    )
+
+
+def plot_tradeoff(study: Study | StudyView[Any]) -> go.Figure:
     """Plots AP against GFLOPs, and latency where it is measured, with window and Pareto front.
 
     Args:
         study: of the search.
     """
-    title, infos = "AP against cost", _get_tradeoff_infos(Observed.of(study))
-    return (
-        _get_tradeoff_plot(infos, title) if infos else message(title, "no trial is finished yet")
-    )
-
-
-def _get_tradeoff_infos(observed: Observed) -> list[TradeoffInfo]:
-    hand = [] if observed.by_hand is None else [observed.by_hand]
-    infos = []
-    for name, attribute, window in (
-        ("GFLOPs", "gflops", observed.window),
-        ("latency, ms", "latency_ms", None),
-    ):
-        points = _points(observed.distinct, attribute)
-        if points:
-            marked = _points(hand, attribute)
-            mark = Point(marked[0].x, marked[0].ap, "other", None) if marked else None
-            infos.append(TradeoffInfo(name, tuple(points), _front(points), window, mark))
-    return infos
-
-
-def _points(observations: Sequence[Observation], attribute: str) -> list[Point]:
-    return [
-        Point(cost, 100 * o.ap, o.kind, o.number)
-        for o in observations
-        if (cost := getattr(o, attribute)) is not None
-    ]
-
-
-def _front(points: Sequence[Point]) -> tuple[Point, ...]:
-    """Points that no other one beats in cost and AP, by cost."""
-    front: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.x, -p.ap)):
-        if not front or point.ap > front[-1].ap:
-            front.append(point)
-    return tuple(front)
-
-
-def _get_tradeoff_plot(infos: Sequence[TradeoffInfo], title: str) -> go.Figure:
+    title, infos = "AP against cost", get_tradeoff_infos(StudyView.of(study))
+    if not infos:
+        return message(title)
     figure = make_subplots(rows=1, cols=len(infos), horizontal_spacing=0.1)
+    note = f"{len(infos[0].points)} architectures"
     for col, info in enumerate(infos, start=1):
-        for trace in _tradeoff_traces(info, legend=col == 1):
+        for trace in _traces(info, legend=col == 1):
             figure.add_trace(trace, row=1, col=col)
         if info.window is not None:
             low, high = info.window
             figure.add_vrect(
                 x0=low, x1=high, fillcolor=VERMILION, opacity=0.12, line_width=0, row=1, col=col
             )
-    n, window = len(infos[0].points), infos[0].window
-    note = f"{n} architectures"
-    if window is not None:
-        note += f"; the window, {window[0]:.4g} to {window[1]:.4g} GFLOPs, is shaded"
+            note += f"; the window, {low:.4g} to {high:.4g} {info.cost}, is shaded"
     styled(figure, title, note=note)
     for col, info in enumerate(infos, start=1):
-        figure.update_xaxes(title={"text": info.cost}, range=_range(info), row=1, col=col)
+        shown = (*info.points, *filter(None, [info.baseline]))
+        costs = padded([*(p.x for p in shown), *(info.window or ())])
+        figure.update_xaxes(title={"text": info.cost}, range=costs, row=1, col=col)
     figure.update_yaxes(title={"text": "one-shot mAP"}, col=1)
     return legend_below(figure)
 
 
-def _range(info: TradeoffInfo) -> list[float]:
-    """Of the costs, with the window."""
-    marked = [] if info.by_hand is None else [info.by_hand]
-    return padded([*(p.x for p in (*info.points, *marked)), *(info.window or ())])
-
-
-def _tradeoff_traces(info: TradeoffInfo, *, legend: bool) -> list[go.Scatter]:
-    best = max(range(len(info.points)), key=lambda i: info.points[i].ap)
-    shown = [info.points[i] for i in thinned(len(info.points), keep=[best])]
-    traces = [_scatter([p for p in shown if p.kind == kind], kind, legend) for kind in KINDS]
-    traces = [trace for trace in traces if len(trace.x)]
+def _traces(info: TradeoffInfo, *, legend: bool) -> list[go.Scatter]:
+    shown = [info.points[i] for i in thinned(len(info.points))]  # with the best, which is first
+    traces = []
+    for kind, color in KIND_COLORS.items():
+        points = [point for point in shown if point.kind == kind]
+        edge = {"color": color, "width": 2 if kind == "random" else 0}
+        marker = {"symbol": _SYMBOLS[kind], "size": 7, "color": color, "line": edge}
+        if points:
+            traces.append(_markers(points, kind, marker))
     front = info.front[-100:]
     traces.append(
         go.Scatter(
@@ -152,46 +147,23 @@ def _tradeoff_traces(info: TradeoffInfo, *, legend: bool) -> list[go.Scatter]:
             line={"color": GREEN, "width": 2, "shape": "hv"},
             marker={"symbol": "circle-open", "size": 13, "color": GREEN, "line": {"width": 2}},
             hoverinfo="skip",
-            showlegend=legend,
         )
     )
-    winner = info.points[best]
-    traces.append(_star(winner, f"best: trial {winner.trial}", "star", VERMILION, legend))
-    if info.by_hand is not None:
-        traces.append(_star(info.by_hand, "FPN-like path", "cross", GREEN, legend))
-    return traces
+    best, large = info.points[0], {"size": 15, "line": {"color": INK, "width": 1}}
+    star, cross = {"symbol": "star", "color": VERMILION}, {"symbol": "cross", "color": GREEN}
+    traces.append(_markers([best], f"best: {best.name}", star | large))
+    if info.baseline is not None:
+        traces.append(_markers([info.baseline], info.baseline.name, cross | large))
+    return [trace.update(showlegend=legend) for trace in traces]
 
 
-def _scatter(points: Sequence[Point], kind: str, legend: bool) -> go.Scatter:
-    colour = KIND_COLOURS[kind]
+def _markers(points: Sequence[Point], name: str, marker: dict[str, Any]) -> go.Scatter:
     return go.Scatter(
         x=rounded([p.x for p in points], 6),
         y=rounded([p.ap for p in points]),
-        customdata=[p.trial for p in points],
-        mode="markers",
-        name=kind,
-        marker={
-            "symbol": _SYMBOLS[kind],
-            "size": 7,
-            "color": colour,
-            "line": {"color": colour, "width": 2 if kind == "random" else 0},
-        },
-        hovertemplate="trial %{customdata}: %{y} mAP at %{x}<extra></extra>",
-        showlegend=legend,
-    )
-
-
-def _star(point: Point, name: str, symbol: str, colour: str, legend: bool) -> go.Scatter:
-    return go.Scatter(
-        x=rounded([point.x], 6),
-        y=rounded([point.ap]),
+        hovertext=[p.name for p in points],
+        hovertemplate="%{hovertext}: %{y} mAP at %{x}<extra></extra>",
         mode="markers",
         name=name,
-        marker={
-            "symbol": symbol,
-            "size": 15,
-            "color": colour,
-            "line": {"color": INK, "width": 1},
-        },
-        showlegend=legend,
+        marker=marker,
     )

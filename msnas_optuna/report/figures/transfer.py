@@ -7,16 +7,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import plotly.graph_objects as go
+from optuna.study import Study
 from scipy.stats import kendalltau
 
-from msnas_optuna.report.figures.observations import Observed, Source
 from msnas_optuna.report.figures.style import (
     GREEN,
     VERMILION,
+    counted,
     legend_below,
     message,
     padded,
@@ -24,6 +25,7 @@ from msnas_optuna.report.figures.style import (
     styled,
     thinned,
 )
+from msnas_optuna.study.view import Result, StudyView
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,42 @@ class TransferInfo:
     Attributes:
         pairs: the retrained architectures, best one-shot AP first.
         tau: Kendall's tau, None with fewer than two pairs or where all are tied.
-        by_hand: the FPN-like path, None if it is not measured both ways. It is a part of tau
-            only where it is among the best.
+        baseline: the hand-made architecture, None if it is not measured both ways. It is a part
+            of tau only where it is among the best.
     """
 
     pairs: tuple[Pair, ...]
     tau: float | None
-    by_hand: Pair | None
+    baseline: Pair | None
 
 
-def plot_transfer(study: Source) -> go.Figure:
+def get_transfer_info(view: StudyView[Any]) -> TransferInfo:
+    """Pairs the APs of the architectures that are measured both ways."""
+    pairs, gap = [], False
+    for result in view.results:
+        by_hand = view.baseline is not None and result.architecture == view.baseline.architecture
+        pair = _pair(result)
+        if pair is None:
+            gap = True
+        elif not gap or not by_hand:  # behind the best, it is there for comparison
+            pairs.append(pair)
+    tau = math.nan
+    if len(pairs) > 1:
+        tau = kendalltau([p.one_shot for p in pairs], [p.alone for p in pairs]).statistic
+    return TransferInfo(
+        pairs=tuple(pairs),
+        tau=float(tau) if math.isfinite(tau) else None,
+        baseline=None if view.baseline is None else _pair(view.baseline),
+    )
+
+
+def _pair(result: Result[Any]) -> Pair | None:
+    if result.standalone_ap is None or not result.values:
+        return None
+    return Pair(result.name, 100 * result.ap, 100 * result.standalone_ap)
+
+
+def plot_transfer(study: Study | StudyView[Any]) -> go.Figure:
     """Plots one-shot against stand-alone AP of the retrained architectures.
 
     Their stand-alone AP is in the study of the retraining, in the same storage.
@@ -59,37 +87,9 @@ def plot_transfer(study: Source) -> go.Figure:
     Args:
         study: of the search.
     """
-    title, info = "One-shot against stand-alone AP", get_transfer_info(Observed.of(study))
-    if not info.pairs and info.by_hand is None:
+    title, info = "One-shot against stand-alone AP", get_transfer_info(StudyView.of(study))
+    if not info.pairs and info.baseline is None:
         return message(title, "no architecture is retrained yet: `msnas retrain` does it")
-    return _get_transfer_plot(info, title)
-
-
-def get_transfer_info(observed: Observed) -> TransferInfo:
-    """Pairs the APs of the architectures that are measured both ways."""
-    alone = {o.architecture: 100 * o.ap for o in observed.standalone}
-    path = None if observed.space is None else observed.space.fpn_like()
-    pairs, gap = [], False
-    for o in observed.distinct:
-        if o.architecture not in alone:
-            gap = True
-        elif not gap or o.architecture != path:  # behind the best, it is there for comparison
-            pairs.append(Pair(f"trial {o.number}", 100 * o.ap, alone[o.architecture]))
-    by_hand = observed.by_hand
-    hand = None
-    if by_hand is not None and by_hand.architecture == path and path in alone:
-        hand = Pair("FPN-like path", 100 * by_hand.ap, alone[path])
-    return TransferInfo(tuple(pairs), _tau(pairs), hand)
-
-
-def _tau(pairs: Sequence[Pair]) -> float | None:
-    if len(pairs) < 2:
-        return None
-    tau = kendalltau([p.one_shot for p in pairs], [p.alone for p in pairs]).statistic
-    return float(tau) if math.isfinite(tau) else None
-
-
-def _get_transfer_plot(info: TransferInfo, title: str) -> go.Figure:
     figure = go.Figure()
     if info.pairs:
         shown = [info.pairs[i] for i in thinned(len(info.pairs), limit=300)]
@@ -103,25 +103,20 @@ def _get_transfer_plot(info: TransferInfo, title: str) -> go.Figure:
             name="best of the search",
             marker={"size": 10, "color": VERMILION},
         )
-    if info.by_hand is not None:
+    if info.baseline is not None:
         figure.add_scatter(
-            x=rounded([info.by_hand.one_shot]),
-            y=rounded([info.by_hand.alone]),
+            x=rounded([info.baseline.one_shot]),
+            y=rounded([info.baseline.alone]),
             mode="markers",
-            name="FPN-like path",
+            name=info.baseline.name,
             marker={"size": 13, "symbol": "cross", "color": GREEN},
         )
-    n = len(info.pairs)
-    note = f"{n} retrained architecture{'' if n == 1 else 's'}"
+    note = counted(len(info.pairs), "retrained architecture")
     if info.tau is not None:
         note += f", Kendall's tau {info.tau:.2f}"
     styled(figure, title, note=note)
-    all_pairs = [*info.pairs, *filter(None, [info.by_hand])]
-    figure.update_xaxes(
-        title={"text": "one-shot mAP"}, range=padded([p.one_shot for p in all_pairs])
-    )
-    figure.update_yaxes(
-        title={"text": "mAP after training from scratch"},
-        range=padded([p.alone for p in all_pairs]),
-    )
+    pairs = [*info.pairs, *filter(None, [info.baseline])]
+    one_shot, alone = padded([p.one_shot for p in pairs]), padded([p.alone for p in pairs])
+    figure.update_xaxes(title={"text": "one-shot mAP"}, range=one_shot)
+    figure.update_yaxes(title={"text": "mAP after training from scratch"}, range=alone)
     return legend_below(figure)

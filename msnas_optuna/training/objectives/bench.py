@@ -140,17 +140,19 @@ def record(trial: Trial, architecture: Architecture, score: Score, *, repeat: in
     write_record(
         trial,
         TrialRecord(
-            arch=str(architecture),
-            gflops=score.gflops,
-            mparams=score.n_parameters / 1e6,
-            ap50=metrics.ap50,
-            ap75=metrics.ap75,
-            ap_small=metrics.ap_small,
-            ap_medium=metrics.ap_medium,
-            ap_large=metrics.ap_large,
-            train_seconds=score.train_seconds,
-            evaluate_seconds=score.evaluate_seconds,
-            repeat=repeat,
-            latency_ms=score.latency_ms,
+            str(architecture),
+            {
+                "gflops": score.gflops,
+                "mparams": score.n_parameters / 1e6,
+                "ap50": metrics.ap50,
+                "ap75": metrics.ap75,
+                "ap_small": metrics.ap_small,
+                "ap_medium": metrics.ap_medium,
+                "ap_large": metrics.ap_large,
+                "train_seconds": score.train_seconds,
+                "evaluate_seconds": score.evaluate_seconds,
+            }
+            | ({} if score.latency_ms is None else {"latency_ms": score.latency_ms}),
+            repeat,
         ),
     )

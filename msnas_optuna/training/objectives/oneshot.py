@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from optuna import Trial
 from torch import Tensor
 
-from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.detector import Detector
 from msnas_optuna.methods.msnas.encoder import subset_state
 from msnas_optuna.methods.msnas.space import Architecture
 from msnas_optuna.spaces.base import FeasibleSet, suggest
 from msnas_optuna.storage import repeat_of
 from msnas_optuna.training.loop import recalibrate, train
-from msnas_optuna.training.metrics import METRICS, MetricName
+from msnas_optuna.training.metrics import METRICS
 from msnas_optuna.training.objectives.bench import Bench, DetectorFactory, Score, record
 from msnas_optuna.training.recipe import Recipe
 
@@ -47,11 +47,11 @@ class OneShotObjective:
         *,
         weights: Mapping[str, Tensor],
         bench: Bench,
-        cost: EncoderCost,
+        cost: Any,
         recipe: Recipe,
         recalibration_batches: int = 0,
         seed: int = 0,
-        objectives: Sequence[MetricName] = ("ap",),
+        objectives: Sequence[str] = ("ap",),
     ) -> None:
         self.feasible = feasible
         self.build = build

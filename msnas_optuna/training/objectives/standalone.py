@@ -16,7 +16,6 @@ from typing import Any
 
 from optuna import Trial
 
-from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.detector import Detector
 from msnas_optuna.methods.msnas.space import Architecture
 from msnas_optuna.runtime.distributed import ALONE, Ranks
@@ -53,7 +52,7 @@ class StandaloneObjective:
         build: DetectorFactory,
         *,
         bench: Bench,
-        cost: EncoderCost,
+        cost: Any,
         recipe: Recipe,
         folder: Path,
         fingerprint: Mapping[str, Any],

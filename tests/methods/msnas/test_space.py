@@ -12,6 +12,7 @@ from msnas_optuna.methods.msnas.space import (
     STRIDES,
     Architecture,
     MSNASSpace,
+    count_paths,
     feature_stride_vectors,
 )
 from msnas_optuna.spaces.base import InvalidArchitectureError
@@ -34,6 +35,7 @@ def test_number_of_valid_stride_paths(n, count):
         return all(4 <= a <= 64 for a in Architecture(strides, READABLE).absolute_strides)
 
     assert sum(inside(strides) for strides in product(STRIDES, repeat=n)) == count
+    assert count_paths(n) == count
 
 
 def test_violations_name_the_rule_and_the_value():

@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from msnas_optuna import MSNASSampler
+from msnas_optuna import ArchitectureSampler
 from msnas_optuna.methods.msnas.space import Architecture
 from msnas_optuna.methods.msnas.tabular import TABLE_FILE, TabularObjective, load_table
 from msnas_optuna.spaces.base import InvalidArchitectureError
@@ -108,7 +108,7 @@ def test_nothing_else_has_a_value(table, text, why):
 def test_a_study_finds_good_architectures(table):
     study = optuna.create_study(
         direction="maximize",
-        sampler=MSNASSampler(
+        sampler=ArchitectureSampler(
             table.feasible, population_size=20, n_children=10, n_random=2, seed=0
         ),
     )
@@ -137,7 +137,7 @@ def test_an_incomplete_table_is_refused(tmp_path):
 
 def test_an_architecture_that_is_measured_again_has_the_next_of_its_values(table):
     again = next(a for a, m in table.measurements.items() if len(m.ap) == 2)
-    study = optuna.create_study(direction="maximize", sampler=MSNASSampler(table.feasible))
+    study = optuna.create_study(direction="maximize", sampler=ArchitectureSampler(table.feasible))
     for _ in range(3):
         study.enqueue_trial(table.space.encode(again))
     study.optimize(TabularObjective(table), n_trials=3)

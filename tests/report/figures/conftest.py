@@ -7,7 +7,7 @@ import pytest
 from optuna.study import Study
 
 from msnas_optuna.methods.msnas.tabular import TabularBenchmark, TabularObjective, load_table
-from msnas_optuna.samplers import MSNASSampler
+from msnas_optuna.samplers import ArchitectureSampler
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.storage import CONFIG, write_curve
 
@@ -28,7 +28,7 @@ def searched(table: TabularBenchmark) -> Study:
 
 
 def search(table: TabularBenchmark, trials: int, storage: optuna.storages.BaseStorage) -> Study:
-    sampler = MSNASSampler(
+    sampler = ArchitectureSampler(
         table.feasible, population_size=POPULATION, n_children=4, n_random=2, seed=1
     )
     study = optuna.create_study(

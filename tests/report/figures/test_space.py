@@ -5,6 +5,7 @@ import json
 import plotly.graph_objects as go
 import pytest
 
+from msnas_optuna.methods import METHODS
 from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.space import MSNASSpace
 from msnas_optuna.report.figures import plot_flops_distribution, write_figure
@@ -26,16 +27,16 @@ def test_data_of_a_published_setting(r18):
     marks = {mark.name: mark.gflops for mark in info.marks}
     assert marks == {
         "target": 145.45,
-        "FPN-like path": r18.fpn_like / 1e9,
-        "ResNet-FPN": r18.fpn_baseline / 1e9,
+        "FPN-like path": r18.baseline / 1e9,
+        "R18-FPN baseline": r18.references["R18-FPN baseline"] / 1e9,
     }
-    assert info.note.startswith("13,003,499 architectures of 13 blocks with ")
+    assert info.note.startswith("13,003,499 architectures, ")
     assert info.note.endswith(" 209,524 (1.61%) in the window")
 
 
 def test_a_space_of_ones_own_has_no_baseline_and_may_have_an_empty_window():
     cost = EncoderCost("basic", 8, (128, 128))
-    found = feasibility(MSNASSpace(5), cost, target=1e12, tolerance=0.01)
+    found = feasibility(METHODS["msnas"], MSNASSpace(5), cost, target=1e12, tolerance=0.01)
     info = _get_flops_distribution_info(found)
     assert [mark.name for mark in info.marks] == ["target", "FPN-like path"]
     assert info.note.endswith(" 0 (0.00%) in the window")

@@ -10,8 +10,12 @@ import numpy as np
 import optuna
 import plotly.graph_objects as go
 import pytest
+from msnas_optuna.report.figures.catalogue import FIGURES, study_figures
+from msnas_optuna.report.figures.layout import get_architecture_info
+from msnas_optuna.report.figures.observations import Observed
+from msnas_optuna.report.figures.strides import _get_block_strides_info, _get_feature_strides_info
 
-from msnas_optuna import EncoderCost, Lattice, MSNASSampler, MSNASSpace
+from msnas_optuna import ArchitectureSampler, EncoderCost, Lattice, MSNASSpace
 from msnas_optuna.methods.msnas.published import PUBLISHED
 from msnas_optuna.methods.msnas.space import FEATURE_STRIDES
 from msnas_optuna.methods.msnas.tabular import TabularObjective
@@ -27,14 +31,10 @@ from msnas_optuna.report.figures import (
     plot_training_curves,
     plot_transfer,
 )
-from msnas_optuna.report.figures.catalogue import FIGURES, study_figures
 from msnas_optuna.report.figures.comparison import ComparisonInfo, get_comparison_info
 from msnas_optuna.report.figures.evolution import _get_evolution_info, _get_survivors_info
 from msnas_optuna.report.figures.family import _get_family_info
-from msnas_optuna.report.figures.layout import get_architecture_info
-from msnas_optuna.report.figures.observations import Observed
 from msnas_optuna.report.figures.sizes import _get_sizes_info
-from msnas_optuna.report.figures.strides import _get_block_strides_info, _get_feature_strides_info
 from msnas_optuna.report.figures.style import KIND_COLOURS
 from msnas_optuna.report.figures.tradeoff import _get_tradeoff_infos
 from msnas_optuna.report.figures.training import _get_curves_info
@@ -427,7 +427,9 @@ def test_only_a_finished_trial_can_be_asked_for(searched):
 
 
 def test_figures_of_many_generations_are_small_and_end_with_the_last(table):
-    sampler = MSNASSampler(table.feasible, population_size=3, n_children=1, n_random=1, seed=0)
+    sampler = ArchitectureSampler(
+        table.feasible, population_size=3, n_children=1, n_random=1, seed=0
+    )
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.optimize(TabularObjective(table), n_trials=1000)
     observed = Observed(study)
@@ -447,7 +449,9 @@ def test_every_figure_of_a_long_study_is_small(n_blocks, trials):
     space, cost = MSNASSpace(n_blocks), EncoderCost.from_preset("r34")
     target = cost.total(space.fpn_like())
     feasible = Lattice(space, cost, window=window_around(target, 0.01))
-    study = optuna.create_study(direction="maximize", sampler=MSNASSampler(feasible, seed=0))
+    study = optuna.create_study(
+        direction="maximize", sampler=ArchitectureSampler(feasible, seed=0)
+    )
     study.set_user_attr(CONFIG, configuration(feasible, population_size=50))
     for _ in range(trials):
         trial = study.ask()

@@ -1,0 +1,275 @@
+"""A method of architecture search: what the package asks of it, gathered in one object.
+
+A study file names its method in `[space] method`, and `methods.METHODS` holds the objects by name.
+All other code reaches a method through that object alone. It never looks into an architecture,
+which is a frozen, hashable value whose `str` is its notation.
+
+Nothing here imports torch; what makes networks imports it when it is called. A cost is a number of
+multiply-adds (GFLOPs are 1e9 of them), a stride is in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Protocol, TypeVar
+
+from pydantic import ConfigDict, Field
+
+from msnas_optuna.methods.picture import Picture
+from msnas_optuna.spaces.base import A, AdditiveCost, Space
+from msnas_optuna.training.metrics import METRICS, Metric
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CHECKED: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
+"""How pydantic checks the sections of a study file."""
+
+PositiveInt = Annotated[int, Field(gt=0)]
+
+_Priced = TypeVar("_Priced", bound=Hashable, contravariant=True)
+
+_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class MethodCost(AdditiveCost[_Priced], Protocol[_Priced]):
+    """The multiply-adds that a budget limits."""
+
+    @property
+    def scope(self) -> str:
+        """The part of the network that is counted: "encoder + RPN head"."""
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width in pixels of the image that is counted for."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of an architecture's cost.
+
+    Attributes:
+        name: of the part, as "block 3".
+        amount: multiply-adds.
+        group: what a short table sums it into, as "7 blocks".
+        details: further cells of its row by column, as {"stride": "2"}.
+    """
+
+    name: str
+    amount: int
+    group: str
+    details: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Column(Generic[A]):
+    """A column that tables of architectures have for this method.
+
+    Attributes:
+        key: in JSON.
+        title: heading of the column.
+        value: of an architecture, in types that JSON has.
+        text: of an architecture, as a table shows it.
+    """
+
+    key: str
+    title: str
+    value: Callable[[A], Any]
+    text: Callable[[A], str]
+
+
+@dataclass(frozen=True)
+class Published(Generic[A]):
+    """A published architecture.
+
+    Attributes:
+        architecture: of the space of `preset`.
+        coco_map: COCO mAP in percent after retraining.
+        preset: name of the published setting.
+    """
+
+    architecture: A
+    coco_map: float
+    preset: str
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published setting.
+
+    Attributes:
+        section: [space] of the setting.
+        input_size: height and width in pixels at which the cost is counted.
+        target: centre of the window, multiply-adds.
+        tolerance: half width of the window as a fraction of the target.
+        references: costs of networks to compare with, by name: {"R18-FPN baseline": ...}.
+    """
+
+    section: Any
+    input_size: tuple[int, int]
+    target: float
+    tolerance: float
+    references: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class AnchorLayout:
+    """Where a detector puts its anchors, and which RoIs its levels pool (Lin et al., 2017).
+
+    Level g of 1..G has anchors of base * 2^(g-1) pixels with ratios 1:2, 1:1 and 2:1.
+
+    Attributes:
+        strides: of the feature that each level reads in the baseline architecture.
+        base: side in pixels of the first level's square anchor.
+        canonical_size: side in pixels of a RoI of level 4 in the routing rule.
+    """
+
+    strides: tuple[int, ...]
+    base: float
+    canonical_size: float
+
+
+@dataclass(frozen=True)
+class Heatmap(Generic[A]):
+    """A figure of the population, generation by generation, that only this method has.
+
+    Attributes:
+        title: of the figure.
+        rows: name of a row, as "block".
+        unit: what a cell shows, as "mean absolute stride, in pixels".
+        values: one number of `scale` for each row.
+        scale: the numbers that occur, ascending powers of two.
+    """
+
+    title: str
+    rows: str
+    unit: str
+    values: Callable[[A], tuple[int, ...]]
+    scale: tuple[int, ...]
+
+
+class Method(Protocol[A]):
+    """All that is particular to a method; subclass it for what has a default.
+
+    Attributes:
+        name: in study files.
+        title: for people.
+        baseline: display name of the hand-made architecture, as "FPN-like path".
+        baseline_stage: the word for it on the command line, and of the study that measures it.
+        section: frozen dataclass of [space] in a study file; its field `method` is `name`.
+        detector_section: likewise of [detector].
+        evaluation_keys: of [detector], what trained weights do not depend on.
+        size_multiple: height and width of an input are multiples of this many pixels.
+        columns: of the tables of architectures.
+        legend: what the signs of a picture mean, for readers.
+        columns_note: how the columns are written, for readers.
+        metrics: what a search may have as objectives, by name; "ap" is one.
+        width: the key of [space] that the cost grows with, by its square; "" where none does.
+        published: architectures by name.
+        presets: settings by name.
+        heatmaps: figures of the population by name.
+    """
+
+    name: str
+    title: str
+    baseline: str
+    baseline_stage: str
+    section: type[Any]
+    detector_section: type[Any]
+    evaluation_keys: frozenset[str]
+    size_multiple: int
+    columns: tuple[Column[A], ...]
+    legend: str
+    columns_note: str = ""
+    metrics: Mapping[str, Metric] = METRICS
+    width: str = ""
+    published: Mapping[str, Published[A]] = _NONE
+    presets: Mapping[str, Preset] = _NONE
+    heatmaps: Mapping[str, Heatmap[A]] = _NONE
+
+    # ------------------------------------------------------------------ the study file
+
+    def rules(self, config: Any) -> Iterator[str]:
+        """The rules that a `study.config.StudyConfig` breaks, in words, beside those of a key."""
+        yield from ()
+
+    def describe(self, section: Any) -> str:
+        """What is searched, in words that go on after "Searched:"."""
+
+    # ------------------------------------------------------------------ space and cost
+
+    def space(self, section: Any) -> Space[A]:
+        """The search space of a [space]."""
+
+    def cost(self, section: Any, *, input_size: tuple[int, int]) -> MethodCost[A]:
+        """The cost of the architectures of a [space], counted for images of this size."""
+
+    def baseline_architecture(self, space: Any) -> A:
+        """The hand-made architecture of a space."""
+
+    def resolve(self, text: str, space: Any) -> A:
+        """The architecture of a name or a notation.
+
+        Raises:
+            InvalidArchitectureError: it names none, or none of this space.
+        """
+
+    def as_json(self, architecture: A) -> dict[str, Any]:
+        """The value of each column by its key."""
+        return {column.key: column.value(architecture) for column in self.columns}
+
+    def notation(self, cells: Mapping[str, str]) -> str:
+        """The notation of an architecture, from a text for the `key` of each column."""
+        return " ".join(cells.values())
+
+    def counts(self, space: Any) -> Mapping[str, int]:
+        """Further exact counts of a space, by what they count."""
+        return {}
+
+    def cost_parts(self, architecture: A, cost: Any) -> list[Part]:
+        """The parts of an architecture's cost; they sum to its total."""
+
+    # ------------------------------------------------------------------ networks
+
+    def build_detector(
+        self,
+        section: Any,
+        detector: Any,
+        *,
+        n_classes: int,
+        image_size: tuple[int, int],
+        only: A | None,
+    ) -> Any:
+        """A network with fresh weights.
+
+        Args:
+            section: [space] of the study file.
+            detector: [detector].
+            n_classes: of objects, without background.
+            image_size: largest shorter and longer side of an image, pixels.
+            only: the architecture; None makes the supernet, whose state holds that of each
+                architecture under the same names.
+        """
+
+    def exportable(self, network: Any) -> nn.Module:
+        """A stand-alone network as a program of one image, for exporters.
+
+        It maps image, uint8 [1, 3, H, W], and size, int64 [2] (height and width before padding),
+        to boxes [n, 4], scores [n] and labels [n].
+        """
+
+    def facts(self, section: Any, detector: Any, network: Any) -> dict[str, Any]:
+        """What one must know to use a stand-alone network elsewhere, in types that JSON has."""
+
+    def anchors(
+        self, section: Any, detector: Any, *, image_size: tuple[int, int]
+    ) -> AnchorLayout | None:
+        """The anchors of the baseline; None for a detector without any."""
+        return None
+
+    # ------------------------------------------------------------------ pictures
+
+    def picture(self, architecture: A, *, name: str, cost: Any = None) -> Picture:
+        """A picture of a valid architecture; a cost adds what its parts cost."""

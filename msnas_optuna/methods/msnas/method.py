@@ -1,0 +1,231 @@
+"""MSNAS as the rest of the package sees it: one object.
+
+"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from msnas_optuna.methods.base import AnchorLayout, Column, Heatmap, Method, Part, Preset
+from msnas_optuna.methods.msnas.cost import EncoderCost, fpn_baseline
+from msnas_optuna.methods.msnas.picture import LEGEND, draw
+from msnas_optuna.methods.msnas.published import (
+    FPN_LIKE,
+    PRESETS,
+    PUBLISHED,
+    resolve_architecture,
+)
+from msnas_optuna.methods.msnas.sections import (
+    DetectorSection,
+    SpaceSection,
+    broken_rules,
+    canonical_size,
+)
+from msnas_optuna.methods.msnas.space import (
+    FEATURE_STRIDES,
+    N_GROUPS,
+    Architecture,
+    MSNASSpace,
+    count_paths,
+)
+from msnas_optuna.methods.picture import Picture
+
+if TYPE_CHECKING:
+    from msnas_optuna.methods.msnas.detector import Detector
+    from msnas_optuna.methods.msnas.single import SingleImageDetector
+
+
+class MSNASMethod(Method[Architecture]):
+    """Multi-scale network architecture search: strides of blocks, and features of heads."""
+
+    name = "msnas"
+    title = "Multi-scale network architecture search"
+    baseline = "FPN-like path"
+    baseline_stage = FPN_LIKE
+    section = SpaceSection
+    detector_section = DetectorSection
+    evaluation_keys = frozenset({"max_detections", "proposals_test", "score_threshold"})
+    size_multiple = FEATURE_STRIDES[-1]
+    columns = (
+        Column("strides", "strides", lambda a: list(a.strides), Architecture.strides_text),
+        Column(
+            "feature_strides",
+            "reading",
+            lambda a: list(a.feature_strides),
+            Architecture.feature_strides_text,
+        ),
+    )
+    legend = LEGEND
+    columns_note = "Strides and feature strides are written as in the paper's Tables 7-9."
+    width = "channels"
+    published = PUBLISHED
+    presets = {  # noqa: RUF012  # read alone
+        name: Preset(
+            section=SpaceSection(
+                n_blocks=preset.n_blocks, block=preset.block, channels=preset.channels
+            ),
+            input_size=preset.input_size,
+            target=preset.target_gflops * 1e9,
+            tolerance=0.01,  # §4.1
+            references={f"{name.upper()}-FPN baseline": fpn_baseline(name, preset.input_size)},
+        )
+        for name, preset in PRESETS.items()
+    }
+    heatmaps = {  # noqa: RUF012
+        "block-strides": Heatmap(
+            title="Resolution of the population's blocks",
+            rows="block",
+            unit="mean absolute stride, in pixels",
+            values=lambda a: tuple(int(stride) for stride in a.absolute_strides),
+            scale=FEATURE_STRIDES,
+        ),
+        "feature-strides": Heatmap(
+            title="Features that the population's heads read",
+            rows="head",
+            unit="mean absolute stride, in pixels",
+            values=lambda a: a.feature_strides,
+            scale=FEATURE_STRIDES,
+        ),
+    }
+
+    def rules(self, config: Any) -> Iterator[str]:
+        """Batch norm needs two values of a channel."""
+        return broken_rules(config)
+
+    def describe(self, section: SpaceSection) -> str:
+        """The blocks and heads."""
+        return (
+            f"the stride of each of {section.n_blocks} {section.block} blocks with "
+            f"{section.channels} channels, and the feature that each of the {N_GROUPS} detection "
+            f"heads reads"
+        )
+
+    def space(self, section: SpaceSection) -> MSNASSpace:
+        """Strides of N blocks and of the features of the heads."""
+        return MSNASSpace(section.n_blocks)
+
+    def cost(self, section: SpaceSection, *, input_size: tuple[int, int]) -> EncoderCost:
+        """FLOPs of encoder + RPN head."""
+        return EncoderCost(section.block, section.channels, input_size, section.stem_channels)
+
+    def baseline_architecture(self, space: MSNASSpace) -> Architecture:
+        """Down as a residual backbone, up as FPN's top-down pathway."""
+        return space.fpn_like()
+
+    def resolve(self, text: str, space: MSNASSpace) -> Architecture:
+        """Of r18-1 to r50-5, fpn-like, or strides and feature strides."""
+        return resolve_architecture(text, space)
+
+    def notation(self, cells: Mapping[str, str]) -> str:
+        """As in the paper's tables."""
+        return f"{cells['strides']} | {cells['feature_strides']}"
+
+    def counts(self, space: MSNASSpace) -> Mapping[str, int]:
+        """Stride paths, whatever the heads read."""
+        return {"valid stride paths": count_paths(space.n_blocks)}
+
+    def cost_parts(self, architecture: Architecture, cost: EncoderCost) -> list[Part]:
+        """Stem, blocks, lateral connections, output convolutions and RPN heads."""
+        found, absolute = cost.breakdown(architecture), architecture.absolute_strides
+        n, laterals = len(absolute), architecture.laterals
+        parts = [Part("stem", found.stem, "stem", {"stride": "", "absolute stride": "4"})]
+        for i, (amount, lateral) in enumerate(zip(found.blocks, found.laterals, strict=True)):
+            at = {"stride": f"{architecture.strides[i]:g}", "absolute stride": f"{absolute[i]:g}"}
+            parts.append(Part(f"block {i + 1}", amount, f"{n} blocks", at))
+            if lateral:
+                name = f"lateral, block {laterals[i] + 1} to {i + 1}"
+                parts.append(Part(name, lateral, "lateral connections", at | {"stride": ""}))
+        for s, amount in found.outputs.items():
+            at = {"absolute stride": str(s)}
+            parts.append(Part("output convolution", amount, "output convolutions", at))
+        for g, (s, amount) in enumerate(
+            zip(architecture.feature_strides, found.rpn, strict=True), start=1
+        ):
+            at = {"absolute stride": str(s)}
+            group = f"RPN heads of {N_GROUPS} groups"
+            parts.append(Part(f"RPN head, group {g}", amount, group, at))
+        return parts
+
+    def build_detector(
+        self,
+        section: SpaceSection,
+        detector: DetectorSection,
+        *,
+        n_classes: int,
+        image_size: tuple[int, int],
+        only: Architecture | None,
+    ) -> Detector:
+        """Faster R-CNN around the encoder."""
+        from msnas_optuna.methods.msnas.detector import Detector
+        from msnas_optuna.methods.msnas.encoder import MSNASEncoder
+
+        encoder = MSNASEncoder(
+            section.n_blocks,
+            section.block,
+            channels=section.channels,
+            stem_channels=section.stem_channels,
+            norm=section.norm,
+            only=only,
+        )
+        settings = dataclasses.asdict(detector)
+        settings["canonical_size"] = canonical_size(detector, image_size)
+        return Detector(
+            encoder, n_classes, channels=section.channels, norm=section.norm, **settings
+        )
+
+    def exportable(self, network: Detector) -> SingleImageDetector:
+        """See `single`."""
+        from msnas_optuna.methods.msnas.single import SingleImageDetector
+
+        return SingleImageDetector(network)
+
+    def facts(
+        self, section: SpaceSection, detector: DetectorSection, network: Detector
+    ) -> dict[str, Any]:
+        """The encoder, the pixels' normalization, anchors and thresholds."""
+        from msnas_optuna.methods.msnas.detector import ASPECT_RATIOS, PIXEL_MEAN, PIXEL_STD
+
+        heads, rpn, path = network.roi_heads, network.rpn, network.encoder.only
+        assert path is not None
+        return {
+            "strides": list(path.strides),
+            "feature_strides": list(path.feature_strides),
+            "absolute_strides": list(path.absolute_strides),
+            "block": section.block,
+            "channels": section.channels,
+            "stem_channels": section.stem_channels,
+            "norm": section.norm,
+            "pixel_mean": list(PIXEL_MEAN),
+            "pixel_std": list(PIXEL_STD),
+            "anchor_sides": [side for (side,) in rpn.anchor_generator.sizes],
+            "anchor_aspect_ratios": list(ASPECT_RATIOS),
+            "canonical_size": heads.box_roi_pool.canonical_size,
+            "pool_size": detector.pool_size,
+            "score_threshold": heads.score_thresh,
+            "nms_iou": heads.nms_thresh,
+            "max_detections": heads.detections_per_img,
+            "proposals": detector.proposals_test,
+            "proposal_nms_iou": rpn.nms_thresh,
+        }
+
+    def anchors(
+        self, section: SpaceSection, detector: DetectorSection, *, image_size: tuple[int, int]
+    ) -> AnchorLayout:
+        """Of the object groups of the FPN-like path."""
+        return AnchorLayout(
+            strides=self.space(section).fpn_like().feature_strides,
+            base=detector.anchor_base,
+            canonical_size=canonical_size(detector, image_size),
+        )
+
+    def picture(
+        self, architecture: Architecture, *, name: str, cost: EncoderCost | None = None
+    ) -> Picture:
+        """See `picture`."""
+        return draw(architecture, name=name, cost=cost)
+
+
+MSNAS = MSNASMethod()

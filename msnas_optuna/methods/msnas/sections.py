@@ -1,0 +1,85 @@
+"""[space] and [detector] of a study file for MSNAS, and the rules that tie their keys to others.
+
+"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §3.2-3.3,
+§4.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from msnas_optuna.methods.base import CHECKED, PositiveInt
+from msnas_optuna.methods.msnas.space import FEATURE_STRIDES
+from msnas_optuna.models import Block, Norm
+
+CANONICAL_SIZE: Final = 224 / 800
+"""Side of a RoI of level 4 as a fraction of the shorter side of the image (Lin et al., 2017)."""
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class SpaceSection:
+    """[space]: N mixed blocks with C channels (§3.2, §4.1).
+
+    Attributes:
+        method: "msnas".
+        n_blocks: N.
+        block: residual block of every candidate.
+        channels: C.
+        stem_channels: channels of the stem's output.
+        norm: "batch", or "group" (with weight standardization) for very small batches.
+    """
+
+    method: Literal["msnas"] = "msnas"
+    n_blocks: Annotated[int, Field(ge=3, le=32)]
+    block: Block = "basic"
+    channels: Annotated[int, Field(ge=4, le=2048)]
+    stem_channels: Annotated[int, Field(ge=4, le=2048)] = 64
+    norm: Norm = "batch"
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class DetectorSection:
+    """[detector]: anchors, proposals and heads; see `detector.Detector`.
+
+    Attributes:
+        anchor_base: side in pixels of the first group's square anchor, in the resized image.
+        canonical_size: side of a RoI of level 4 in the routing rule; the default is 224 in
+            proportion to the shorter side of 800.
+    """
+
+    anchor_base: Annotated[float, Field(gt=0)] = 32.0
+    canonical_size: Annotated[float, Field(gt=0)] | None = None
+    share_rpn_convolution: bool = False
+    rpn_batch: PositiveInt = 256
+    roi_batch: PositiveInt = 512
+    proposals_train: PositiveInt = 2000
+    proposals_test: PositiveInt = 1000
+    pool_size: PositiveInt = 7
+    hidden: PositiveInt = 1024
+    score_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    max_detections: PositiveInt = 100
+
+
+def canonical_size(detector: DetectorSection, image_size: tuple[int, int]) -> float:
+    """Side in pixels, in the resized image, of a RoI of level 4 in the routing rule."""
+    given = detector.canonical_size
+    return CANONICAL_SIZE * image_size[0] if given is None else given
+
+
+def broken_rules(config: Any) -> Iterator[str]:
+    """Rules of a `study.config.StudyConfig`: batch norm needs two values of a channel."""
+    shorter, coarsest = config.data.image_size[0], FEATURE_STRIDES[-1]
+    cells = math.ceil(shorter / coarsest) ** 2  # of the coarsest feature, at least
+    for name in ("supernet", "finetune", "retrain"):
+        batch_size = getattr(config, name).batch_size
+        if config.space.norm == "batch" and cells * batch_size < 2:
+            yield (
+                f"{name}.batch_size: batch norm needs two values of a channel, and the coarsest "
+                f"feature of an image of {shorter} pixels has one, got {batch_size}; raise it or "
+                f"set space.norm = 'group'"
+            )

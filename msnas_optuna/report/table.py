@@ -1,0 +1,122 @@
+"""Tables as data: one description of the columns, for text, pages and JSON alike.
+
+FLOPs are 1e9 multiply-adds; AP is in percent where it is called mAP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from msnas_optuna.methods import base as methods
+from msnas_optuna.spaces.base import A
+from msnas_optuna.study.view import AP, Result, StudyView
+from msnas_optuna.training.metrics import Metric
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Column(Generic[R]):
+    """One value of each row, as people and as programs read it.
+
+    Attributes:
+        title: heading, which may have a line break; without one the value is in JSON alone.
+        value: of a row, in a type that JSON keeps.
+        text: the value for people, as a format such as "{:.4f}" or a function; None is "-".
+        key: its name in JSON; without one the value is in text alone.
+        right: whether the text is aligned to the right, as numbers are.
+    """
+
+    title: str | None
+    value: Callable[[R], Any]
+    text: str | Callable[[Any], str] = "{}"
+    key: str | None = None
+    right: bool = False
+
+    def cell(self, row: R) -> str:
+        """The value of a row for people."""
+        value = self.value(row)
+        if value is None:
+            return "-"
+        return self.text.format(value) if isinstance(self.text, str) else self.text(value)
+
+
+def titled(columns: Sequence[Column[R]]) -> list[Column[R]]:
+    """The columns that people see."""
+    return [column for column in columns if column.title is not None]
+
+
+def cells(columns: Sequence[Column[R]], rows: Iterable[R]) -> list[list[str]]:
+    """A table as text: the titles, then a list of cells for each row."""
+    shown = titled(columns)
+    heading = [(column.title or "").replace("\n", " ") for column in shown]
+    return [heading, *([c.cell(row) for c in shown] for row in rows)]
+
+
+def record(columns: Sequence[Column[R]], row: R) -> dict[str, Any]:
+    """A row as JSON keeps it."""
+    return {column.key: column.value(row) for column in columns if column.key is not None}
+
+
+# ---------------------------------------------------------------------- tables of a study
+
+
+def percent(ap: float) -> str:
+    """An AP in [0, 1] as mAP."""
+    return f"{100 * ap:.1f}"
+
+
+def result_columns(view: StudyView[A]) -> list[Column[Result[A]]]:
+    """The columns of the architectures of a search, as in the paper's Tables 7-9.
+
+    Args:
+        view: of the search; its method and objectives say which columns there are.
+    """
+    own = [column for given in view.method.columns for column in architecture_columns(given)]
+    costs = [
+        metric_column(name, metric, shown=name in view.objectives)
+        for name, metric in view.method.metrics.items()
+        if name not in (AP, "gflops")
+    ]
+    return [
+        Column("", lambda r: r.name),
+        Column(None, lambda r: r.number, key="trial"),
+        *own,
+        Column("GFLOPs", lambda r: r.gflops, "{:.4f}", key="gflops", right=True),
+        *costs,
+        Column("one-shot\nmAP", lambda r: r.values.get(AP), percent, "one_shot_ap", right=True),
+        Column(None, lambda r: [m.trial.values[0] for m in r.records], key="measurements"),
+        Column("retrained\nmAP", lambda r: r.standalone_ap, percent, "standalone_ap", right=True),
+    ]
+
+
+def architecture_columns(given: methods.Column[A]) -> list[Column[Result[A]]]:
+    """What a column of the method is in text, and in JSON."""
+    return [
+        Column(given.title, lambda r: given.text(r.architecture)),
+        Column(None, lambda r: given.value(r.architecture), key=given.key),
+    ]
+
+
+def metric_column(name: str, metric: Metric, *, shown: bool) -> Column[Result[Any]]:
+    """The mean of an objective; in JSON alone where the study has another."""
+    return Column(
+        metric.label.replace(" ", "\n") if shown else None,
+        lambda r: r.values.get(name),
+        "{:.2f}",
+        key=metric.label.replace(" ", "_"),
+        right=True,
+    )
+
+
+def budget_rows(view: StudyView[A], result: Result[A]) -> list[list[str]]:
+    """GFLOPs and share of the parts of an architecture, and their sum, with a heading."""
+    amounts: dict[str, int] = {}
+    for part in view.method.cost_parts(result.architecture, view.cost):
+        amounts[part.group] = amounts.get(part.group, 0) + part.amount
+    total = sum(amounts.values())
+    rows = [[name, f"{n / 1e9:.4f}", f"{n / total:.1%}"] for name, n in amounts.items()]
+    scope = "" if view.cost is None else view.cost.scope
+    return [["part", "GFLOPs", "share"], *rows, [scope, f"{total / 1e9:.4f}", ""]]

@@ -1,0 +1,165 @@
+"""What a proposer is given and what it returns: settings, slots, proposals.
+
+"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, Algorithm 1
+and §4.1 (P = 50, 50 children and about 10 random children an iteration).
+
+Symbols: P population size, R random children of an iteration, M attempts at a child. A slot is a
+place in the sequence of proposals.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from math import ceil
+from numbers import Real
+from typing import Generic, Protocol
+
+import numpy as np
+
+from msnas_optuna.samplers.history import History
+from msnas_optuna.spaces.base import A, FeasibleSet
+
+
+class SpaceExhaustedError(RuntimeError):
+    """Every feasible architecture has been proposed in the study."""
+
+
+@dataclass(frozen=True)
+class Proposal(Generic[A]):
+    """An architecture and how it came about.
+
+    Attributes:
+        architecture: feasible.
+        origin: "random", "reevaluated", "recombination", or operator and part of the genes, as
+            "crossover_encoder".
+        parents: numbers of the trials that it descends from.
+        repeat: how many measurements of the architecture were planned before this one.
+    """
+
+    architecture: A
+    origin: str
+    parents: tuple[int, ...] = ()
+    repeat: int = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Numbers of an evolution, and what follows from them for every slot.
+
+    In each generation but the first the random children come first, because they need not wait
+    for their parents, then the reevaluations, then the children of the operators.
+
+    Attributes:
+        population_size: P, slots of generation 0 and number of parents.
+        n_children: slots of each later generation for children of the operators.
+        n_random: R, slots of each later generation for random children.
+        n_reevaluated: slots of each later generation that measure one of the best again.
+        gene_probability: chance of each gene to be reset, 0..1.
+        max_attempts: M, attempts at a child before a random one takes its place.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    population_size: int
+    n_children: int
+    n_random: int
+    n_reevaluated: int
+    gene_probability: float
+    max_attempts: int
+
+    def __post_init__(self) -> None:
+        require_at_least("population_size", self.population_size, 1)
+        require_at_least("n_children", self.n_children, 0)
+        require_at_least("n_random", self.n_random, 0)
+        require_at_least("n_reevaluated", self.n_reevaluated, 0)
+        require_at_least("n_children + n_random", self.n_children + self.n_random, 1)
+        require_at_least("max_attempts", self.max_attempts, 1)
+        p = self.gene_probability
+        if not isinstance(p, Real) or not 0 <= p <= 1:
+            raise ValueError(f"gene_probability must be a number in 0..1, got {p!r}")
+
+    def generation(self, slot: int) -> int:
+        """0 for the first population, then one for each iteration of Algorithm 1."""
+        return 1 + self._place(slot)[0] if slot >= self.population_size else 0
+
+    def is_random(self, slot: int) -> bool:
+        """Whether the slot takes a random architecture."""
+        return slot < self.population_size or self._place(slot)[1] < self.n_random
+
+    def is_reevaluation(self, slot: int) -> bool:
+        """Whether the slot measures one of the best architectures again."""
+        place = self._place(slot)[1] - self.n_random
+        return slot >= self.population_size and 0 <= place < self.n_reevaluated
+
+    def _place(self, slot: int) -> tuple[int, int]:
+        """Iterations before the slot's, and its place in its own."""
+        length = self.n_random + self.n_reevaluated + self.n_children
+        return divmod(slot - self.population_size, length)
+
+
+def require_at_least(name: str, value: int, least: int) -> None:
+    """Refuses what is no whole number, or too small.
+
+    Raises:
+        ValueError: it is; the message begins with the name.
+    """
+    try:
+        fits = not isinstance(value, bool) and operator.index(value) >= least
+    except TypeError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+class Proposer(Protocol):
+    """Fills the slots of a study; a pure function."""
+
+    def __call__(
+        self,
+        history: History[A],
+        slot: int,
+        *,
+        rng: np.random.Generator,
+        feasible: FeasibleSet[A],
+        settings: Settings,
+    ) -> Proposal[A]:
+        """A feasible architecture that the history does not hold.
+
+        Args:
+            history: what the other trials of the study say.
+            slot: the place in the sequence of proposals that is to be filled.
+            rng: source of chance, of this slot alone.
+            feasible: the architectures that may be proposed.
+            settings: sizes and probabilities.
+
+        Raises:
+            SpaceExhaustedError: there is none.
+        """
+
+
+def sample_new(
+    history: History[A], *, rng: np.random.Generator, feasible: FeasibleSet[A]
+) -> Proposal[A]:
+    """GetValidRandomSample: uniform over the feasible architectures that no trial has.
+
+    Raises:
+        SpaceExhaustedError: there is none.
+        RuntimeError: there are some, and the set never draws them.
+    """
+    total = feasible.count()
+    new = total - history.n_held
+    if new <= 0:
+        raise SpaceExhaustedError(
+            f"all {total} feasible architectures have been proposed; widen the budget or ask for "
+            "fewer trials"
+        )
+    for _ in range(ceil(40 * total / new)):  # a new one comes, but for odds of e^-40
+        architecture = feasible.sample(rng)
+        if not history.holds(architecture):
+            return Proposal(architecture, "random")
+    raise RuntimeError(
+        f"{new} of {total} feasible architectures are new, but `sample` returns none of them; it "
+        "must draw uniformly"
+    )

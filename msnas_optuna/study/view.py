@@ -1,0 +1,448 @@
+"""A study as people see it: results, figures, report, dashboard and command line share this view.
+
+"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, Algorithm 1
+(line 9: the population of a generation is Topk of all that is measured by its end) and Table 1.
+
+Symbols: P population size, g generation. AP in [0, 1]; GFLOPs are 1e9 multiply-adds. Trials are
+decoded, averaged over repeats and sorted here, through `samplers.history`, and nowhere else.
+Needs no torch.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+from typing import Any, Final, Generic, TypeVar
+
+import numpy as np
+import optuna
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial
+
+from msnas_optuna.methods import METHODS
+from msnas_optuna.methods.base import Method, MethodCost
+from msnas_optuna.samplers.history import (
+    Candidate,
+    Ledger,
+    Record,
+    averaged,
+    pareto_front,
+    top,
+)
+from msnas_optuna.spaces.base import A, Space
+from msnas_optuna.storage import CONFIG, PLAN, finished_slots, read_plan
+from msnas_optuna.storage.optuna_private import storage_of
+from msnas_optuna.study.config import DEFAULT_METHOD, BudgetSection
+from msnas_optuna.study.feasibility import Feasibility, feasibility
+from msnas_optuna.study.setting import (
+    RETRAIN,
+    Setting,
+    budget_target,
+    section_cost,
+    stage_name,
+    window_around,
+)
+
+_S = TypeVar("_S")
+
+AP: Final = "ap"
+"""The first objective of every study."""
+
+KINDS: Final = ("random", "recombination", "crossover", "mutation", "other")
+"""How an architecture can have come about: the first word of its origin."""
+
+MOST_GENERATIONS: Final = 250
+"""Populations that are shown; where there are more, some are left out evenly."""
+
+_DEFAULT_POPULATION: Final = 50
+"""P of the paper (§4.1), where a study does not say."""
+
+
+@dataclass(frozen=True)
+class Result(Generic[A]):
+    """An architecture with all that is known about it.
+
+    Attributes:
+        name: "trial 52", by its first trial, or what the method calls its baseline.
+        architecture: of the study's space.
+        number: of its first trial in the search, None for the baseline.
+        records: its finished trials, by number.
+        values: objective -> mean over these trials; empty where it is not measured.
+        gflops: None where the cost is unknown.
+        standalone_ap: COCO AP after training from scratch, None if it is not retrained.
+    """
+
+    name: str
+    architecture: A
+    number: int | None
+    records: tuple[Record[A], ...]
+    values: Mapping[str, float]
+    gflops: float | None
+    standalone_ap: float | None
+
+    @property
+    def ap(self) -> float:
+        """COCO AP under the supernet's fine-tuned weights; NaN where it is not measured."""
+        return self.values.get(AP, math.nan)
+
+    @property
+    def generation(self) -> int:
+        """0 for the first population and for what somebody else has added."""
+        return self.records[0].generation
+
+    @property
+    def kind(self) -> str:
+        """One of `KINDS`."""
+        plan = self.records[0].plan
+        kind = "" if plan is None else plan.origin.partition("_")[0]
+        return kind if kind in KINDS else "other"
+
+    @property
+    def parents(self) -> tuple[int, ...]:
+        """Numbers of the trials that the architecture was made from."""
+        plan = self.records[0].plan
+        return () if plan is None else plan.parents
+
+    def metric(self, name: str) -> float | None:
+        """A number that its first trial has stored beside the objectives, None without one."""
+        return _number(self.records[0], name) if self.records else None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A search in numbers; AP in [0, 1].
+
+    Attributes:
+        completed: trials with a value.
+        failed: trials that failed for good.
+        architectures: how many architectures these trials measured.
+        one_shot_mean: mean one-shot AP over the architectures, None before the first.
+        one_shot_min: the least.
+        one_shot_max: the largest.
+        retrained: how many of the best are retrained, from the first without a gap.
+        standalone_mean: mean stand-alone AP of these (Table 1), None before the first.
+        standalone_variance: their population variance, as in Table 1.
+        standalone_max: the largest.
+    """
+
+    completed: int
+    failed: int
+    architectures: int
+    one_shot_mean: float | None
+    one_shot_min: float | None
+    one_shot_max: float | None
+    retrained: int
+    standalone_mean: float | None
+    standalone_variance: float | None
+    standalone_max: float | None
+
+
+class StudyView(Generic[A]):
+    """A study at one moment; trials that fit no architecture are passed over.
+
+    Args:
+        study: of the search; None before it has begun.
+        method: of the study.
+        space: of its architectures; None where it is unknown, so that no trial can be read.
+        cost: of an architecture; None where it is unknown.
+        budget: centre of the window in multiply-adds, and half its width as a fraction of it.
+        population_size: P; None where it is unknown.
+        baseline_study: has measured the method's baseline as the search measures.
+        retrained_study: has trained architectures from scratch.
+    """
+
+    def __init__(
+        self,
+        study: Study | None,
+        *,
+        method: Method[A],
+        space: Space[A] | None,
+        cost: MethodCost[A] | None = None,
+        budget: tuple[float, float] | None = None,
+        population_size: int | None = None,
+        baseline_study: Study | None = None,
+        retrained_study: Study | None = None,
+    ) -> None:
+        self.study, self.method = study, method
+        self.space, self.cost, self.budget = space, cost, budget
+        self._given_size = population_size
+        self._baseline_study, self._retrained_study = baseline_study, retrained_study
+
+    @classmethod
+    def load(cls, setting: Setting) -> StudyView[Any]:
+        """What is stored of the study of a study file.
+
+        Raises:
+            StudyMismatchError: the stored study was made with other settings.
+        """
+        return StudyView(
+            setting.stored_study(),
+            method=setting.method,
+            space=setting.space,
+            cost=setting.cost,
+            budget=(setting.target, setting.config.budget.tolerance),
+            population_size=setting.config.sampler.population_size,
+            baseline_study=setting.stored_study(setting.method.baseline_stage),
+            retrained_study=setting.stored_study(RETRAIN),
+        )
+
+    @classmethod
+    def of(cls, source: Study | StudyView[Any]) -> StudyView[Any]:
+        """The view of a study with what is stored in it, unless it is a view already.
+
+        A study without a configuration has the space of its sampler.
+        """
+        if isinstance(source, StudyView):
+            return source
+        config = source.user_attrs.get(CONFIG)
+        method, space, cost, budget = stored_space(config)
+        if space is None:
+            space = getattr(getattr(source.sampler, "feasible", None), "space", None)
+        size = config.get("sampler.population_size") if isinstance(config, Mapping) else None
+        return StudyView(
+            source,
+            method=method,
+            space=space,
+            cost=cost,
+            budget=budget,
+            population_size=size if isinstance(size, int) else None,
+            baseline_study=_beside(source, method.baseline_stage),
+            retrained_study=_beside(source, RETRAIN),
+        )
+
+    # ------------------------------------------------------------------ what is measured
+
+    @cached_property
+    def measurements(self) -> tuple[Result[A], ...]:
+        """Every finished trial on its own, by number."""
+        alone = (averaged([record]) for record in self._records)
+        return tuple(self._result(candidate) for found in alone for candidate in found)
+
+    def measurement(self, trial: int) -> Result[A]:
+        """That of a trial.
+
+        Raises:
+            ValueError: the study has no such finished trial.
+        """
+        for measurement in self.measurements:
+            if measurement.number == trial:
+                return measurement
+        raise ValueError(f"trial must be the number of a finished trial, got {trial}")
+
+    @cached_property
+    def results(self) -> tuple[Result[A], ...]:
+        """Every architecture once, with its mean values; the highest AP first."""
+        found = map(self._result, self._candidates)
+        return tuple(sorted(found, key=lambda r: (-r.ap, r.records[0].number)))
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of the objectives, the AP first."""
+        return tuple(self._directions)
+
+    @cached_property
+    def best(self) -> tuple[Result[A], ...]:
+        """What the search has found: all results, or the Pareto front of several objectives."""
+        if len(self._directions) == 1:
+            return self.results
+        front = {candidate.architecture for candidate in pareto_front(self._candidates)}
+        return tuple(result for result in self.results if result.architecture in front)
+
+    @cached_property
+    def baseline(self) -> Result[A] | None:
+        """The hand-made architecture; None without a space."""
+        if self.space is None:
+            return None
+        architecture = self.method.baseline_architecture(self.space)
+        found = self._stage(self._baseline_study).results
+        measured = next((r for r in found if r.architecture == architecture), None)
+        return Result(
+            name=self.method.baseline,
+            architecture=architecture,
+            number=None,
+            records=() if measured is None else measured.records,
+            values={} if measured is None else measured.values,
+            gflops=None if self.cost is None else self.cost.total(architecture) / 1e9,
+            standalone_ap=self.retrained.get(architecture),
+        )
+
+    @cached_property
+    def retrained(self) -> dict[A, float]:
+        """COCO AP of the architectures that are trained from scratch."""
+        return {r.architecture: r.ap for r in self._stage(self._retrained_study).results}
+
+    @cached_property
+    def summary(self) -> Summary:
+        """The search in numbers."""
+        one_shot, completed = [r.ap for r in self.results], len(self.measurements)
+        retrained = takewhile(lambda r: r.standalone_ap is not None, self.best)
+        alone = [r.standalone_ap for r in retrained if r.standalone_ap is not None]
+        return Summary(
+            completed=completed,
+            failed=0 if self.study is None else finished_slots(self.study) - completed,
+            architectures=len(one_shot),
+            one_shot_mean=float(np.mean(one_shot)) if one_shot else None,
+            one_shot_min=min(one_shot, default=None),
+            one_shot_max=max(one_shot, default=None),
+            retrained=len(alone),
+            standalone_mean=float(np.mean(alone)) if alone else None,
+            standalone_variance=float(np.var(alone)) if alone else None,
+            standalone_max=max(alone, default=None),
+        )
+
+    # ------------------------------------------------------------------ generation by generation
+
+    @cached_property
+    def population_size(self) -> int:
+        """P; of a study that does not say, the size of the first population."""
+        if self._given_size is not None:
+            return self._given_size
+        first = sum(m.generation == 0 for m in self.measurements)
+        return min(first, _DEFAULT_POPULATION) or _DEFAULT_POPULATION
+
+    @cached_property
+    def n_generations(self) -> int:
+        """Generations up to the last one that has a finished trial."""
+        return 1 + max((m.generation for m in self.measurements), default=-1)
+
+    @cached_property
+    def populations(self) -> dict[int, tuple[Result[A], ...]]:
+        """Generation -> its population, best first (Alg. 1, l. 9).
+
+        Of more than `MOST_GENERATIONS` some are left out, and so are those in which nothing was
+        measured yet.
+        """
+        by_architecture = {result.architecture: result for result in self.results}
+        every = range(self.n_generations)
+        step = -(-len(every) // MOST_GENERATIONS) or 1
+        found = {}
+        for g in sorted({*every[::step], *every[-1:]}):
+            measured = (r for r in self._records if r.generation <= g)
+            best = top(averaged(measured), self.population_size)
+            if best:
+                found[g] = tuple(by_architecture[c.architecture] for c in best)
+        return found
+
+    # ------------------------------------------------------------------ the space
+
+    @cached_property
+    def window(self) -> tuple[int, int] | None:
+        """Least and largest multiply-adds of a proposal, None where they are unknown."""
+        return None if self.budget is None else window_around(*self.budget)
+
+    @cached_property
+    def feasibility(self) -> Feasibility | None:
+        """The counted space and the window, None where they are unknown."""
+        if self.budget is None or self.cost is None or self.space is None:
+            return None
+        target, tolerance = self.budget
+        return feasibility(self.method, self.space, self.cost, target=target, tolerance=tolerance)
+
+    # ------------------------------------------------------------------ decoding
+
+    @cached_property
+    def _directions(self) -> dict[str, StudyDirection]:
+        """Objective -> direction."""
+        if self.study is None:
+            return {AP: StudyDirection.MAXIMIZE}
+        config, directions = self.study.user_attrs.get(CONFIG) or {}, self.study.directions
+        known = {metric.label: name for name, metric in self.method.metrics.items()}
+        labels = self.study.metric_names or [str(i) for i in range(len(directions))]
+        names = config.get("objectives") or [known.get(label, label) for label in labels]
+        return dict(zip([AP, *names[1:]], directions, strict=True))
+
+    @cached_property
+    def _records(self) -> Sequence[Record[A]]:
+        """All trials, decoded."""
+        if self.study is None or self.space is None:
+            return ()
+        trials = self.study.get_trials(deepcopy=False)
+        try:
+            return Ledger(self.space).read(trials, self.study.directions).records
+        except ValueError:  # a plan of another version
+            trials = [_legible(trial) for trial in trials]
+            return Ledger(self.space).read(trials, self.study.directions).records
+
+    @cached_property
+    def _candidates(self) -> list[Candidate[A]]:
+        return averaged(self._records)
+
+    def _stage(self, study: Study | None) -> StudyView[A]:
+        return StudyView(study, method=self.method, space=self.space, cost=self.cost)
+
+    def _result(self, candidate: Candidate[A]) -> Result[A]:
+        gflops = _number(candidate.records[0], "gflops")
+        if gflops is None and self.cost is not None:
+            gflops = self.cost.total(candidate.architecture) / 1e9
+        loss = zip(self._directions.items(), candidate.loss, strict=True)
+        return Result(
+            name=f"trial {candidate.number}",
+            architecture=candidate.architecture,
+            number=candidate.number,
+            records=candidate.records,
+            values={
+                name: -value if direction == StudyDirection.MAXIMIZE else value
+                for (name, direction), value in loss
+            },
+            gflops=gflops,
+            standalone_ap=self.retrained.get(candidate.architecture),
+        )
+
+
+def stored_space(
+    config: object,
+) -> tuple[Method[Any], Space[Any] | None, MethodCost[Any] | None, tuple[float, float] | None]:
+    """Method, space, cost and budget, see `StudyView`, of a configuration that a study stores.
+
+    Those that it does not tell are None, for example where another version has written it.
+    """
+    config = config if isinstance(config, Mapping) else {}
+    method = METHODS.get(config.get("space.method", DEFAULT_METHOD), METHODS[DEFAULT_METHOD])
+    space = None
+    try:
+        section = _section(method.section, "space", config)
+        budget = _section(BudgetSection, "budget", config)
+        space = method.space(section)
+        cost = section_cost(method, section, budget, image_size=config["data.image_size"])
+        target = budget_target(method, space, cost, budget)
+    except (KeyError, TypeError, ValueError):
+        return method, space, None, None
+    return method, space, cost, (target, budget.tolerance)
+
+
+def _number(record: Record[Any], name: str) -> float | None:
+    """A finite number that a trial has stored, None if it is none."""
+    value = record.trial.user_attrs.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _legible(trial: FrozenTrial) -> FrozenTrial:
+    """The trial; without its plan, if another version has written that."""
+    try:
+        read_plan(trial)
+    except ValueError:
+        trial = copy.copy(trial)
+        trial.system_attrs = {k: v for k, v in trial.system_attrs.items() if k != PLAN}
+    return trial
+
+
+def _beside(study: Study, stage: str) -> Study | None:
+    """The study of a stage, in the storage of the search."""
+    name = stage_name(study.study_name, stage)
+    try:
+        return optuna.load_study(study_name=name, storage=storage_of(study))
+    except KeyError:
+        return None
+
+
+def _section(section: type[_S], name: str, config: Mapping[str, Any]) -> _S:
+    """A section of a study file, from the flat configuration that a study stores."""
+    prefix = f"{name}."
+    values = {k.removeprefix(prefix): v for k, v in config.items() if k.startswith(prefix)}
+    return section(**values)
