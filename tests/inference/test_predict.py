@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from msnas_optuna.study.results import evaluated
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -15,6 +14,7 @@ from msnas_optuna.inference import predict as prediction
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.selection import select
 from msnas_optuna.study.setting import RETRAIN
+from msnas_optuna.study.view import StudyView
 from msnas_optuna.training.evaluation import average_precision
 
 
@@ -39,8 +39,8 @@ def truth(study_file: Path) -> dict:
 
 
 def stored(study_file: Path, stage: str | None) -> dict[str, float]:
-    setting = Experiment.load(study_file).setting
-    return {str(e.architecture): e.values[0] for e in evaluated(setting, stage)}
+    study = Experiment.load(study_file).setting.stored_study(stage)
+    return {t.user_attrs["arch"]: t.value for t in study.trials}
 
 
 @pytest.mark.parametrize("trial", ["best", "fpn-like", "number"])
@@ -170,7 +170,7 @@ def test_pictures_of_equal_names_do_not_overwrite_each_other(retrained, tmp_path
 )
 def test_a_trial_without_weights_is_refused_with_the_repair(searched, trial, message):
     setting = Experiment.load(searched).setting
-    word = str(evaluated(setting)[-1].trials[0].number) if trial == "worst" else trial
+    word = str(StudyView.load(setting).results[-1].number) if trial == "worst" else trial
     refused = msnas("predict", searched, "any.png", "--trial", word, code=1)
     assert message in refused.stderr
     assert refused.stdout == ""

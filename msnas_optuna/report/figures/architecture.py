@@ -97,6 +97,7 @@ def plot_best_architectures(study: Study | StudyView[Any], *, top: int = 5) -> g
     places = [divmod(i, COLUMNS) for i in range(len(pictures))]
     for picture, (row, col) in zip(pictures, places, strict=True):
         for trace in _traces(picture.panels[0], named):
+            trace.update(hovertext=None, hoverinfo="skip")  # many texts make a large figure
             figure.add_trace(trace, row=row + 1, col=col + 1)
     styled(
         figure,
