@@ -9,8 +9,8 @@ import pytest
 from optuna.trial import TrialState
 
 from msnas_optuna import PUBLISHED, ArchitectureSampler, queue_architectures
-from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods import METHODS
+from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.published import PRESETS
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.spaces.base import InvalidArchitectureError
@@ -149,7 +149,10 @@ def test_of_two_workers_the_later_one_withdraws_its_doubles(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("r18-9", "no architecture is called 'r18-9'; give one of r18-1, .* fpn-like, or a notation"),
+        (
+            "r18-9",
+            "no architecture is called 'r18-9'; give one of r18-1, .* fpn-like, or a notation",
+        ),
         ("r34-1", "'r34-1' is none of the study's: the space has 13 blocks, .* 21 strides"),
         ("1 2 | 8", r"'1 2 \| 8' is none of the study's: the space has 13 blocks"),
         ("1 2 | a", "an architecture reads"),
