@@ -70,7 +70,8 @@ def doctor(
         setting = Setting.load(study_file, storage=storage)
         stages = (SEARCH, setting.method.baseline_stage, RETRAIN)
         if stage not in stages:
-            raise ValueError(f"--stage is one of {', '.join(stages)}, got {stage!r}")
+            known = f"{SEARCH}, {setting.method.baseline_stage} or {RETRAIN}"
+            raise ValueError(f"--stage is {known}, got {stage!r}")
         _require(setting.storage_url)
         studies = _studies(setting)
         chosen = _named(setting, studies, stage, trial) if trial else _chosen(studies, older_than)

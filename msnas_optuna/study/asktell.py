@@ -38,11 +38,12 @@ from msnas_optuna.storage import (
     write_record,
     write_versions,
 )
+from msnas_optuna.storage.optuna_private import forget_trials, set_trial_system_attr
 from msnas_optuna.study.setting import Setting
 
 
 @dataclass(frozen=True)
-class Asked:
+class Proposal:
     """An architecture that an external trainer is to evaluate.
 
     Attributes:
@@ -65,8 +66,8 @@ class Asked:
 
 
 def ask(
-    setting: Setting, n: int = 1, *, show: Callable[[list[Asked]], object] | None = None
-) -> list[Asked]:
+    setting: Setting, n: int = 1, *, show: Callable[[list[Proposal]], object] | None = None
+) -> list[Proposal]:
     """Proposes the next architectures of the study file's search, which it creates if need be.
 
     Args:
@@ -93,10 +94,10 @@ def ask(
     write_versions(study)
     recover_lost_trials(study)
     queue_architectures(study, setting.space, seeds)
-    asked: list[Asked] = []
+    asked: list[Proposal] = []
     with deferred_interrupts() as interrupts:  # Optuna's bookkeeping is not safe
         while len(asked) < n and (trial_id := claim_trial(study, wanted=wanted)) is not None:
-            study._thread_local.cached_all_trials = None  # as `Study.ask` does
+            forget_trials(study)
             try:
                 trial = optuna.Trial(study, trial_id)  # plans it
             except SpaceExhaustedError:  # other processes have taken what was left
@@ -106,7 +107,9 @@ def ask(
                 asked.append(proposal)
         try:
             for proposal in asked:  # as late as can be: until here, a kill makes the trials lost
-                _hand_over(study, proposal)
+                found, worker = study.get_trials()[proposal.trial], Worker.external(proposal.trial)
+                write_plan(study, found, replace(_plan(found), worker=worker))
+                set_trial_system_attr(study, found, OWNER, asdict(worker))
             with interrupts.allowed():
                 if show is not None:
                     show(asked)
@@ -116,7 +119,7 @@ def ask(
     return asked
 
 
-def _described(setting: Setting, trial: optuna.Trial) -> Asked | None:
+def _described(setting: Setting, trial: optuna.Trial) -> Proposal | None:
     """The architecture of a trial; a queued one that is not feasible fails."""
     try:
         architecture = suggest(trial, setting.feasible)
@@ -127,7 +130,7 @@ def _described(setting: Setting, trial: optuna.Trial) -> Asked | None:
     gflops = setting.cost.total(architecture) / 1e9
     write_record(trial, TrialRecord(str(architecture), {"gflops": gflops}))
     plan = _plan(trial.study.get_trials(deepcopy=False)[trial.number])
-    return Asked(
+    return Proposal(
         trial=trial.number,
         params=trial.params,
         architecture=architecture,
@@ -138,13 +141,7 @@ def _described(setting: Setting, trial: optuna.Trial) -> Asked | None:
     )
 
 
-def _hand_over(study: optuna.Study, proposal: Asked) -> None:
-    trial, worker = study.get_trials()[proposal.trial], Worker.external(proposal.trial)
-    write_plan(study, trial, replace(_plan(trial), worker=worker))
-    study._storage.set_trial_system_attr(trial._trial_id, OWNER, asdict(worker))
-
-
-def _take_back(study: optuna.Study, asked: Sequence[Asked]) -> None:
+def _take_back(study: optuna.Study, asked: Sequence[Proposal]) -> None:
     """Ends proposals that reached nobody, so that they are handed out again."""
     for proposal in asked:
         with suppress(UpdateFinishedTrialError):

@@ -307,7 +307,11 @@ def _explain(detail: ErrorDetails, sections: dict[str, type[Any]]) -> str:
         return f"{key}: this key is gone; {REMOVED_KEYS[key]}"
     section: Any = StudyConfig
     for i, part in enumerate(parts[:-1]):
-        section = sections[part] if i == 0 and part in sections else _section_type(section, part)
+        hints = sections if i == 0 and part in sections else typing.get_type_hints(section)
+        candidates = (hints.get(part), *typing.get_args(hints.get(part)))
+        section = next((kind for kind in candidates if dataclasses.is_dataclass(kind)), None)
+        if section is None:
+            break
     fields = {field.name: field for field in dataclasses.fields(section)} if section else {}
     if detail["type"] == "unexpected_keyword_argument":
         close = difflib.get_close_matches(parts[-1], fields, n=1, cutoff=0.5)
@@ -321,13 +325,6 @@ def _explain(detail: ErrorDetails, sections: dict[str, type[Any]]) -> str:
     plain = isinstance(default, (int, float, str, bool, tuple))
     repair = f"change it, or leave it out for the default {default!r}" if plain else "change it"
     return f"{key}: {rule}, got {detail['input']!r:.80}; {repair}"
-
-
-def _section_type(section: Any, name: str) -> Any:
-    """The dataclass of a section's field, or None."""
-    hint = typing.get_type_hints(section).get(name) if section else None
-    candidates = (hint, *typing.get_args(hint))
-    return next((kind for kind in candidates if dataclasses.is_dataclass(kind)), None)
 
 
 def _broken_rules(config: StudyConfig) -> typing.Iterator[str]:

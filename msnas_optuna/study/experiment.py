@@ -140,7 +140,12 @@ class Experiment:
             DataError: an annotation file or an image breaks a rule.
         """
         data, runtime = self.config.data, self.config.runtime
-        train_set, val_set = self._splits()
+        with self.ranks.rank_zero_first():  # generated data is made once
+            splits = self.setting.splits(partial(self.report, "data set"))
+        train_set, val_set = (
+            CocoDetection(splits[name].images, splits[name].annotations)
+            for name in ("train", "val")
+        )
         if train_set.categories != val_set.categories:
             raise DataError(
                 f"training and validation images must have the same categories, got "
@@ -164,23 +169,6 @@ class Experiment:
             loader_workers=data.workers,
             progress=partial(self.report, EVALUATION),
         )
-
-    def _splits(self) -> tuple[CocoDetection, CocoDetection]:
-        with self.ranks.rank_zero_first():  # generated data is made once
-            splits = self.setting.splits(partial(self.report, "data set"))
-        train_set, val_set = (
-            CocoDetection(split.images, split.annotations)
-            for split in (splits["train"], splits["val"])
-        )
-        return train_set, val_set
-
-    def _read_images(self) -> None:
-        """Shows a bad image before hours of training; each rank looks at its share."""
-        ranks = self.ranks
-        for images, name in ((self.task.train, "training"), (self.task.val, "validation")):
-            images.fill_cache(
-                partial(self.report, f"{name} images"), n_ranks=ranks.size, rank=ranks.rank
-            )
 
     def build_detector(self, architecture: Any = None) -> DetectionNetwork:
         """The detector of one architecture, or the supernet, with fresh weights."""
@@ -242,7 +230,10 @@ class Experiment:
         model = self.build_detector().to(task.device)
 
         def batches(steps: range) -> Iterable[Batch]:
-            self._read_images()
+            # A bad image is shown before hours of training; each rank looks at its share.
+            for images, name in ((task.train, "training"), (task.val, "validation")):
+                progress = partial(self.report, f"{name} images")
+                images.fill_cache(progress, n_ranks=self.ranks.size, rank=self.ranks.rank)
             return task.batches(recipe, seed, self.ranks)(steps)
 
         with exclusive(self.supernet_path, self.ranks):
@@ -569,26 +560,20 @@ class Experiment:
 
 def keep_losses(setting: Setting) -> None:
     """Stores the losses of the training runs with the study of the search, as far as they got."""
-    study = setting.stored_study()
+    study, retrained = setting.stored_study(), setting.stored_study(RETRAIN)
     if study is None:
         return
-    for run, checkpoint in _training_runs(setting).items():
-        with suppress(CheckpointError):  # what is stored stays; who needs the weights complains
-            write_curve(study, run, read_losses(checkpoint))
-
-
-def _training_runs(setting: Setting) -> dict[str, Path]:
-    """The checkpoints of the supernet and of the retrained architectures, by name."""
     runs = {"supernet": setting.run_dir / "supernet.pt"}
-    study = setting.stored_study(RETRAIN)
     view = StudyView.load(setting)
     names = {r.architecture: r.name for r in (*view.results, view.baseline) if r is not None}
-    for trial in [] if study is None else study.get_trials(deepcopy=False):
+    for trial in [] if retrained is None else retrained.get_trials(deepcopy=False):
         file = trial.user_attrs.get("checkpoint")
         if file is not None and trial.params:
             name = names.get(setting.space.decode(trial.params), "trial ?")
             runs[name] = setting.run_dir / "retrained" / file
-    return runs
+    for run, checkpoint in runs.items():
+        with suppress(CheckpointError):  # what is stored stays; who needs the weights complains
+            write_curve(study, run, read_losses(checkpoint))
 
 
 def _digest(path: Path) -> str:
