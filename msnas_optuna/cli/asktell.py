@@ -55,7 +55,7 @@ def ask(
                     "params": proposal.params,
                     "architecture": str(proposal.architecture),
                     **setting.method.as_json(proposal.architecture),
-                    "gflops": proposal.gflops,
+                    **proposal.costs,
                     "generation": proposal.generation,
                     "origin": proposal.origin,
                     "repeat": proposal.repeat,

@@ -1,4 +1,4 @@
-"""What all verbs share: options, signals, errors and printing."""
+"""Options, signals, errors and printing of all verbs."""
 
 from __future__ import annotations
 

@@ -152,11 +152,11 @@ def fit(boxes: _Boxes, strides: Sequence[int], *, base: float) -> AnchorFit:
         strides: s_1..s_G in pixels.
         base: side of the first level's square anchor, pixels.
     """
-    sizes, centres = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
+    sizes, centers = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
     best = np.zeros(len(boxes))
     every_shape = anchor_shapes(base, len(strides))
     for stride, shapes in zip(strides, every_shape, strict=True):
-        shift = np.abs(centres % stride - stride / 2)  # to the middle of the own cell
+        shift = np.abs(centers % stride - stride / 2)  # to the middle of the own cell
         for shape in shapes:
             overlap = np.minimum(np.minimum(sizes, shape), (sizes + shape) / 2 - shift).clip(0)
             common = overlap.prod(axis=1)

@@ -50,7 +50,7 @@ class Proposal:
         trial: the number to tell the values for.
         params: the parameters of the trial.
         architecture: the same as an architecture.
-        gflops: 1e9 multiply-adds at the study's input size.
+        costs: see `Method.costs`.
         generation: 0 for the first population.
         origin: see `storage.Plan`.
         repeat: how many measurements of the architecture come before; train with another seed.
@@ -59,7 +59,7 @@ class Proposal:
     trial: int
     params: dict[str, Any]
     architecture: Any
-    gflops: float
+    costs: dict[str, float]
     generation: int
     origin: str
     repeat: int
@@ -127,14 +127,14 @@ def _described(setting: Setting, trial: optuna.Trial) -> Proposal | None:
         trial.set_user_attr(ERROR, str(error))
         trial.study.tell(trial, state=TrialState.FAIL)
         return None
-    gflops = setting.cost.total(architecture) / 1e9
-    write_record(trial, TrialRecord(str(architecture), {"gflops": gflops}))
+    costs = setting.method.costs(architecture, setting.cost)
+    write_record(trial, TrialRecord(str(architecture), costs))
     plan = _plan(trial.study.get_trials(deepcopy=False)[trial.number])
     return Proposal(
         trial=trial.number,
         params=trial.params,
         architecture=architecture,
-        gflops=gflops,
+        costs=costs,
         generation=plan.generation,
         origin=plan.origin,
         repeat=plan.repeat,
@@ -244,7 +244,7 @@ def _is_to_be_repeated(trial: FrozenTrial) -> bool:
 
 
 def _ended(trial: FrozenTrial) -> str:
-    """What has become of a trial, in words."""
+    """The end of a trial, in words."""
     match trial.state:
         case TrialState.COMPLETE:
             return f"is complete with {trial.values}"

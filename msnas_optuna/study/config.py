@@ -107,7 +107,7 @@ class DataSection:
     Attributes:
         train_images: folder of the training images, relative to the study file.
         train_annotations: COCO JSON of the training images.
-        val_images: folder of the validation images; the search maximises AP on them.
+        val_images: folder of the validation images; the search maximizes AP on them.
         val_annotations: COCO JSON of the validation images.
         shapes: generate the shapes data set into `run_dir` instead.
         image_size: the shorter and the longer side of an image are at most these, in pixels.
@@ -216,7 +216,9 @@ class StudyConfig:
         return METHODS[self.space.method]
 
     def identity(self) -> dict[str, Any]:
-        """What a study is, flat with dotted keys: a stored study refuses other values.
+        """The settings that make a study what it is, flat with dotted keys.
+
+        A stored study refuses other values.
 
         Where it and its data are stored, how many trials it has and what it runs on may change.
         """
@@ -412,5 +414,5 @@ def _relative_to(config: StudyConfig, folder: Path) -> StudyConfig:
 
 
 def _lies_in(path: Path, folder: Path) -> bool:
-    """Whether a path, as it is written, does not leave a folder."""
+    """True where a path, as it is written, does not leave a folder."""
     return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))

@@ -65,7 +65,7 @@ EVALUATION_KEYS = frozenset({"data.val_annotations.sha256", "data.size_bounds"})
 """Settings that weights do not depend on, beside the method's."""
 
 FAILURES = (NonFiniteLossError, InvalidArchitectureError)
-"""What fails one trial and lets the study go on."""
+"""Errors that fail one trial and let the study go on."""
 
 
 class Report(Protocol):
@@ -186,7 +186,7 @@ class Experiment:
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
-        """What values depend on: the settings and the annotations."""
+        """Settings and annotations that values depend on."""
         train_set, val_set = self.task.train.dataset, self.task.val.dataset
         return self.config.identity() | {
             "data.train_annotations.sha256": _digest(train_set.annotations),
@@ -194,7 +194,7 @@ class Experiment:
         }
 
     def _stage_identity(self, recipe: str) -> dict[str, Any]:
-        """What the values of networks trained by a recipe depend on."""
+        """The part of it that the values of networks trained by a recipe depend on."""
         parts = ("space.", "detector.", "data.", "study.seed", "runtime.", f"{recipe}.")
         identity = self._identity | flatten(
             {recipe: dataclasses.asdict(getattr(self.config, recipe))}
@@ -202,7 +202,7 @@ class Experiment:
         return {key: value for key, value in identity.items() if key.startswith(parts)}
 
     def _training_identity(self, recipe: str) -> dict[str, Any]:
-        """What the weights of a training run depend on: all but what is for evaluation alone."""
+        """The part that the weights of a training run depend on, without that of evaluation."""
         free = EVALUATION_KEYS | {f"detector.{key}" for key in self.setting.method.evaluation_keys}
         return {k: v for k, v in self._stage_identity(recipe).items() if k not in free}
 
@@ -278,7 +278,7 @@ class Experiment:
 
     def _costs(self, architecture: Any) -> Measurements:
         """The costs of an architecture, as trials store them."""
-        return {"gflops": self.setting.cost.total(architecture) / 1e9}
+        return self.setting.method.costs(architecture, self.setting.cost)
 
     def one_shot_objective(self, feasible: FeasibleSet[Any]) -> OneShotObjective[Any]:
         """The objective of the search."""
@@ -462,7 +462,7 @@ class Experiment:
 
     @cached_property
     def _search_identity(self) -> dict[str, Any]:
-        """What one-shot values depend on; an unfinished supernet raises, before it is stored."""
+        """Settings and weights behind one-shot values; an unfinished supernet raises."""
         if (begun := self.setting.begun_study()) is not None:
             refuse_mixed(begun, external=False)
         assert self.supernet_weights
