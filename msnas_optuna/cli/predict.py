@@ -18,10 +18,10 @@ from msnas_optuna.cli.terminal import (
     TrialWord,
     err,
     out,
-    percent,
     print_json,
     session,
 )
+from msnas_optuna.report.table import percent
 from msnas_optuna.study.selection import Selected
 from msnas_optuna.study.setting import Setting
 
