@@ -89,6 +89,12 @@ checkpoint_seconds = 0
 """
 
 
+@pytest.fixture(scope="session")
+def tiny_text() -> str:
+    """The text of the tiny study's file."""
+    return TINY
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     """The study file of a study that has not begun."""
@@ -221,7 +227,10 @@ def postgres_server() -> Iterator[PostgresServer]:
     server = get_server(folder)
     rules = folder / "pg_hba.conf"
     rules.write_text("local all keeper scram-sha-256\n" + rules.read_text())
-    server.psql("CREATE ROLE keeper SUPERUSER LOGIN PASSWORD 'hunter2'; SELECT pg_reload_conf();")
+    server.psql(
+        "ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf(); "  # nobody cuts the power
+        "CREATE ROLE keeper SUPERUSER LOGIN PASSWORD 'hunter2';"
+    )
     yield server
     server.stop()
     shutil.rmtree(folder)

@@ -62,10 +62,10 @@ def joint_experiment(
     study_file: Path, storage: str | None, report: Report
 ) -> Iterator[Experiment]:
     """The experiment of the processes that torchrun started for one job, or of this one alone."""
-    from msnas_optuna.runtime.distributed import joined, launched, resolve_device
+    from msnas_optuna.runtime.distributed import process_group, resolve_device, torchrun_ranks
 
     runtime = Setting.load(study_file, storage=storage).config.runtime
-    with joined(resolve_device(runtime.device, launched())) as ranks:
+    with process_group(resolve_device(runtime.device, torchrun_ranks())) as ranks:
         yield open_experiment(study_file, storage, report, ranks=ranks)
 
 

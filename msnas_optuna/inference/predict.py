@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.data.images import DataError, ImageRecord, ImageSet, image_record
-from msnas_optuna.data.transforms import Resized, Sample, collate
+from msnas_optuna.data.transforms import ResizedImages, Sample, collate
 from msnas_optuna.models.network import DetectionNetwork
 from msnas_optuna.report.drawing import LabelledBox, draw_boxes
 from msnas_optuna.study.experiment import Experiment
@@ -122,11 +122,11 @@ def predict(
     folder.mkdir(parents=True, exist_ok=True)
     names = _file_names(records)
     pictures: list[Picture] = []
-    resized = Resized(images, *task.val.image_size, cache_bytes=0)
+    resized = ResizedImages(images, *task.val.image_size, cache_bytes=0)
     for samples in _batches(resized, unreadable):
         batch = collate(samples)
         for found in detect_batch(model, batch, device=task.device, precision=task.precision):
-            results = coco_results(images, found.index, found.boxes, found.scores, found.labels)
+            results = coco_results(images, found)
             boxes = [
                 b for b in labelled(results, images) if b.score is not None and b.score >= score
             ]
@@ -152,7 +152,7 @@ def labelled(results: Sequence[Mapping[str, Any]], images: ImageSet) -> list[Lab
 
 
 def _batches(
-    resized: Resized[ImageSet], unreadable: list[tuple[Path, str]]
+    resized: ResizedImages[ImageSet], unreadable: list[tuple[Path, str]]
 ) -> Iterator[list[Sample]]:
     """Samples in batches, without those whose pixels cannot be read."""
     samples: list[Sample] = []

@@ -94,7 +94,7 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
         n_random: int = 1,
         n_reevaluated: int = 0,
         gene_probability: float = 0.1,
-        max_attempts: int = 500,
+        max_attempts: int = 20,
         seed: int | None = None,
     ) -> None:
         if proposer not in PROPOSERS:

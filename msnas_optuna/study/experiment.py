@@ -20,7 +20,7 @@ from torch import Tensor
 
 from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.data.images import DataError
-from msnas_optuna.data.transforms import Batch, Resized
+from msnas_optuna.data.transforms import Batch, ResizedImages
 from msnas_optuna.models.network import DetectionNetwork
 from msnas_optuna.runtime.distributed import ALONE, Ranks, resolve_device
 from msnas_optuna.samplers import queue_architectures
@@ -39,7 +39,6 @@ from msnas_optuna.storage import (
     write_versions,
     write_wanted,
 )
-from msnas_optuna.study.config import ADDED_KEYS
 from msnas_optuna.study.selection import retraining
 from msnas_optuna.study.setting import RETRAIN, Setting
 from msnas_optuna.study.view import StudyView
@@ -157,8 +156,8 @@ class Experiment:
         shorter, longer = data.image_size
         half_cache = int(data.cache_gb * 2**30) // 2 // self.ranks.local_size
         return DetectionTask(
-            train=Resized(train_set, shorter, longer, cache_bytes=half_cache),
-            val=Resized(val_set, shorter, longer, cache_bytes=half_cache),
+            train=ResizedImages(train_set, shorter, longer, cache_bytes=half_cache),
+            val=ResizedImages(val_set, shorter, longer, cache_bytes=half_cache),
             device=resolve_device(runtime.device, self.ranks),
             precision=runtime.precision,
             size_bounds=data.size_bounds,
@@ -402,7 +401,7 @@ class Experiment:
             )
         stored = self.setting.stored_study()
         assert stored is not None
-        require_config(stored, self._identity, added=ADDED_KEYS)
+        require_config(stored, self._identity)
         architectures = [result.architecture for result in best]
         study = self._open(RETRAIN, self.setting.valid, self._stage_identity("retrain"))
         study.set_user_attr("parent_study", self.config.study.name)
@@ -495,7 +494,6 @@ class Experiment:
                 sampler=sampler,
                 config=identity,
                 metric_names=[metric.label for metric in metrics],
-                added=ADDED_KEYS,
             )
         except StudyMismatchError as error:
             if stage is None:

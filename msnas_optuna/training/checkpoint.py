@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,10 @@ class Checkpointing:
     path: Path
     fingerprint: Mapping[str, Any]
     seconds: float = 60.0
+
+    def due(self, saved: float) -> bool:
+        """True when the checkpoint of this `time.monotonic()` is old enough."""
+        return time.monotonic() - saved > self.seconds
 
 
 def save_checkpoint(

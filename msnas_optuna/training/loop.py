@@ -77,40 +77,36 @@ def train(
     """
     model.train()
     optimizer = build_optimizer(model, recipe)
-    losses = _resume(model, optimizer, checkpointing, ranks=ranks)
+    losses = resume(model, optimizer, checkpointing, ranks=ranks)
     if len(losses) >= recipe.steps:
         return losses
     if losses:
         on_step(len(losses), losses[-1])
-    network = _parallel(model, device, ranks)
+    network = parallelize(model, device, ranks)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     saved = time.monotonic()
     with deferred_interrupts() as interrupts:
         for step, batch in enumerate(batches(range(len(losses), recipe.steps)), len(losses)):
             architecture = sample(step)
-            terms = _forward(
+            terms = forward(
                 network, batch.to(device), architecture,
                 seed=seed, step=step, precision=precision, rank=ranks.rank,
             )  # fmt: skip
-            loss, value = _reduce(terms, model.n_drawn, ranks)
-            _check("loss", value, step=step, architecture=architecture)
+            loss, value = reduce(terms, model.n_drawn, ranks)
+            check_finite("loss", value, step=step, architecture=architecture)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate(step)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(parameters, recipe.clip_norm or math.inf)
-            _check("norm of the gradient", float(norm), step=step, architecture=architecture)
+            check_finite("norm of the gradient", float(norm), step=step, architecture=architecture)
             optimizer.step()
             losses.append(value)
             on_step(step + 1, value)
             stop = ranks.any(bool(interrupts))  # all at one step, whoever got the signal
             last = stop or step + 1 == recipe.steps
-            if (
-                checkpointing
-                and ranks.first
-                and (last or time.monotonic() - saved > checkpointing.seconds)
-            ):
-                _save(model, optimizer, losses, checkpointing=checkpointing)
+            if checkpointing and ranks.first and (last or checkpointing.due(saved)):
+                save(model, optimizer, losses, checkpointing=checkpointing)
                 saved = time.monotonic()
             if stop:
                 ranks.wait()  # torchrun ends all when one ends, also one that is still saving
@@ -118,14 +114,14 @@ def train(
     return losses
 
 
-def _resume(
+def resume(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     checkpointing: Checkpointing | None,
     *,
     ranks: Ranks,
 ) -> list[float]:
-    """Loads the checkpoint that the first rank finds; returns the losses of its steps."""
+    """Loads the checkpoint that the first rank finds, if any; returns the losses of its steps."""
     state = None
     if ranks.first and checkpointing is not None and checkpointing.path.exists():
         state = load_checkpoint(checkpointing.path, fingerprint=checkpointing.fingerprint)
@@ -138,13 +134,14 @@ def _resume(
     return losses
 
 
-def _save(
+def save(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     losses: list[float],
     *,
     checkpointing: Checkpointing,
 ) -> None:
+    """Writes the checkpoint of the steps that `losses` are of."""
     content = {
         "step": len(losses),
         "losses": losses,
@@ -154,7 +151,7 @@ def _save(
     save_checkpoint(checkpointing.path, content, fingerprint=checkpointing.fingerprint)
 
 
-def _parallel(model: nn.Module, device: torch.device, ranks: Ranks) -> nn.Module:
+def parallelize(model: nn.Module, device: torch.device, ranks: Ranks) -> nn.Module:
     """The model whose backward averages the gradients over the ranks.
 
     All ranks have the same architecture. What is not part of it is found anew at each step, and
@@ -168,7 +165,7 @@ def _parallel(model: nn.Module, device: torch.device, ranks: Ranks) -> nn.Module
     )
 
 
-def _forward(
+def forward(
     network: nn.Module,
     batch: Batch,
     architecture: Hashable,
@@ -192,7 +189,7 @@ def _forward(
     return dict(losses)
 
 
-def _reduce(losses: Losses, n_drawn: Mapping[str, int], ranks: Ranks) -> tuple[Tensor, float]:
+def reduce(losses: Losses, n_drawn: Mapping[str, int], ranks: Ranks) -> tuple[Tensor, float]:
     """The loss that this rank differentiates, and the loss of the whole batch.
 
     A loss over the batch is the mean over the anchors (or RoIs) of all ranks, of which some may
@@ -209,7 +206,8 @@ def _reduce(losses: Losses, n_drawn: Mapping[str, int], ranks: Ranks) -> tuple[T
     return loss, float((weighted / whole).sum())
 
 
-def _check(name: str, value: float, *, step: int, architecture: Hashable) -> None:
+def check_finite(name: str, value: float, *, step: int, architecture: Hashable) -> None:
+    """Raises NonFiniteLossError for infinity and what is not a number."""
     if not math.isfinite(value):
         path = "" if architecture is None else f" on path {architecture}"
         raise NonFiniteLossError(
@@ -243,6 +241,6 @@ def recalibrate(
         norm.momentum = None  # a plain average over the batches
     model.train()
     for step, batch in enumerate(batches):
-        _forward(model, batch.to(device), None, seed=0, step=step, precision=precision)
+        forward(model, batch.to(device), None, seed=0, step=step, precision=precision)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

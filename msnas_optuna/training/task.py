@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from msnas_optuna.data.coco import CocoDetection
-from msnas_optuna.data.transforms import SIZE_MULTIPLE, Resized, training_batches
+from msnas_optuna.data.transforms import SIZE_MULTIPLE, ResizedImages, training_batches
 from msnas_optuna.models.network import DetectionNetwork
 from msnas_optuna.runtime.distributed import ALONE, Ranks
 from msnas_optuna.training.evaluation import DetectionMetrics, Progress, average_precision, detect
@@ -42,8 +42,8 @@ class DetectionTask:
         progress: called with the number of validation images done and in all.
     """
 
-    train: Resized[CocoDetection]
-    val: Resized[CocoDetection]
+    train: ResizedImages[CocoDetection]
+    val: ResizedImages[CocoDetection]
     device: torch.device
     precision: Precision = "bf16"
     size_bounds: tuple[float, float] = (32.0, 96.0)

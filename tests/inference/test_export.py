@@ -53,11 +53,11 @@ def best(study: Path):
 def expected_on(study: Path, path: Path) -> list[tuple[str, float, list[float]]]:
     """What the detector finds in an image file, in 32 bits and original pixels."""
     from msnas_optuna.data.images import ImageSet, image_record
-    from msnas_optuna.data.transforms import Resized
+    from msnas_optuna.data.transforms import ResizedImages
 
     experiment, _, model = best(study)
     images = ImageSet([image_record(path, 0)], experiment.task.val.dataset.categories)
-    batch = collate([Resized(images, *experiment.task.val.image_size)[0]])
+    batch = collate([ResizedImages(images, *experiment.task.val.image_size)[0]])
     (found,), _ = model(batch.images, batch.sizes)
     boxes = batch.to_original(0, found["boxes"]).tolist()
     names = [images.categories[int(label) - 1].name for label in found["labels"]]

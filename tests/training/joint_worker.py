@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from msnas_optuna.runtime.distributed import joined, resolve_device
+from msnas_optuna.runtime.distributed import process_group, resolve_device
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.setting import Setting
 from msnas_optuna.training.loop import Checkpointing, NonFiniteLossError, train
@@ -24,7 +24,7 @@ STEPS_BEFORE = 3
 
 def main(study_file: Path, folder: Path, *, diverge: bool, stop: bool) -> None:
     setting = Setting.load(study_file)
-    with joined(resolve_device("cpu")) as ranks:
+    with process_group(resolve_device("cpu")) as ranks:
         experiment = Experiment(setting, ranks=ranks)
         model = experiment.build_detector()
         paths = {}
