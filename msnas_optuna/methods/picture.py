@@ -99,7 +99,7 @@ class Picture:
         name: stands above it.
         panels: from top to bottom; the first alone is drawn where there is little room.
         x: least and largest value of the x axis, whose unit is 36 pixels at natural size.
-        ticks: values of the x axis and what is written there, as far as there is room.
+        ticks: values of the x axis and what is written there, where there is room.
     """
 
     name: str

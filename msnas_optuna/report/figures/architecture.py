@@ -172,8 +172,8 @@ def _resolution(panel: Panel) -> dict[str, Any]:
     """The y axis of a panel."""
     if not panel.ticks:
         return {"range": [panel.y[0], 1.08 * panel.y[1]]}
-    values, texts = [y for y, _ in panel.ticks], [text for _, text in panel.ticks]
-    return {"tickvals": values, "ticktext": texts, "range": list(panel.y)}
+    values, texts = zip(*panel.ticks, strict=True)
+    return {"tickvals": list(values), "ticktext": list(texts), "range": list(panel.y)}
 
 
 def _depth(picture: Picture, width: float) -> dict[str, Any]:
@@ -185,9 +185,10 @@ def _depth(picture: Picture, width: float) -> dict[str, Any]:
         for left, right in zip(picture.ticks[::every], picture.ticks[every::every], strict=False)
     ):
         every += 1
+    shown = picture.ticks[::every]
     return {
-        "tickvals": [x for x, _ in picture.ticks[::every]],
-        "ticktext": [text for _, text in picture.ticks[::every]],
+        "tickvals": [value for value, _ in shown],
+        "ticktext": [text for _, text in shown],
         "range": list(picture.x),
         "tickangle": 0,
         "showgrid": False,
