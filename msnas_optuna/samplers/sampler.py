@@ -94,7 +94,7 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
         n_random: int = 1,
         n_reevaluated: int = 0,
         gene_probability: float = 0.1,
-        max_attempts: int = 500,
+        max_attempts: int = 20,
         seed: int | None = None,
     ) -> None:
         if proposer not in PROPOSERS:
@@ -114,6 +114,11 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
         self._propose = PROPOSERS[proposer]
         self._entropy = _fresh_entropy() if seed is None else int(seed)
         self._ledger = Ledger(feasible.space, feasible)
+
+    @property
+    def feasible(self) -> FeasibleSet[A]:
+        """The architectures that may be proposed."""
+        return self._feasible
 
     # What Optuna calls
 

@@ -18,6 +18,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna import Trial
 from optuna.distributions import CategoricalDistribution
 
@@ -157,6 +158,17 @@ class FeasibleSet(Protocol[A]):
 
     def violation(self, architecture: A) -> str | None:
         """The first broken rule (of the space or of the budget), in words, or None."""
+
+    def contains(self, chosen: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Which of many architectures are feasible; quick, without a word of why.
+
+        Args:
+            chosen: for each architecture and gene the position of its value among the choices
+                of the gene. shape (n, L)
+
+        Returns:
+            One truth value for each architecture. shape (n,)
+        """
 
     def complete(self, rng: np.random.Generator, genes: Sequence[Any]) -> A | None:
         """Draws the free genes (None) uniformly from what the fixed ones leave feasible.

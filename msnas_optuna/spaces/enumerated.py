@@ -10,6 +10,7 @@ from math import prod
 from typing import Generic
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msnas_optuna.spaces.base import A, Cost, EmptyWindowError, InvalidArchitectureError, Space
 from msnas_optuna.spaces.distribution import CostDistribution
@@ -78,6 +79,13 @@ class Enumerated(Windowed[A]):
         if broken is None and architecture not in self._members:
             return f"it is none of the {self.count()} listed architectures"
         return broken
+
+    def contains(self, chosen: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Which architectures, as positions of their genes' choices, are listed. [n, L] -> [n]."""
+        choices = [d.choices for d in self.space.distributions.values()]
+        genes = (tuple(c[i] for c, i in zip(choices, row, strict=True)) for row in chosen.tolist())
+        found = [self.space.architecture(own) in self._members for own in genes]
+        return np.array(found, dtype=bool)
 
     def weighted(self, weights: GeneValues) -> WeightedList[A]:
         """See `Windowed.weighted`."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msnas_optuna.spaces.base import A, AdditiveCost, EmptyWindowError, Genes, Space, State
 from msnas_optuna.spaces.distribution import CostDistribution, closed, forward, up_to
@@ -74,6 +75,44 @@ class Lattice(Windowed[A]):
             index -= self._bounds[number - 1]
         genes, ending = tables.path(beginning.state, k, index)
         return self.space.architecture((*beginning.genes, *genes, *ending))
+
+    @cached_property
+    def _steps(self) -> list[tuple[NDArray[np.intp], NDArray[np.int64]]]:
+        """For each position, by state and choice: the state after it and what it costs.
+
+        The last row and the states beyond the last stand for paths that are not valid.
+        """
+        trellis, cost = self._graph.trellis, self.cost
+        found = []
+        for position, distribution in enumerate(self.space.distributions.values()):
+            before, after = trellis.states[position : position + 2]
+            number = {gene: i for i, gene in enumerate(distribution.choices)}
+            states = np.full((len(before) + 1, len(number)), len(after), np.intp)
+            costs = np.zeros(states.shape, np.int64)
+            for state, moves in enumerate(trellis.moves[position]):
+                for gene, reached in moves:
+                    states[state, number[gene]] = reached
+                    if cost is not None and self.window is not None:
+                        paid = cost.step(position, before[state], gene, after[reached])
+                        costs[state, number[gene]] = paid
+            found.append((states, costs))
+        return found
+
+    def contains(self, chosen: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Which architectures are feasible, by the positions of their genes' choices.
+
+        Args:
+            chosen: of each gene among its choices. shape (n, L)
+        """
+        base = self.cost.base if self.cost is not None and self.window is not None else 0
+        state = np.zeros(len(chosen), np.intp)
+        total = np.full(len(chosen), base, np.int64)
+        for (states, costs), own in zip(self._steps, chosen.T, strict=True):
+            total += costs[state, own]
+            state = states[state, own]
+        low, high = self._limits
+        valid = state < len(self._graph.trellis.states[-1])
+        return np.asarray(valid & (low <= total) & (total <= high))
 
     def weighted(self, weights: GeneValues) -> WeightedDraw[A]:
         """See `Windowed.weighted`; takes a build of the tables."""

@@ -8,6 +8,7 @@ from operator import index
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msnas_optuna.spaces.base import A, Cost, Draw, Space
 from msnas_optuna.spaces.distribution import CostDistribution
@@ -59,6 +60,18 @@ class Windowed(ABC, Generic[A]):
 
     @abstractmethod
     def _at(self, index: int) -> A: ...
+
+    @abstractmethod
+    def contains(self, chosen: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Which of many architectures are feasible.
+
+        Args:
+            chosen: for each architecture and gene the position of its value among the choices
+                of the gene. shape (n, L)
+
+        Returns:
+            One truth value for each architecture. shape (n,)
+        """
 
     @abstractmethod
     def weighted(self, weights: GeneValues) -> Draw[A]:

@@ -39,7 +39,6 @@ from msnas_optuna.storage import (
     write_versions,
     write_wanted,
 )
-from msnas_optuna.study.config import ADDED_KEYS
 from msnas_optuna.study.selection import retraining
 from msnas_optuna.study.setting import RETRAIN, Setting
 from msnas_optuna.study.view import StudyView
@@ -402,7 +401,7 @@ class Experiment:
             )
         stored = self.setting.stored_study()
         assert stored is not None
-        require_config(stored, self._identity, added=ADDED_KEYS)
+        require_config(stored, self._identity)
         architectures = [result.architecture for result in best]
         study = self._open(RETRAIN, self.setting.valid, self._stage_identity("retrain"))
         study.set_user_attr("parent_study", self.config.study.name)
@@ -495,7 +494,6 @@ class Experiment:
                 sampler=sampler,
                 config=identity,
                 metric_names=[metric.label for metric in metrics],
-                added=ADDED_KEYS,
             )
         except StudyMismatchError as error:
             if stage is None:

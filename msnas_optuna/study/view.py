@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -356,16 +356,18 @@ class StudyView(Generic[A]):
         return dict(zip([AP, *names[1:]], directions, strict=True))
 
     @cached_property
-    def _records(self) -> Sequence[Record[A]]:
-        """All trials, decoded."""
+    def _records(self) -> list[Record[A]]:
+        """The trials that have all parameters of an architecture, decoded."""
         if self.study is None or self.space is None:
-            return ()
+            return []
         trials = self.study.get_trials(deepcopy=False)
         try:
-            return Ledger(self.space).read(trials, self.study.directions).records
+            records = Ledger(self.space).read(trials, self.study.directions).records
         except ValueError:  # a plan of another version
             trials = [_legible(trial) for trial in trials]
-            return Ledger(self.space).read(trials, self.study.directions).records
+            records = Ledger(self.space).read(trials, self.study.directions).records
+        names = self.space.distributions.keys()
+        return [record for record in records if names <= record.trial.params.keys()]
 
     @cached_property
     def _candidates(self) -> list[Candidate[A]]:

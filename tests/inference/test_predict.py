@@ -39,9 +39,8 @@ def truth(study_file: Path) -> dict:
 
 
 def stored(study_file: Path, stage: str | None) -> dict[str, float]:
-    setting = Experiment.load(study_file).setting
-    trials = setting.stored_study(stage).trials
-    return {str(setting.space.decode(trial.params)): trial.value for trial in trials}
+    study = Experiment.load(study_file).setting.stored_study(stage)
+    return {t.user_attrs["arch"]: t.value for t in study.trials}
 
 
 @pytest.mark.parametrize("trial", ["best", "fpn-like", "number"])

@@ -358,3 +358,20 @@ def test_a_set_survives_pickling(case, middle):
     feasible, _ = middle
     copy = pickle.loads(pickle.dumps(feasible))
     assert (copy.window, [*copy]) == (feasible.window, [*feasible])
+
+
+def test_what_is_contained_is_what_breaks_no_rule(case, middle):
+    feasible, _ = middle
+    choices = [d.choices for d in case.space.distributions.values()]
+    chosen = rng().integers([len(c) for c in choices], size=(2000, len(choices)))
+    members = [[c.index(g) for c, g in zip(choices, case.space.genes(a), strict=True)]
+               for a in feasible]  # fmt: skip
+    chosen = np.concatenate([chosen, members])
+    every = [
+        case.space.architecture(tuple(c[i] for c, i in zip(choices, row, strict=True)))
+        for row in chosen.tolist()
+    ]
+    broken = [feasible.violation(a) is not None for a in every]
+    assert any(broken)
+    assert feasible.contains(chosen).tolist() == np.logical_not(broken).tolist()
+    assert feasible.contains(chosen[:0]).shape == (0,)

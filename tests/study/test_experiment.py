@@ -7,7 +7,6 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
-from msnas_optuna.study.results import best_results, ranked, summarise
 from optuna.trial import TrialState
 
 from msnas_optuna.data.images import DataError
@@ -17,6 +16,7 @@ from msnas_optuna.spaces.lattice import EmptyWindowError
 from msnas_optuna.storage import StudyMismatchError, read_record
 from msnas_optuna.study.config import ConfigError
 from msnas_optuna.study.experiment import Experiment
+from msnas_optuna.study.view import StudyView
 from msnas_optuna.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 
@@ -142,7 +142,7 @@ def test_a_non_finite_loss_fails_its_trial_alone(trained):
     states = [t.state for t in study.trials]
     assert len(states) == 7
     assert TrialState.FAIL in states, "no trial went through the spoiled block: choose another"
-    assert summarise(experiment.setting).failed == states.count(TrialState.FAIL)
+    assert StudyView.load(experiment.setting).summary.failed == states.count(TrialState.FAIL)
 
 
 def test_a_queued_architecture_outside_the_budget_is_refused(trained):
@@ -162,12 +162,13 @@ def test_the_hand_made_path_is_the_default_target_and_stands_beside_the_best(tra
     experiment.evaluate_baseline()
     experiment.search()
     experiment.retrain(top=2)
-    best, reference = best_results(experiment.setting, top=3)
-    assert [r.one_shot_ap for r in best] == sorted((r.one_shot_ap for r in best), reverse=True)
+    view = StudyView.load(experiment.setting)
+    best, reference = view.best[:3], view.baseline
+    assert [r.ap for r in best] == sorted((r.ap for r in best), reverse=True)
     assert [r.standalone_ap is None for r in best] == [False, False, True]
     assert reference.architecture == by_hand
-    assert None not in (reference.one_shot_ap, reference.standalone_ap)
-    summary = summarise(experiment.setting)
+    assert None not in (reference.values.get("ap"), reference.standalone_ap)
+    summary = StudyView.load(experiment.setting).summary
     alone = [r.standalone_ap for r in best[:2]]
     assert summary.retrained == 2
     assert summary.standalone_mean == pytest.approx(sum(alone) / 2)
@@ -202,19 +203,19 @@ def test_the_best_are_measured_again_with_another_seed(trained):
     experiment = Experiment.load(trained)
     experiment.search(trials=5)
     study = Experiment.load(trained).search()
-    results, _ = best_results(experiment.setting, top=None)
-    again = [r for r in results if len(r.measurements) > 1]
+    view = StudyView.load(experiment.setting)
+    results = view.results
+    again = [r for r in results if len(r.records) > 1]
     assert [t.user_attrs["origin"] == "reevaluated" for t in study.trials].count(True) == 4
-    assert sum(len(r.measurements) for r in results) == 13
+    assert sum(len(r.records) for r in results) == 13
     for result in again:
-        assert result.one_shot_ap == pytest.approx(
-            sum(result.measurements) / len(result.measurements)
-        )
-    aps = [r.one_shot_ap for r in results]
+        values = [record.trial.value for record in result.records]
+        assert result.ap == pytest.approx(sum(values) / len(values))
+    aps = [r.ap for r in results]
     assert aps == sorted(aps, reverse=True)
     trials = [t for t in study.trials if t.user_attrs["arch"] == str(again[0].architecture)]
     assert [read_record(t).repeat for t in trials] == list(range(len(trials)))
-    summary = summarise(experiment.setting)
+    summary = StudyView.load(experiment.setting).summary
     assert (summary.completed, summary.architectures) == (13, len(results))
 
 
@@ -251,18 +252,18 @@ def test_two_objectives_give_a_pareto_front(trained, cost):
         values = read_record(trial).values
         assert trial.values[1] == values["gflops" if cost == "gflops" else "latency_ms"] > 0
         assert ("latency_ms" in values) == (cost == "latency")
-    front = ranked(experiment.setting)
+    front = StudyView.load(experiment.setting).best
     # Optuna keeps those too that equal another in every objective.
-    assert {e.trials[0].number for e in front} == {t.number for t in study.best_trials}
-    aps = [e.values[0] for e in front]
+    assert {r.number for r in front} == {t.number for t in study.best_trials}
+    aps = [r.ap for r in front]
     assert aps == sorted(aps, reverse=True)
     experiment.evaluate_baseline()
     retrained = experiment.retrain(top=1)
     assert retrained.metric_names == ["AP"]
-    assert retrained.trials[0].params == front[0].trials[0].params
-    best, by_hand = best_results(experiment.setting, top=1)
-    assert best[0].standalone_ap is not None
-    assert None not in (by_hand.one_shot_ap, by_hand.standalone_ap)
+    assert retrained.trials[0].params == front[0].records[0].trial.params
+    view = StudyView.load(experiment.setting)
+    assert view.best[0].standalone_ap is not None
+    assert None not in (view.baseline.values.get("ap"), view.baseline.standalone_ap)
     with pytest.raises(StudyMismatchError, match="objectives"):
         Experiment.load(edited(trained, f', "{cost}"', "")).search()
 
@@ -456,7 +457,7 @@ def test_a_storage_file_is_relative_to_the_study_file(trained, tmp_path, monkeyp
 def test_results_of_another_configuration_are_refused(searched, trained):
     edited(trained, "channels = 8\n", "channels = 16\n")
     with pytest.raises(StudyMismatchError, match=r"space\.channels: 8 stored, 16 given"):
-        best_results(Experiment.load(trained).setting, top=1)
+        StudyView.load(Experiment.load(trained).setting)
 
 
 def test_another_recipe_for_the_retraining_says_how_to_begin_anew(searched, trained):
@@ -521,4 +522,4 @@ def test_results_refuse_another_source_of_data(searched, trained):
     ]
     edited(trained, shapes, "\n".join(paths))
     with pytest.raises(StudyMismatchError, match=r"data\.shapes"):
-        best_results(Experiment.load(trained).setting, top=1)
+        StudyView.load(Experiment.load(trained).setting)
