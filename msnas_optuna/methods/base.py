@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Protocol, Type
 from pydantic import ConfigDict, Field
 
 from msnas_optuna.methods.picture import Picture
-from msnas_optuna.spaces.base import A, AdditiveCost, Space
+from msnas_optuna.spaces.base import A, AdditiveCost, InvalidArchitectureError, Space
 from msnas_optuna.training.metrics import METRICS, Metric
 
 if TYPE_CHECKING:
@@ -212,12 +212,36 @@ class Method(Protocol[A]):
     def baseline_architecture(self, space: Any) -> A:
         """The hand-made architecture of a space."""
 
+    def parse(self, text: str) -> A:
+        """The architecture of a notation, which need not be valid.
+
+        Raises:
+            ValueError: it is none.
+        """
+
     def resolve(self, text: str, space: Any) -> A:
-        """The architecture of a name or a notation.
+        """The architecture of a name or of a notation.
+
+        Args:
+            text: one of `published`, the word of the baseline, or what `parse` reads.
+            space: the architecture is one of it.
 
         Raises:
             InvalidArchitectureError: it names none, or none of this space.
         """
+        if text == self.baseline_stage:
+            return self.baseline_architecture(space)
+        try:
+            one = self.published.get(text)
+            architecture = self.parse(text) if one is None else one.architecture
+        except ValueError as error:
+            names = ", ".join([*self.published, self.baseline_stage])
+            raise InvalidArchitectureError(
+                f"no architecture is called {text!r}; give one of {names}, or a notation: {error}"
+            ) from error
+        if (violation := space.violation(architecture)) is not None:
+            raise InvalidArchitectureError(f"{text!r} is none of the study's: {violation}")
+        return architecture
 
     def as_json(self, architecture: A) -> dict[str, Any]:
         """The value of each column by its key."""
@@ -261,10 +285,18 @@ class Method(Protocol[A]):
 
         It maps image, uint8 [1, 3, H, W], and size, int64 [2] (height and width before padding),
         to boxes [n, 4], scores [n] and labels [n].
+
+        Raises:
+            ValueError: the method has none.
         """
+        raise ValueError(
+            f"detectors of method {self.name} cannot be exported: it has no program of one image; "
+            f"`msnas predict` runs them"
+        )
 
     def facts(self, section: Any, detector: Any, network: Any) -> dict[str, Any]:
         """What one must know to use a stand-alone network elsewhere, in types that JSON has."""
+        return {}
 
     def anchors(
         self, section: Any, detector: Any, *, image_size: tuple[int, int]

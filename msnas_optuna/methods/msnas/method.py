@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING, Any
 from msnas_optuna.methods.base import AnchorLayout, Column, Heatmap, Method, Part, Preset
 from msnas_optuna.methods.msnas.cost import EncoderCost, fpn_baseline
 from msnas_optuna.methods.msnas.picture import LEGEND, draw
-from msnas_optuna.methods.msnas.published import (
-    FPN_LIKE,
-    PRESETS,
-    PUBLISHED,
-    resolve_architecture,
-)
+from msnas_optuna.methods.msnas.published import PRESETS, PUBLISHED
 from msnas_optuna.methods.msnas.sections import (
     DetectorSection,
     SpaceSection,
@@ -43,7 +38,7 @@ class MSNASMethod(Method[Architecture]):
     name = "msnas"
     title = "Multi-scale network architecture search"
     baseline = "FPN-like path"
-    baseline_stage = FPN_LIKE
+    baseline_stage = "fpn-like"
     section = SpaceSection
     detector_section = DetectorSection
     evaluation_keys = frozenset({"max_detections", "proposals_test", "score_threshold"})
@@ -114,9 +109,9 @@ class MSNASMethod(Method[Architecture]):
         """Down as a residual backbone, up as FPN's top-down pathway."""
         return space.fpn_like()
 
-    def resolve(self, text: str, space: MSNASSpace) -> Architecture:
-        """Of r18-1 to r50-5, fpn-like, or strides and feature strides."""
-        return resolve_architecture(text, space)
+    def parse(self, text: str) -> Architecture:
+        """Strides and feature strides, as in the paper's tables."""
+        return Architecture.parse(text)
 
     def notation(self, cells: Mapping[str, str]) -> str:
         """As in the paper's tables."""

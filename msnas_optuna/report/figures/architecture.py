@@ -185,10 +185,10 @@ def _depth(picture: Picture, width: float) -> dict[str, Any]:
         for left, right in zip(picture.ticks[::every], picture.ticks[every::every], strict=False)
     ):
         every += 1
-    values, texts = zip(*picture.ticks[::every], strict=True)
+    shown = picture.ticks[::every]
     return {
-        "tickvals": list(values),
-        "ticktext": list(texts),
+        "tickvals": [value for value, _ in shown],
+        "ticktext": [text for _, text in shown],
         "range": list(picture.x),
         "tickangle": 0,
         "showgrid": False,
