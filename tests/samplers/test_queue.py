@@ -149,7 +149,10 @@ def test_of_two_workers_the_later_one_withdraws_its_doubles(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("r18-9", "no architecture is called 'r18-9'; give one of r18-1, .* fpn-like, or a notation"),
+        (
+            "r18-9",
+            "no architecture is called 'r18-9'; give one of r18-1, .* fpn-like, or a notation",
+        ),
         ("r34-1", "'r34-1' is none of the study's: the space has 13 blocks, .* 21 strides"),
         ("1 2 | 8", r"'1 2 \| 8' is none of the study's: the space has 13 blocks"),
         ("1 2 | a", "an architecture reads"),
