@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 
     from msnas_optuna.methods.msnas.detector import Detector
 
-from msnas_optuna.study.view import StudyView
-
 from msnas_optuna import Architecture, ArchitectureSampler, Lattice, queue_architectures
 from msnas_optuna.storage import TrialRecord, open_study, write_record
 from msnas_optuna.study.setting import RETRAIN, Setting
+from msnas_optuna.study.view import StudyView
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 with suppress(ValueError):  # not in the main thread

@@ -78,24 +78,26 @@ class Lattice(Windowed[A]):
 
     @cached_property
     def _steps(self) -> list[tuple[NDArray[np.intp], NDArray[np.int64]]]:
-        """For each position, by state and choice: the state after it and what it costs.
+        """For each position two tables by state and choice: row of the state after it, cost.
 
-        The last row and the states beyond the last stand for paths that are not valid.
+        Tables are flat and rows begin at multiples of the number of choices. The row behind the
+        last one stands for paths that are not valid.
         """
-        trellis, cost = self._graph.trellis, self.cost
+        trellis, cost = self._graph.trellis, None if self.window is None else self.cost
+        sizes = [len(d.choices) for d in self.space.distributions.values()]
         found = []
-        for position, distribution in enumerate(self.space.distributions.values()):
+        for position, (size, next_size) in enumerate(zip(sizes, [*sizes[1:], 1], strict=True)):
             before, after = trellis.states[position : position + 2]
-            number = {gene: i for i, gene in enumerate(distribution.choices)}
-            states = np.full((len(before) + 1, len(number)), len(after), np.intp)
-            costs = np.zeros(states.shape, np.int64)
+            choices = self.space.automaton().choices[position]
+            rows = np.full((len(before) + 1) * size, len(after) * next_size)
+            costs = np.zeros(rows.shape, np.int64)
             for state, moves in enumerate(trellis.moves[position]):
                 for gene, reached in moves:
-                    states[state, number[gene]] = reached
-                    if cost is not None and self.window is not None:
-                        paid = cost.step(position, before[state], gene, after[reached])
-                        costs[state, number[gene]] = paid
-            found.append((states, costs))
+                    at = state * size + choices.index(gene)
+                    rows[at] = reached * next_size
+                    if cost is not None:
+                        costs[at] = cost.step(position, before[state], gene, after[reached])
+            found.append((rows, costs))
         return found
 
     def contains(self, chosen: NDArray[np.intp]) -> NDArray[np.bool_]:
@@ -104,14 +106,14 @@ class Lattice(Windowed[A]):
         Args:
             chosen: of each gene among its choices. shape (n, L)
         """
-        base = self.cost.base if self.cost is not None and self.window is not None else 0
-        state = np.zeros(len(chosen), np.intp)
-        total = np.full(len(chosen), base, np.int64)
-        for (states, costs), own in zip(self._steps, chosen.T, strict=True):
-            total += costs[state, own]
-            state = states[state, own]
+        base = 0 if self.cost is None or self.window is None else self.cost.base
+        row, total = np.zeros(len(chosen), np.intp), np.full(len(chosen), base, np.int64)
+        for (rows, costs), own in zip(self._steps, np.ascontiguousarray(chosen.T), strict=True):
+            at = row + own
+            row = rows.take(at)
+            total += costs.take(at)
         low, high = self._limits
-        valid = state < len(self._graph.trellis.states[-1])
+        valid = row < len(self._graph.trellis.states[-1])
         return np.asarray(valid & (low <= total) & (total <= high))
 
     def weighted(self, weights: GeneValues) -> WeightedDraw[A]:

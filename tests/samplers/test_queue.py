@@ -191,5 +191,5 @@ def test_what_is_no_list_of_architectures_is_refused(wrong, message) -> None:
 
 
 def test_names_need_somebody_who_reads_them() -> None:
-    with pytest.raises(InvalidArchitectureError, match="'r18-1' cannot be queued: .* `resolve`"):
+    with pytest.raises(InvalidArchitectureError, match=r"'r18-1' cannot be queued: .* `resolve`"):
         queue_architectures(new_study(), SPACE, ["r18-1"])

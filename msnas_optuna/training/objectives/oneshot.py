@@ -16,7 +16,8 @@ from torch import Tensor
 from msnas_optuna.methods.msnas.detector import Detector
 from msnas_optuna.methods.msnas.encoder import subset_state
 from msnas_optuna.methods.msnas.space import Architecture
-from msnas_optuna.spaces.base import FeasibleSet, suggest
+from msnas_optuna.samplers import suggest
+from msnas_optuna.spaces.base import FeasibleSet
 from msnas_optuna.storage import repeat_of
 from msnas_optuna.training.loop import recalibrate, train
 from msnas_optuna.training.metrics import METRICS

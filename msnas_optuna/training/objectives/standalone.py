@@ -19,7 +19,8 @@ from optuna import Trial
 from msnas_optuna.methods.msnas.detector import Detector
 from msnas_optuna.methods.msnas.space import Architecture
 from msnas_optuna.runtime.distributed import ALONE, Ranks
-from msnas_optuna.spaces.base import FeasibleSet, suggest
+from msnas_optuna.samplers import suggest
+from msnas_optuna.spaces.base import FeasibleSet
 from msnas_optuna.training.checkpoint import exclusive
 from msnas_optuna.training.loop import Checkpointing, NonFiniteLossError, train
 from msnas_optuna.training.objectives.bench import Bench, DetectorFactory, Score, record
