@@ -213,7 +213,7 @@ def test_a_proposal_follows_from_history_slot_and_seed_alone(
 
 
 def test_the_population_improves_on_random_search(feasible: Lattice, proposer: str) -> None:
-    studies = [run(new_study(feasible, proposer, seed=s), feasible, 48) for s in range(6)]
+    studies = [run(new_study(feasible, proposer, seed=s), feasible, 40) for s in range(6)]
     every = [value(a, feasible) for a in feasible]
     later = np.mean([t.value for study in studies for t in study.trials[16:]])
     assert later > np.mean(every) + 0.2 * np.std(every)
