@@ -15,7 +15,8 @@ from optuna import Trial
 from torch import Tensor
 
 from msnas_optuna.models.network import DetectionNetwork
-from msnas_optuna.spaces.base import A, FeasibleSet, suggest
+from msnas_optuna.samplers import suggest
+from msnas_optuna.spaces.base import A, FeasibleSet
 from msnas_optuna.storage import TrialRecord, repeat_of, write_record
 from msnas_optuna.training.loop import recalibrate, train
 from msnas_optuna.training.metrics import METRICS, Metric

@@ -19,7 +19,8 @@ from optuna import Trial
 
 from msnas_optuna.models.network import DetectionNetwork
 from msnas_optuna.runtime.distributed import ALONE, Ranks
-from msnas_optuna.spaces.base import A, FeasibleSet, suggest
+from msnas_optuna.samplers import suggest
+from msnas_optuna.spaces.base import A, FeasibleSet
 from msnas_optuna.storage import TrialRecord, write_record
 from msnas_optuna.training.checkpoint import Checkpointing, exclusive
 from msnas_optuna.training.loop import NonFiniteLossError, train
