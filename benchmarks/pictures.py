@@ -15,10 +15,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from msnas_optuna.report.figures.catalogue import study_figures
 from plotly.offline import get_plotlyjs
 
 from msnas_optuna.report.figures import draw_architecture
-from msnas_optuna.report.figures.catalogue import study_figures
 from msnas_optuna.report.overview import Overview
 from msnas_optuna.study.setting import Setting
 

@@ -31,7 +31,7 @@ _LOOK_SECONDS: Final = 2.0
 """Between two looks at the progress of the study."""
 
 _END_SECONDS: Final = 30.0
-"""What workers have left for their bookkeeping when they are told to end."""
+"""Until workers that are told to end are killed."""
 
 
 @dataclass

@@ -84,7 +84,7 @@ def claim_trial(study: Study, *, wanted: int, propose: bool = True) -> int | Non
 
 
 def _is_double(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
-    """Whether another worker has queued the same; then that with the lower number counts."""
+    """True if another worker has queued the same; then that with the lower number counts."""
     others = [t for t in trials if t.number != trial.number and not is_withdrawn(t)]
     if is_retry(trial):
         return any(

@@ -37,7 +37,7 @@ from msnas_optuna.storage.records import (
 )
 
 MAX_RETRY: Final = 2
-"""How often a trial is repeated whose process died; it may be what killed the process."""
+"""Repeats of a trial whose process died; it may be what killed the process."""
 
 POLL_SECONDS: Final = 2.0
 """Between two looks at what other workers do."""
@@ -53,7 +53,7 @@ _HANDOVER_SECONDS: Final = (2.0, 8.0)
 
 
 class Sightings:
-    """Since when this process has seen what is odd, by its own monotonic clock.
+    """Times at which this process first saw each trial in its state, by its own monotonic clock.
 
     The clocks of other machines may be wrong by hours: the age of a trial decides nothing.
     """
@@ -63,15 +63,15 @@ class Sightings:
         self._handover = random.uniform(*_HANDOVER_SECONDS)
 
     def unowned_for_long(self, trial: FrozenTrial) -> bool:
-        """Whether a running trial has been without an owner for too long."""
+        """True if a running trial has been without an owner for too long."""
         return self._seconds(trial) > UNOWNED_GRACE
 
     def silent_for_long(self, trial: FrozenTrial) -> bool:
-        """Whether a running trial could have had its first heartbeat long ago."""
+        """True if a running trial could have had its first heartbeat long ago."""
         return self._seconds(trial) > GRACE_PERIOD
 
     def left_alone(self, trial: FrozenTrial) -> bool:
-        """Whether nobody repeats a failed trial, although the one that saw it fail would have."""
+        """True if nobody repeats a failed trial, although the one that saw it fail would have."""
         return self._seconds(trial) > self._handover
 
     def _seconds(self, trial: FrozenTrial) -> float:
@@ -124,7 +124,7 @@ def recover_lost_trials(study: Study, sightings: Sightings | None = None) -> lis
 
 
 def _max_retry(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> int:
-    """How often the trial may have been repeated: what users have stopped does not count."""
+    """Repeats that the trial may have had: those that users have stopped do not count."""
     history = trial.system_attrs.get(RETRY_HISTORY, [])
     return MAX_RETRY + sum(_is_interrupted(trials[n]) for n in (*history, trial.number))
 
@@ -151,7 +151,7 @@ def outstanding_trials(study: Study) -> list[FrozenTrial]:
 
 
 def would_notice_death(study: Study, trial: FrozenTrial) -> bool:
-    """Whether a process that looks again and again notices if the worker of such a trial dies."""
+    """True if a process that looks again and again notices when the worker of the trial dies."""
     if trial.state.is_finished():
         return True  # whoever looks queues it again
     owner = owner_of(trial)
@@ -163,12 +163,12 @@ def would_notice_death(study: Study, trial: FrozenTrial) -> bool:
 
 
 def n_slots(study: Study) -> int:
-    """How many proposals the study has, in whatever state."""
+    """Number of proposals of the study, in whatever state."""
     return len(_chains(study))
 
 
 def finished_slots(study: Study) -> int:
-    """How many proposals are settled: complete, pruned, or failed for good."""
+    """Number of proposals that are settled: complete, pruned, or failed for good."""
     return sum(_is_settled(chain) for chain in _chains(study))
 
 
@@ -182,7 +182,7 @@ def _chains(study: Study) -> Collection[list[FrozenTrial]]:
 
 
 def _is_settled(chain: Sequence[FrozenTrial]) -> bool:
-    """Whether a trial and its retries are over."""
+    """True if a trial and its retries are over."""
     if any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in chain):
         return True
     retried = _retried(chain)
@@ -205,7 +205,7 @@ def _retried(trials: Iterable[FrozenTrial]) -> set[int | None]:
 
 
 def _awaits_retry(trial: FrozenTrial, retried: Collection[int | None]) -> bool:
-    """Whether somebody is to queue a failed trial again, and nobody has."""
+    """True if somebody is to queue a failed trial again, and nobody has."""
     if trial.state != TrialState.FAIL or trial.number in retried:
         return False
     return trial.system_attrs.get(LOST) == trial.number or _is_interrupted(trial)
@@ -230,7 +230,7 @@ def _is_lost(
 
 
 def _announces_heartbeats(study: Study, owner: Worker) -> bool:
-    """Whether no heartbeat means no life: a worker behind a proxy, for one, writes none."""
+    """True if no heartbeat means no life: a worker behind a proxy, for one, writes none."""
     return owner.heartbeats and keeps_heartbeats(study)
 
 

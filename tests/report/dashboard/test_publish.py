@@ -13,6 +13,9 @@ from pathlib import Path
 
 import optuna
 import pytest
+from msnas_optuna.report.figures.catalogue import FIGURES
+from msnas_optuna.report.notes import BEGIN, END, by_people, merged
+from msnas_optuna.study.results import best_results
 from optuna.artifacts import get_all_artifact_meta
 from optuna_dashboard import get_note, save_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
@@ -26,12 +29,9 @@ from msnas_optuna.report.artifacts import (
 )
 from msnas_optuna.report.dashboard import Publisher, PublishingError, publish
 from msnas_optuna.report.detections import Drawn, refresh_detections, stored_detections
-from msnas_optuna.report.figures.catalogue import FIGURES
 from msnas_optuna.report.figures.svg import LEGEND
-from msnas_optuna.report.notes import BEGIN, END, by_people, merged
 from msnas_optuna.report.overview import TOP, NothingToShowError
 from msnas_optuna.storage import PUBLISHED, read_curves
-from msnas_optuna.study.results import best_results
 from msnas_optuna.study.setting import Setting
 
 FULL_REFRESH = len(FIGURES) + TOP + len(["note version", "note", "what is shown"])
