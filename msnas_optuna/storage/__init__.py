@@ -1,6 +1,6 @@
 """Opens storages and studies, and holds the name of every key that the package stores."""
 
-from msnas_optuna.storage.claims import claim_trial as claim_trial, slots_of as slots_of
+from msnas_optuna.storage.claims import claim_trial as claim_trial
 from msnas_optuna.storage.curves import read_curves as read_curves, write_curve as write_curve
 from msnas_optuna.storage.failures import (
     StorageFailures as StorageFailures,
@@ -37,6 +37,7 @@ from msnas_optuna.storage.records import (
     read_record as read_record,
     repeat_of as repeat_of,
     root_number as root_number,
+    slots_of as slots_of,
     write_plan as write_plan,
     write_record as write_record,
 )

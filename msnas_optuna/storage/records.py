@@ -8,7 +8,7 @@ class orphans no stored study.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -308,3 +308,22 @@ def root_number(trial: FrozenTrial) -> int:
     """The number of the trial that this one repeats, in the end; its own if it repeats none."""
     history = trial.system_attrs.get(RETRY_HISTORY)
     return int(history[0]) if history else trial.number
+
+
+def slots_of(trials: Sequence[FrozenTrial]) -> dict[int, int]:
+    """The slot of each trial by its number, without withdrawn ones.
+
+    A slot is a place in the sequence of proposals: the number of trials before, without repeats,
+    which have that of the first, and without withdrawn ones.
+    """
+    slots: dict[int, int] = {}
+    following = 0
+    for trial in trials:
+        if is_withdrawn(trial):
+            continue
+        if is_retry(trial) and root_number(trial) in slots:
+            slots[trial.number] = slots[root_number(trial)]
+            continue
+        slots[trial.number] = following
+        following += 1
+    return slots

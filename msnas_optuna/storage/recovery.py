@@ -29,11 +29,10 @@ from msnas_optuna.storage.records import (
     RETRY_HISTORY,
     WITHDRAWN,
     Worker,
-    is_retry,
     is_told,
     is_withdrawn,
     owner_of,
-    root_number,
+    slots_of,
 )
 
 MAX_RETRY: Final = 2
@@ -56,25 +55,18 @@ class Sightings:
     """Times at which this process first saw each trial in its state, by its own monotonic clock.
 
     The clocks of other machines may be wrong by hours: the age of a trial decides nothing.
+
+    Attributes:
+        handover: seconds after which this process repeats a failed trial that another one, which
+            saw it fail, should have repeated.
     """
 
     def __init__(self) -> None:
         self._first: dict[tuple[int, TrialState], float] = {}
-        self._handover = random.uniform(*_HANDOVER_SECONDS)
+        self.handover = random.uniform(*_HANDOVER_SECONDS)
 
-    def unowned_for_long(self, trial: FrozenTrial) -> bool:
-        """True if a running trial has been without an owner for too long."""
-        return self._seconds(trial) > UNOWNED_GRACE
-
-    def silent_for_long(self, trial: FrozenTrial) -> bool:
-        """True if a running trial could have had its first heartbeat long ago."""
-        return self._seconds(trial) > GRACE_PERIOD
-
-    def left_alone(self, trial: FrozenTrial) -> bool:
-        """True if nobody repeats a failed trial, although the one that saw it fail would have."""
-        return self._seconds(trial) > self._handover
-
-    def _seconds(self, trial: FrozenTrial) -> float:
+    def seconds(self, trial: FrozenTrial) -> float:
+        """Time since this process first saw the trial in this state."""
         now = time.monotonic()
         return now - self._first.setdefault((trial.number, trial.state), now)
 
@@ -115,7 +107,7 @@ def recover_lost_trials(study: Study, sightings: Sightings | None = None) -> lis
                 continue  # another process was faster
         elif not _awaits_retry(trial, retried):
             continue
-        elif sightings is not None and not sightings.left_alone(trial):
+        elif sightings is not None and sightings.seconds(trial) < sightings.handover:
             continue
         recovered.append(trial.number)
         if not is_withdrawn(trial):
@@ -164,29 +156,22 @@ def would_notice_death(study: Study, trial: FrozenTrial) -> bool:
 
 def n_slots(study: Study) -> int:
     """Number of proposals of the study, in whatever state."""
-    return len(_chains(study))
+    return len(set(slots_of(study.get_trials(deepcopy=False)).values()))
 
 
 def finished_slots(study: Study) -> int:
     """Number of proposals that are settled: complete, pruned, or failed for good."""
-    return sum(_is_settled(chain) for chain in _chains(study))
-
-
-def _chains(study: Study) -> Collection[list[FrozenTrial]]:
-    """Each proposal's trial with its retries."""
-    chains: dict[int, list[FrozenTrial]] = {}
-    for trial in study.get_trials(deepcopy=False):
-        if is_retry(trial) or not is_withdrawn(trial):
-            chains.setdefault(root_number(trial), []).append(trial)
-    return chains.values()
-
-
-def _is_settled(chain: Sequence[FrozenTrial]) -> bool:
-    """True if a trial and its retries are over."""
-    if any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in chain):
-        return True
-    retried = _retried(chain)
-    return all(t.state == TrialState.FAIL and not _awaits_retry(t, retried) for t in chain)
+    trials = study.get_trials(deepcopy=False)
+    slots, retried = slots_of(trials), _retried(trials)
+    finished, pending = set(), set()
+    for trial in trials:
+        if trial.number not in slots:
+            continue
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            finished.add(slots[trial.number])
+        elif trial.state != TrialState.FAIL or _awaits_retry(trial, retried):
+            pending.add(slots[trial.number])
+    return len(finished | (set(slots.values()) - pending))
 
 
 def _repeated(trial: FrozenTrial) -> int | None:
@@ -222,10 +207,14 @@ def _is_lost(
     if trial_id(trial) in ceased:
         return True
     if owner is None:
-        return not is_told(trial) and sightings is not None and sightings.unowned_for_long(trial)
+        return (
+            not is_told(trial)
+            and sightings is not None
+            and (sightings.seconds(trial) > UNOWNED_GRACE)
+        )
     if not _announces_heartbeats(study, owner):
         return owner.is_dead()
-    silent = sightings is not None and sightings.silent_for_long(trial)
+    silent = sightings is not None and sightings.seconds(trial) > GRACE_PERIOD
     return silent and trial_id(trial) not in beating(study)
 
 
