@@ -17,15 +17,15 @@ from msnas_optuna.cli.terminal import (
     StudyFile,
     TrialWord,
     out,
-    percent,
     print_json,
     session,
 )
+from msnas_optuna.report.table import percent
 from msnas_optuna.study.selection import Selected
 from msnas_optuna.study.setting import Setting
 
 if TYPE_CHECKING:  # it imports torch, which other verbs can do without
-    from msnas_optuna.inference.predict import Picture, Prediction
+    from msnas_optuna.inference.predict import ImagePrediction, Prediction
 
 
 @app.command()
@@ -99,7 +99,7 @@ def describe(selected: Selected) -> str:
     )
 
 
-def _picture_json(picture: Picture) -> dict[str, Any]:
+def _picture_json(picture: ImagePrediction) -> dict[str, Any]:
     return {
         "image_id": picture.record.id,
         "file_name": str(picture.record.path),

@@ -162,7 +162,7 @@ class SamplerSection:
     n_random: Annotated[int, Field(ge=0)] = 1
     n_reevaluated: Annotated[int, Field(ge=0)] = 0
     gene_probability: Probability = 0.1
-    max_attempts: PositiveInt = 20
+    max_attempts: PositiveInt = 3
     seeds: tuple[str, ...] = ()
 
 
