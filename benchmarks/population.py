@@ -45,7 +45,7 @@ CASES: dict[str, dict[str, Any]] = {
         "n_children": children,
         "n_random": n_random,
     }
-    for size, children, n_random in ((5, 5, 2), (10, 10, 2), (20, 16, 4), (50, 50, 10))
+    for size, children, n_random in ((5, 5, 1), (10, 10, 2), (20, 16, 4), (50, 50, 10))
 } | {
     "recombination, 10 10 1": {
         "proposer": "recombination",

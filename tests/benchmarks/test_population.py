@@ -24,7 +24,7 @@ def test_landscapes_are_standardised_and_differ(population):
 
 
 def test_without_noise_the_best_only_gets_better(population):
-    case = "Algorithm 1, 5 5 2"
+    case = "Algorithm 1, 5 5 1"
     early = population.run((case, 0.0, 0, 100))
     assert len(early) == 1
     found = population.run((case, 0.0, 0, 220))
