@@ -11,7 +11,7 @@ import typer
 from msnas_optuna.cli.app import app
 from msnas_optuna.cli.terminal import AsJson, StorageUrl, StudyFile, err, out, print_json, session
 from msnas_optuna.study import portability
-from msnas_optuna.study.portability import Moved
+from msnas_optuna.study.portability import Transfer
 from msnas_optuna.study.setting import Setting
 
 
@@ -50,7 +50,7 @@ def import_study(
         _print("imported", moved, setting, as_json=as_json)
 
 
-def _print(verb: str, moved: Moved, setting: Setting, *, as_json: bool) -> None:
+def _print(verb: str, moved: Transfer, setting: Setting, *, as_json: bool) -> None:
     if moved.missing:
         err.print(
             f"warning: {len(moved.missing)} of {moved.artifacts} artifacts have no file, "

@@ -28,6 +28,9 @@ _Drawn = TypeVar("_Drawn", bound=Hashable, covariant=True)
 Genes = tuple[Any, ...]
 """One value for each parameter, in the order of `Space.distributions`."""
 
+GeneValues = Sequence[Mapping[Any, float]]
+"""One mapping for each gene, from each of its choices to a weight or a score."""
+
 State = Any
 """What the genes so far say about those to come; hashable."""
 
@@ -138,16 +141,22 @@ class Space(Protocol[A]):
 class Draw(Protocol[_Drawn]):
     """Something to draw architectures from."""
 
+    @property
+    def total(self) -> float:
+        """The weight of all architectures, where 1 is the largest weight of a gene."""
+
     def sample(self, rng: np.random.Generator) -> _Drawn | None:
-        """One architecture, or None where there is none."""
+        """One architecture, with a chance proportional to its weight; None if all weigh 0."""
 
 
 class FeasibleSet(Protocol[A]):
-    """The architectures of a space that a study may propose: valid and inside the budget."""
+    """The architectures of a space that a study may propose: valid and inside the budget.
 
-    @property
-    def space(self) -> Space[A]:
-        """The space that the set is a part of."""
+    Attributes:
+        space: whose architectures they are.
+    """
+
+    space: Space[A]
 
     def count(self) -> int:
         """The exact number of feasible architectures."""
@@ -174,12 +183,18 @@ class FeasibleSet(Protocol[A]):
 
         Returns:
             A feasible architecture with the fixed genes, or None where there is none.
+
+        Raises:
+            InvalidArchitectureError: the number of genes is wrong.
         """
 
-    def weighted(self, weights: Sequence[Mapping[Any, float]]) -> Draw[A]:
+    def weighted(self, weights: GeneValues) -> Draw[A]:
         """Draws each feasible architecture in proportion to the product of its genes' weights.
 
         Args:
-            weights: one mapping for each gene, from each of its choices to a weight of at least
-                0. Only ratios count.
+            weights: finite and at least 0. Only ratios count.
+
+        Raises:
+            InvalidArchitectureError: the number of genes is wrong.
+            ValueError: a gene has other choices than the space, or a weight is out of range.
         """

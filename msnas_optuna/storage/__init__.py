@@ -3,6 +3,7 @@
 from msnas_optuna.storage.claims import claim_trial, slots_of
 from msnas_optuna.storage.curves import Curve, read_curves, write_curve
 from msnas_optuna.storage.failures import StorageFailures, in_words, is_of_storage
+from msnas_optuna.storage.heartbeats import heartbeat
 from msnas_optuna.storage.opening import StorageError, open_storage
 from msnas_optuna.storage.proxy import serve_storage
 from msnas_optuna.storage.records import (
@@ -57,15 +58,12 @@ from msnas_optuna.storage.studies import (
     flatten,
     is_external,
     open_study,
-    refuse_foreign,
     refuse_mixed,
-    refuse_unfinished,
     require_config,
-    require_equal,
+    require_usable,
 )
 from msnas_optuna.storage.unfinished import Unfinished, end_trials, unfinished_trials
 from msnas_optuna.storage.urls import (
-    doubtful_parameters,
     has_secret,
     is_storage_url,
     redacted,
@@ -112,11 +110,11 @@ __all__ = [
     "Unfinished",
     "Worker",
     "claim_trial",
-    "doubtful_parameters",
     "end_trials",
     "finished_slots",
     "flatten",
     "has_secret",
+    "heartbeat",
     "in_words",
     "is_external",
     "is_of_storage",
@@ -137,14 +135,12 @@ __all__ = [
     "read_versions",
     "recover_lost_trials",
     "redacted",
-    "refuse_foreign",
     "refuse_mixed",
-    "refuse_unfinished",
     "relative_to",
     "release_own_trials",
     "repeat_of",
     "require_config",
-    "require_equal",
+    "require_usable",
     "root_number",
     "serve_storage",
     "slots_of",

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from msnas_optuna.storage.heartbeats import keeps_heartbeats
+from msnas_optuna.storage.optuna_private import (
+    create_trial_in,
+    set_state,
+    set_trial_system_attr,
+    trial_id,
+)
 from msnas_optuna.storage.records import (
     OWNER,
     QUEUED,
@@ -54,39 +58,29 @@ def claim_trial(study: Study, *, wanted: int, propose: bool = True) -> int | Non
     Returns:
         Id of a running trial that this process owns and has not planned, or None.
     """
-    trials = _trials(study)
+    trials, heartbeats = study.get_trials(deepcopy=False), keeps_heartbeats(study)
     slots = slots_of(trials)
     for trial in trials:
-        if trial.state == TrialState.WAITING and slots.get(trial.number, wanted) < wanted:
-            if not _take(study, trial):
-                continue
-            if _is_double(trial, _trials(study)):
-                withdraw_claimed(study, trial)
-                continue
-            return trial._trial_id
+        if trial.state != TrialState.WAITING or slots.get(trial.number, wanted) >= wanted:
+            continue
+        if not set_state(study, trial, TrialState.RUNNING):
+            continue  # another worker was faster
+        owner = Worker.current(trial.number, heartbeats=heartbeats)
+        set_trial_system_attr(study, trial, OWNER, asdict(owner))
+        if not _is_double(trial, study.get_trials(deepcopy=False)):
+            return trial_id(trial)
+        withdraw_claimed(study, trial)
     if not propose or len(set(slots.values())) >= wanted:
         return None
-    return _create(study, wanted)
-
-
-def _trials(study: Study) -> list[FrozenTrial]:
-    return study._storage.get_all_trials(study._study_id, deepcopy=False)
-
-
-def _take(study: Study, trial: FrozenTrial) -> bool:
-    """Takes a waiting trial; of several workers one succeeds."""
-    storage, trial_id = study._storage, trial._trial_id
-    try:
-        if not storage.set_trial_state_values(trial_id, state=TrialState.RUNNING):
-            return False
-    except UpdateFinishedTrialError:
-        return False
-    storage.set_trial_system_attr(trial_id, OWNER, _owner(study, trial.number))
-    return True
-
-
-def _owner(study: Study, trial: int | None = None) -> dict[str, Any]:
-    return asdict(Worker.current(trial, heartbeats=keeps_heartbeats(study)))
+    owner = Worker.current(heartbeats=heartbeats)  # known from the trial's first moment
+    template = create_trial(state=TrialState.RUNNING, system_attrs={OWNER: asdict(owner)})
+    created = create_trial_in(study, template)
+    trials = study.get_trials(deepcopy=False)
+    trial = next(t for t in reversed(trials) if trial_id(t) == created)
+    if slots_of(trials)[trial.number] < wanted:
+        return created
+    withdraw_claimed(study, trial)  # another worker has taken the last slot
+    return None
 
 
 def _is_double(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
@@ -109,16 +103,3 @@ def _is_double(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
         and known_params(t, None) == params
         for t in others
     )
-
-
-def _create(study: Study, wanted: int) -> int | None:
-    """Makes a trial whose owner is known from the first moment; gives it up if it is surplus."""
-    owner = _owner(study)
-    template = create_trial(state=TrialState.RUNNING, system_attrs={OWNER: owner})
-    trial_id = study._storage.create_new_trial(study._study_id, template_trial=template)
-    trials = _trials(study)
-    trial = next(t for t in reversed(trials) if t._trial_id == trial_id)
-    if slots_of(trials)[trial.number] < wanted:
-        return trial_id
-    withdraw_claimed(study, trial)
-    return None

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from optuna.study import Study
 
+from msnas_optuna.storage.optuna_private import set_system_attr, system_attrs
 from msnas_optuna.storage.records import LOSSES
 
 POINTS: Final = 150
@@ -51,15 +52,14 @@ def write_curve(study: Study, run: str, losses: Sequence[float]) -> None:
     curve = Curve.of(losses)
     if losses and read_curves(study).get(run) != curve:
         stored: dict[str, Any] = {"steps": list(curve.steps), "losses": list(curve.losses)}
-        study._storage.set_study_system_attr(study._study_id, f"{LOSSES}{run}", stored)
+        set_system_attr(study, f"{LOSSES}{run}", stored)
 
 
 def read_curves(study: Study) -> dict[str, Curve]:
     """The stored courses by the name of the run: supernet, trials, others."""
-    stored = study._storage.get_study_system_attrs(study._study_id)
     found = {
         key.removeprefix(LOSSES): Curve(tuple(value["steps"]), tuple(value["losses"]))
-        for key, value in stored.items()
+        for key, value in system_attrs(study).items()
         if key.startswith(LOSSES)
     }
     return dict(

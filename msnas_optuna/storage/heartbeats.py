@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
 from typing import Final
 
 from optuna.storages import RDBStorage
-from optuna.storages._cached_storage import _CachedStorage
-from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 from optuna.study import Study
 from sqlalchemy import text
+
+from msnas_optuna.storage.optuna_private import database_of, stale_trial_ids, study_id
 
 HEARTBEAT_INTERVAL: Final = 60
 GRACE_PERIOD: Final = 120
 """Seconds. Shorter heartbeats cost SQLite writes."""
+
+_JOIN_SECONDS: Final = 2.0
+"""Until a worker goes on although its last heartbeat waits for the server."""
 
 _BEATING: Final = text(
     "SELECT h.trial_id FROM trial_heartbeats h JOIN trials t ON t.trial_id = h.trial_id "
@@ -22,23 +28,48 @@ _BEATING: Final = text(
 
 def keeps_heartbeats(study: Study) -> bool:
     """Whether this process can write and read heartbeats in the study's storage."""
-    return is_heartbeat_enabled(study._storage)
+    return _keeper(study) is not None
+
+
+def _keeper(study: Study) -> RDBStorage | None:
+    database = database_of(study)
+    return database if database is not None and database.get_heartbeat_interval() else None
 
 
 def beating(study: Study) -> set[int]:
     """Ids of the running trials that have a heartbeat, however old."""
-    storage = study._storage
-    backend = storage._backend if isinstance(storage, _CachedStorage) else storage
-    if not keeps_heartbeats(study) or not isinstance(backend, RDBStorage):
+    database = _keeper(study)
+    if database is None:
         return set()
-    with backend.engine.connect() as connection:
-        return set(connection.execute(_BEATING, {"study": study._study_id}).scalars())
+    with database.engine.connect() as connection:
+        return set(connection.execute(_BEATING, {"study": study_id(study)}).scalars())
 
 
 def stale(study: Study) -> set[int]:
     """Ids of running trials whose heartbeat has ceased, by the clock of the database alone."""
-    storage = study._storage
-    if not keeps_heartbeats(study):
-        return set()
-    assert isinstance(storage, BaseHeartbeat)
-    return set(storage._get_stale_trial_ids(study._study_id))
+    database = _keeper(study)
+    return set() if database is None else set(stale_trial_ids(database, study))
+
+
+@contextmanager
+def heartbeat(study: Study, trial_id: int) -> Iterator[None]:
+    """Tells other workers that this one lives, where the storage can; the first time at once."""
+    database = _keeper(study)
+    if database is None:
+        yield
+        return
+    done, interval = Event(), database.get_heartbeat_interval()
+
+    def beat() -> None:
+        while not done.wait(interval):
+            with suppress(Exception):  # the next beat, or the worker's own call, will tell
+                database.record_heartbeat(trial_id)
+
+    database.record_heartbeat(trial_id)
+    thread = Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=_JOIN_SECONDS)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,21 +18,13 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
+from msnas_optuna.runtime.files import atomic_write
 from msnas_optuna.storage.heartbeats import GRACE_PERIOD, HEARTBEAT_INTERVAL
 from msnas_optuna.storage.journal import FILE_REPAIR, open_journal
 from msnas_optuna.storage.proxy import open_proxy
-from msnas_optuna.storage.quiet import hush_cursors, quiet
+from msnas_optuna.storage.quiet import quiet, silence_broken_cursors
 from msnas_optuna.storage.recovery import retry
-from msnas_optuna.storage.urls import (
-    FILES,
-    is_journal_path,
-    parse,
-    redacted,
-    sqlite_url,
-    storage_file,
-    url_rule,
-    without_secrets,
-)
+from msnas_optuna.storage.urls import parse, redacted, sqlite_url, storage_file, without_secrets
 
 _LOCK_TIMEOUT: Final = 60.0
 """Seconds that a writer waits for SQLite; with Optuna's 5 s, many workers lose trials."""
@@ -43,6 +34,8 @@ RECONNECT_SECONDS: Final = 300.0
 
 _RECONNECT_PAUSE: Final = 1.0
 
+_T = TypeVar("_T")
+_E = TypeVar("_E", bound=Exception)
 _S = TypeVar("_S", bound=RDBStorage)
 
 
@@ -64,48 +57,37 @@ def open_storage(url: str) -> BaseStorage:
         StorageError: there is no such file or server, it refuses the user, or its driver is not
             installed.
     """
-    open_it, repair = _opener(url)
+    parsed, file = parse(url), storage_file(url)
+    backend = parsed.get_backend_name()
+    if backend in ("sqlite", "journal") and file is None:
+        raise ValueError(
+            f"a {backend} storage needs a file, as in {backend}:///study.db; got {redacted(url)}"
+        )
+    if backend == "grpc" and not (parsed.host and parsed.port and url.count("/") == 2):
+        raise ValueError(f"a proxy's URL is grpc://host:port, got {redacted(url)}")
     try:
-        return open_it()
+        if file is not None:
+            return _open_sqlite(parsed, file) if backend == "sqlite" else open_journal(file)
+        if backend == "postgresql":
+            return _open_postgres(parsed)
+        return open_proxy(str(parsed.host), int(parsed.port or 0), patience=RECONNECT_SECONDS)
     except (SQLAlchemyError, OptunaError, sqlite3.Error, OSError, ImportError, TypeError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         reason = str(cause.orig if isinstance(cause, DBAPIError) else cause or error)
         reason = "; ".join(line.strip() for line in reason.splitlines() if line.strip())
         raise StorageError(
-            f"cannot open the storage {redacted(url)}: {without_secrets(reason, url)}; {repair}"
+            f"cannot open the storage {redacted(url)}: {without_secrets(reason, parsed)}; "
+            f"{_REPAIRS.get(backend, FILE_REPAIR)}"
         ) from None  # the cause may quote the password
 
 
-def _opener(url: str) -> tuple[Callable[[], BaseStorage], str]:
-    """What opens the storage, and what to do if it fails."""
-    file = storage_file(url)
-    if is_journal_path(url):
-        return partial(open_journal, Path(url)), FILE_REPAIR
-    parsed = parse(url)
-    backend = parsed.get_backend_name()
-    if backend == "postgresql":
-        return partial(_open_postgres, parsed), (
-            "check that the server runs, and user, password, host, port and database of the URL"
-        )
-    if backend == "grpc":
-        return _proxy_opener(parsed), (
-            "check host and port, and that `msnas storage-proxy` runs there"
-        )
-    if backend not in FILES:
-        raise ValueError(url_rule(url))
-    if file is None:
-        raise ValueError(
-            f"a {backend} storage needs a file, as in {backend}:///study.db; got {redacted(url)}"
-        )
-    if backend == "journal":
-        return partial(open_journal, file), FILE_REPAIR
-    return partial(_open_sqlite, parsed, file), FILE_REPAIR
-
-
-def _proxy_opener(url: URL) -> Callable[[], BaseStorage]:
-    if not url.host or not url.port or url.password or url.database or url.query:
-        raise ValueError(f"a proxy's URL is grpc://host:port, got {redacted(str(url))}")
-    return partial(open_proxy, url.host, url.port, patience=RECONNECT_SECONDS)
+_REPAIRS: Final[Mapping[str, str]] = {
+    "postgresql": (
+        "check that the server runs, and user, password, host, port and database of the URL"
+    ),
+    "grpc": "check host and port, and that `msnas storage-proxy` runs there",
+}
+"""What to do where a server cannot be opened."""
 
 
 class _SqliteStorage(RDBStorage):
@@ -134,9 +116,17 @@ class _SqliteStorage(RDBStorage):
 
 def _open_sqlite(url: URL, path: Path) -> RDBStorage:
     path.parent.mkdir(parents=True, exist_ok=True)
-    _create_sqlite(path)
-    _enable_wal(path)
-    storage = _open_rdb(url, {"connect_args": {"timeout": _LOCK_TIMEOUT}}, kind=_SqliteStorage)
+    if not path.exists():  # the tables are made elsewhere: a kill leaves no half of them
+        with suppress(FileExistsError), atomic_write(path, overwrite=False) as file:
+            RDBStorage(sqlite_url(Path(file.name))).engine.dispose()
+    _insist(
+        partial(_enable_wal, path),
+        sqlite3.OperationalError,
+        lambda error: "locked" in str(error),  # SQLite does not queue for this lock
+        seconds=_LOCK_TIMEOUT,
+        pause=0.05,
+    )
+    storage = _open_database(url, {"connect_args": {"timeout": _LOCK_TIMEOUT}}, _SqliteStorage)
     event.listen(storage.engine, "begin", storage.lock_first)
 
     @event.listens_for(storage.engine, "connect")
@@ -147,39 +137,18 @@ def _open_sqlite(url: URL, path: Path) -> RDBStorage:
     return storage
 
 
-def _create_sqlite(path: Path) -> None:
-    """Makes the tables elsewhere and puts them in place at once: a kill leaves no half of them."""
-    if path.exists():
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        RDBStorage(sqlite_url(temporary)).engine.dispose()
-        with suppress(FileExistsError):  # another worker was faster
-            os.link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _enable_wal(path: Path) -> None:
-    """Sets write-ahead logging, which lives in the file; SQLite does not queue for this lock."""
-    deadline = time.monotonic() + _LOCK_TIMEOUT
-    while True:
-        connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT)
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        finally:
-            connection.close()
+    """Sets write-ahead logging, which lives in the file."""
+    connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    finally:
+        connection.close()
 
 
 def _open_postgres(url: URL) -> RDBStorage:
-    try:
-        # The ping finds connections that have died.
-        storage = _open_rdb(url, {"pool_pre_ping": True}, kind=RDBStorage)
+    try:  # the ping finds connections that have died
+        storage = _open_database(url, {"pool_pre_ping": True}, RDBStorage)
     except ImportError:
         raise ImportError(
             f"no driver for {url.drivername} is installed; install one, for example with "
@@ -188,43 +157,52 @@ def _open_postgres(url: URL) -> RDBStorage:
 
     @event.listens_for(storage.engine, "do_connect")
     def _patiently(dialect: Any, _: Any, args: list[Any], options: dict[str, Any]) -> Any:
-        return _reconnect(partial(dialect.connect, *args, **options), dialect.loaded_dbapi.Error)
+        return _insist(  # a restart of a server that was there before only takes time
+            partial(dialect.connect, *args, **options),
+            dialect.loaded_dbapi.Error,
+            seconds=RECONNECT_SECONDS,
+            pause=_RECONNECT_PAUSE,
+        )
 
     return storage
 
 
-def _reconnect(connect: Callable[[], Any], failure: type[Exception]) -> Any:
-    """Connects to a server that was there before; a restart of it only takes time."""
-    deadline = time.monotonic() + RECONNECT_SECONDS
+def _open_database(url: URL, engine_kwargs: dict[str, Any], kind: type[_S]) -> _S:
+    def create() -> _S:
+        with quiet():
+            return kind(
+                url.render_as_string(hide_password=False),
+                engine_kwargs=engine_kwargs,
+                heartbeat_interval=HEARTBEAT_INTERVAL,
+                grace_period=GRACE_PERIOD,
+                heartbeat_stale_trial_callback=retry,
+            )
+
+    storage = _insist(
+        create,
+        DBAPIError,  # where another worker creates the tables at this very moment
+        lambda error: isinstance(error, IntegrityError) or "already exists" in str(error.orig),
+        seconds=_LOCK_TIMEOUT,
+        pause=0.1,
+    )
+    silence_broken_cursors(storage.engine)
+    return storage
+
+
+def _insist(
+    call: Callable[[], _T],
+    failure: type[_E],
+    passes: Callable[[_E], bool] = lambda error: True,
+    *,
+    seconds: float,
+    pause: float,
+) -> _T:
+    """Calls again and again, for so many seconds, where a failure is one that passes."""
+    deadline = time.monotonic() + seconds
     while True:
         try:
-            return connect()
-        except failure:
-            if time.monotonic() > deadline:
+            return call()
+        except failure as error:
+            if not passes(error) or time.monotonic() > deadline:
                 raise
-            time.sleep(_RECONNECT_PAUSE)
-
-
-def _open_rdb(url: URL, engine_kwargs: dict[str, Any], *, kind: type[_S]) -> _S:
-    deadline = time.monotonic() + _LOCK_TIMEOUT
-    while True:
-        try:
-            with quiet():
-                storage = kind(
-                    url.render_as_string(hide_password=False),
-                    engine_kwargs=engine_kwargs,
-                    heartbeat_interval=HEARTBEAT_INTERVAL,
-                    grace_period=GRACE_PERIOD,
-                    heartbeat_stale_trial_callback=retry,
-                )
-            hush_cursors(storage.engine)
-            return storage
-        except DBAPIError as error:
-            if not _is_creation_race(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-
-
-def _is_creation_race(error: DBAPIError) -> bool:
-    """Whether another worker creates the tables of a new database at this very moment."""
-    return isinstance(error, IntegrityError) or "already exists" in str(error.orig)
+            time.sleep(pause)

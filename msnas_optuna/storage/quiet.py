@@ -1,4 +1,4 @@
-"""Silences what Optuna and SQLAlchemy say and nobody can act on."""
+"""Silences messages of Optuna and SQLAlchemy that nobody can act on."""
 
 from __future__ import annotations
 
@@ -19,11 +19,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def hush_cursors(engine: Engine) -> None:
+def silence_broken_cursors(engine: Engine) -> None:
     """Logs no traceback of a cursor that an interruption has broken; its connection is dropped."""
     logger = logging.getLogger(f"{type(engine.pool).__module__}.{type(engine.pool).__name__}")
-    logger.addFilter(_is_no_cursor)
-
-
-def _is_no_cursor(record: logging.LogRecord) -> bool:
-    return record.msg != "Error closing cursor"
+    logger.addFilter(lambda record: record.msg != "Error closing cursor")

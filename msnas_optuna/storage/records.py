@@ -1,4 +1,4 @@
-"""What the package stores in a study: the name of every key, plans and records.
+"""The name of every key that the package stores in a study; plans and records.
 
 A study lives in its storage alone: the plan of each trial, the configuration of the study, what
 an interruption left behind. Keys are fixed names, never derived from a class, so that renaming a
@@ -16,6 +16,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
 from msnas_optuna.runtime.processes import Host, started, started_once
+from msnas_optuna.storage.optuna_private import set_trial_system_attr, set_trial_user_attr
 
 PLAN: Final = "msnas:plan"
 """Trial system attribute: the `Plan` of the trial."""
@@ -41,17 +42,17 @@ OBJECTIVE: Final = "objective"
 EXTERNAL: Final = "external"
 """Values are told by an external trainer, see `asktell`."""
 
-_EXTERNAL_HOSTS: Final = (f"{EXTERNAL} (asked on ", f"{EXTERNAL}, asked on ")
-"""How the host of an external trainer begins, now and in studies of layout 1."""
+_ASKED_ON: Final = f"{EXTERNAL} (asked on "
+"""How the host of an external trainer begins."""
 
 IMPORT: Final = "msnas:import"
-"""Study system attribute: who imports the study, and whether all of it has come."""
+"""Study system attribute: the `Worker` that imports it and its stages, None when all is there."""
 
 LAYOUT: Final = "msnas:layout"
 """Study user attribute: the version of our keys; 1 where it is missing."""
 
-LAYOUT_VERSION: Final = 2
-"""Layout 1 knew no owners of trials and none that are withdrawn; it is read as it is."""
+LAYOUT_VERSION: Final = 3
+"""Layout 2 had other origins and plans of another sampler."""
 
 PUBLISHED: Final = "msnas:published"
 """Study system attribute: how many proposals were settled when the dashboard was refreshed."""
@@ -101,8 +102,7 @@ class Worker:
         started: start time of the process, which tells it from a later one with the same id.
         trial: number of the trial, None where it was not known yet. A retry copies the record,
             so another number says that it belongs to the trial that is repeated.
-        heartbeats: whether it writes heartbeats from the start of the evaluation on; False where
-            an earlier version has not said so.
+        heartbeats: whether it writes heartbeats from the start of the evaluation on.
     """
 
     host: str
@@ -120,20 +120,17 @@ class Worker:
     @classmethod
     def external(cls, trial: int) -> Worker:
         """A trainer outside the package, which `asktell.ask` has handed a trial to."""
-        return cls(f"{_EXTERNAL_HOSTS[0]}{Host.current().name})", 0, "", trial)
+        return cls(f"{_ASKED_ON}{Host.current().name})", 0, "", trial)
 
     @property
     def host_name(self) -> str:
         """The host's name for people; of an external trainer, where it was asked for."""
-        host = self.host
-        for beginning in _EXTERNAL_HOSTS:
-            host = host.removeprefix(beginning)
-        return Host.parse(host.rstrip(")")).name
+        return Host.parse(self.host.removeprefix(_ASKED_ON).rstrip(")")).name
 
     @property
     def is_external(self) -> bool:
         """Whether it is no process of the package; nobody can see whether it lives."""
-        return self.host.startswith(_EXTERNAL_HOSTS)
+        return self.host.startswith(_ASKED_ON)
 
     def is_here(self) -> bool:
         """Whether it is, or was, a process of this host."""
@@ -256,16 +253,13 @@ def repeat_of(trial: Trial) -> int:
 
 def write_plan(study: Study, trial: FrozenTrial, plan: Plan) -> None:
     """Stores the plan, and shows its generation and origin where people look for them."""
-    _write_system_attr(study, trial, PLAN, plan.to_json())
+    # `trial` is a copy that Optuna passes on to the sampler: it must hold what is stored.
+    trial.system_attrs[PLAN] = plan.to_json()
+    set_trial_system_attr(study, trial, PLAN, trial.system_attrs[PLAN])
     for key, value in ((GENERATION, plan.generation), (ORIGIN, plan.origin)):
         if trial.user_attrs.get(key) != value:
-            study._storage.set_trial_user_attr(trial._trial_id, key, value)
+            set_trial_user_attr(study, trial, key, value)
             trial.user_attrs[key] = value
-
-
-def _write_system_attr(study: Study, trial: FrozenTrial, key: str, value: Any) -> None:
-    study._storage.set_trial_system_attr(trial._trial_id, key, value)
-    trial.system_attrs[key] = value  # `trial` is a snapshot that Optuna passes on to the sampler
 
 
 @dataclass(frozen=True)
@@ -274,13 +268,12 @@ class TrialRecord:
 
     Attributes:
         arch: the architecture in the notation of its method.
-        values: whatever was measured, by name: gflops, mparams, ap50, latency_ms, ...; None where
-            there is nothing to measure. Names of one word or joined by "_", times in seconds.
+        values: whatever was measured, by name: ap50, gflops, mparams, latency_ms, ...
         repeat: how many measurements of the architecture came before; added to the seed.
     """
 
     arch: str
-    values: Mapping[str, float | None]
+    values: Mapping[str, float]
     repeat: int = 0
 
 
@@ -289,7 +282,7 @@ def write_record(trial: Trial, record: TrialRecord) -> None:
     trial.set_user_attr(ARCH, record.arch)
     numbers = {**record.values, **({REPEAT: record.repeat} if record.repeat else {})}
     for name, value in numbers.items():  # a database commits each attribute on its own
-        trial.set_user_attr(name, value if value is None else float(value))
+        trial.set_user_attr(name, float(value))
 
 
 def read_record(trial: FrozenTrial) -> TrialRecord | None:
@@ -300,7 +293,7 @@ def read_record(trial: FrozenTrial) -> TrialRecord | None:
     values = {
         name: value
         for name, value in attrs.items()
-        if name not in (GENERATION, REPEAT) and (value is None or isinstance(value, (int, float)))
+        if name not in (GENERATION, REPEAT) and isinstance(value, (int, float))
     }
     return TrialRecord(attrs[ARCH], values, int(attrs.get(REPEAT, 0)))
 

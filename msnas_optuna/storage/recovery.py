@@ -21,6 +21,7 @@ from msnas_optuna.storage.heartbeats import (
     keeps_heartbeats,
     stale,
 )
+from msnas_optuna.storage.optuna_private import set_state, set_trial_system_attr, trial_id
 from msnas_optuna.storage.quiet import quiet
 from msnas_optuna.storage.records import (
     INTERRUPTED,
@@ -46,7 +47,6 @@ PATIENCE: Final = GRACE_PERIOD + 2 * HEARTBEAT_INTERVAL
 
 UNOWNED_GRACE: Final = 60.0
 """A trial is claimed within seconds, so one that stays without an owner for longer is lost."""
-
 
 _HANDOVER_SECONDS: Final = (2.0, 8.0)
 """After such a time, another for each process, others do what a worker has left half done."""
@@ -81,7 +81,7 @@ class Sightings:
 
 def mark_interrupted(study: Study, trial: Trial | FrozenTrial) -> None:
     """Says that the user stopped this running trial: the next run repeats it."""
-    study._storage.set_trial_system_attr(trial._trial_id, INTERRUPTED, trial.number)
+    set_trial_system_attr(study, trial, INTERRUPTED, trial.number)
 
 
 def recover_lost_trials(study: Study, sightings: Sightings | None = None) -> list[int]:
@@ -106,7 +106,12 @@ def recover_lost_trials(study: Study, sightings: Sightings | None = None) -> lis
     recovered = []
     for trial in trials:
         if trial.state == TrialState.RUNNING and _is_lost(study, trial, sightings, ceased):
-            if not _fail_lost(study, trial, trials):
+            repeats = len(trial.system_attrs.get(RETRY_HISTORY, []))
+            if repeats < _max_retry(trials, trial):
+                with suppress(UpdateFinishedTrialError):
+                    # If this process dies now, the mark tells another to repeat the trial.
+                    set_trial_system_attr(study, trial, LOST, trial.number)
+            if not set_state(study, trial, TrialState.FAIL):
                 continue  # another process was faster
         elif not _awaits_retry(trial, retried):
             continue
@@ -114,17 +119,8 @@ def recover_lost_trials(study: Study, sightings: Sightings | None = None) -> lis
             continue
         recovered.append(trial.number)
         if not is_withdrawn(trial):
-            retry(study, study._storage.get_trial(trial._trial_id))
+            retry(study, study.get_trials(deepcopy=False)[trial.number])
     return recovered
-
-
-def _fail_lost(study: Study, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
-    """Fails a trial; if this process dies now, the mark tells another to repeat the trial."""
-    history = trial.system_attrs.get(RETRY_HISTORY, [])
-    if len(history) < _max_retry(trials, trial):
-        with suppress(UpdateFinishedTrialError):
-            study._storage.set_trial_system_attr(trial._trial_id, LOST, trial.number)
-    return _fail(study, trial)
 
 
 def _max_retry(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> int:
@@ -140,7 +136,7 @@ def release_own_trials(study: Study) -> None:
         if owner is not None and owner.is_this():
             with suppress(UpdateFinishedTrialError):
                 mark_interrupted(study, trial)
-            _fail(study, trial)
+            set_state(study, trial, TrialState.FAIL)
 
 
 def outstanding_trials(study: Study) -> list[FrozenTrial]:
@@ -163,7 +159,7 @@ def would_notice_death(study: Study, trial: FrozenTrial) -> bool:
         noticed = not is_told(trial)
     else:
         noticed = owner.is_here() or _announces_heartbeats(study, owner)
-    return noticed or trial._trial_id in beating(study)
+    return noticed or trial_id(trial) in beating(study)
 
 
 def n_slots(study: Study) -> int:
@@ -223,26 +219,19 @@ def _is_lost(
     owner = owner_of(trial)
     if owner is not None and owner.is_here():
         return owner.is_dead()  # its heart stops while the whole machine sleeps
-    if trial._trial_id in ceased:
+    if trial_id(trial) in ceased:
         return True
     if owner is None:
         return not is_told(trial) and sightings is not None and sightings.unowned_for_long(trial)
     if not _announces_heartbeats(study, owner):
         return owner.is_dead()
     silent = sightings is not None and sightings.silent_for_long(trial)
-    return silent and trial._trial_id not in beating(study)
+    return silent and trial_id(trial) not in beating(study)
 
 
 def _announces_heartbeats(study: Study, owner: Worker) -> bool:
     """Whether no heartbeat means no life: a worker behind a proxy, for one, writes none."""
     return owner.heartbeats and keeps_heartbeats(study)
-
-
-def _fail(study: Study, trial: FrozenTrial) -> bool:
-    try:
-        return study._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
-    except UpdateFinishedTrialError:
-        return False
 
 
 def retry(study: Study, trial: FrozenTrial) -> None:
@@ -259,19 +248,14 @@ def withdraw(study: Study, trials: Iterable[FrozenTrial]) -> list[int]:
     """Gives up those of the trials that still wait; they leave no slot. Returns their numbers."""
     withdrawn = []
     for trial in trials:
-        waiting = trial.state == TrialState.WAITING
-        try:  # to take it over is atomic, so no worker that was faster loses its trial
-            if waiting and study._storage.set_trial_state_values(
-                trial._trial_id, state=TrialState.RUNNING
-            ):
-                withdraw_claimed(study, trial)
-                withdrawn.append(trial.number)
-        except UpdateFinishedTrialError:
-            continue
+        # To take it over is atomic, so no worker that was faster loses its trial.
+        if trial.state == TrialState.WAITING and set_state(study, trial, TrialState.RUNNING):
+            withdraw_claimed(study, trial)
+            withdrawn.append(trial.number)
     return withdrawn
 
 
 def withdraw_claimed(study: Study, trial: FrozenTrial) -> None:
     """Gives up a trial that this process has claimed; it leaves no slot."""
-    study._storage.set_trial_system_attr(trial._trial_id, WITHDRAWN, trial.number)
-    _fail(study, trial)
+    set_trial_system_attr(study, trial, WITHDRAWN, trial.number)
+    set_state(study, trial, TrialState.FAIL)

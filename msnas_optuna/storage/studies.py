@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Final
 
 import optuna
@@ -14,6 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 
+from msnas_optuna.storage.optuna_private import system_attrs
 from msnas_optuna.storage.quiet import quiet
 from msnas_optuna.storage.records import (
     CONFIG,
@@ -40,7 +40,6 @@ def open_study(
     sampler: BaseSampler,
     config: Mapping[str, Any],
     metric_names: Sequence[str] | None = None,
-    added: Mapping[str, Any] = MappingProxyType({}),
 ) -> Study:
     """Creates a study, or resumes the stored one of this name.
 
@@ -53,14 +52,16 @@ def open_study(
         sampler: proposes architectures.
         config: what must not change while the study lives, in JSON types.
         metric_names: names of the objectives; "AP" where there is one and None is given.
-        added: keys of `config`, with dots, that older versions did not know, each with the value
-            that stands for what they did.
 
     Raises:
-        StudyMismatchError: the stored study has other directions or another configuration.
+        StudyMismatchError: the stored study has other directions or another configuration, or
+            cannot be used, see `require_usable`.
         ValueError: a direction is neither "maximize" nor "minimize".
     """
-    asked = [_direction(d) for d in directions]
+    for direction in directions:
+        if direction not in ("maximize", "minimize", *StudyDirection):
+            raise ValueError(f"a direction is 'maximize' or 'minimize', got {direction!r}")
+    asked = [d if isinstance(d, StudyDirection) else StudyDirection[d.upper()] for d in directions]
     wanted: dict[str, Any] = json.loads(json.dumps(dict(config)))
     try:
         study = optuna.create_study(
@@ -69,23 +70,23 @@ def open_study(
         _write_config(study, wanted)
     except DuplicatedStudyError:
         study = optuna.load_study(storage=storage, study_name=name, sampler=sampler)
-    refuse_unfinished(study)
-    stored = _await_config(study)
+    deadline = time.monotonic() + _CREATION_SECONDS
+    while (stored := _read_config(study)) is None and time.monotonic() < deadline:
+        require_usable(study)
+        time.sleep(0.1)  # the process that has just created the study writes the configuration
     ways = {"directions": _words(study.directions)}
-    if stored is None:  # whoever created it died before it wrote the configuration
-        _refuse_mismatch(name, ways, {"directions": _words(asked)}, {})
+    if stored is None:  # whoever created it died before
+        _refuse_mismatch(name, ways, {"directions": _words(asked)})
         _write_config(study, wanted)
         stored = _read_config(study) or wanted
-    refuse_mixed(study, external=wanted.get(OBJECTIVE) == EXTERNAL)
-    _refuse_mismatch(
-        name,
-        {**ways, **stored},
-        {"directions": _words(asked), **wanted},
-        added,
-    )
-    if study.user_attrs.get(LAYOUT) != LAYOUT_VERSION:
-        study.set_user_attr(LAYOUT, LAYOUT_VERSION)
-    _name_metrics(study, metric_names)
+    require_usable(study)
+    refuse_mixed(study, external=_is_external(wanted))
+    _refuse_mismatch(name, {**ways, **stored}, {"directions": _words(asked), **wanted})
+    if metric_names is None and len(directions) == 1:
+        metric_names = ["AP"]
+    if metric_names is not None and study.metric_names != list(metric_names):
+        with quiet():
+            study.set_metric_names(list(metric_names))
     return study
 
 
@@ -98,15 +99,9 @@ def _read_config(study: Study) -> dict[str, Any] | None:
     """The configuration of a study, None if there is none.
 
     Raises:
-        StudyMismatchError: this version cannot read it.
+        StudyMismatchError: it is damaged.
     """
-    layout, stored = study.user_attrs.get(LAYOUT, 1), study.user_attrs.get(CONFIG)
-    if layout not in range(1, LAYOUT_VERSION + 1):
-        raise StudyMismatchError(
-            f"study {study.study_name!r} is stored in layout {layout!r}, this version of "
-            f"msnas-optuna reads layouts 1 to {LAYOUT_VERSION}; install the version that made "
-            "the study or a later one, or choose another study name"
-        )
+    stored = study.user_attrs.get(CONFIG)
     if stored is not None and not isinstance(stored, dict):
         raise StudyMismatchError(
             f"the configuration of study {study.study_name!r} cannot be read: its user attribute "
@@ -115,85 +110,61 @@ def _read_config(study: Study) -> dict[str, Any] | None:
     return stored
 
 
-def _await_config(study: Study) -> dict[str, Any] | None:
-    """The configuration, which the process that has just created the study may be writing.
+def require_usable(study: Study) -> None:
+    """Keeps everyone away from a study that this version cannot go on with.
 
     Raises:
-        StudyMismatchError: another program has made the study.
+        StudyMismatchError: its import has not ended, another program has made it (it has trials,
+            but no configuration, which comes before the first), or another version of this one.
     """
-    deadline = time.monotonic() + _CREATION_SECONDS
-    while (stored := _read_config(study)) is None and time.monotonic() < deadline:
-        refuse_foreign(study)
-        time.sleep(0.1)
-    return stored
-
-
-def _direction(direction: str | StudyDirection) -> StudyDirection:
-    if isinstance(direction, StudyDirection):
-        return direction
-    if direction not in ("maximize", "minimize"):
-        raise ValueError(f"a direction is 'maximize' or 'minimize', got {direction!r}")
-    return StudyDirection[direction.upper()]
+    name, attributes = study.study_name, study.user_attrs
+    if system_attrs(study).get(IMPORT) is not None:
+        raise StudyMismatchError(
+            f"study {name!r} is a part of an import that has not ended; run the same "
+            "`msnas import-study` again"
+        )
+    if CONFIG not in attributes:
+        if study.get_trials(deepcopy=False):
+            raise StudyMismatchError(
+                f"study {name!r} was not created by msnas: it has trials, but no configuration; "
+                "choose another study name"
+            )
+        return
+    layout = attributes.get(LAYOUT, 1)
+    if layout != LAYOUT_VERSION:
+        raise StudyMismatchError(
+            f"study {name!r} is stored in layout {layout!r}, this version of msnas-optuna uses "
+            f"layout {LAYOUT_VERSION}; go on with the version that made the study, or choose "
+            "another study.name and search anew"
+        )
 
 
 def _words(directions: Sequence[StudyDirection]) -> list[str]:
     return [direction.name.lower() for direction in directions]
 
 
-def _name_metrics(study: Study, names: Sequence[str] | None) -> None:
-    wanted = ["AP"] if names is None and len(study.directions) == 1 else names
-    if wanted is None or study.metric_names == list(wanted):
-        return
-    with quiet():
-        study.set_metric_names(list(wanted))
-
-
-def require_config(
-    study: Study,
-    config: Mapping[str, Any],
-    *,
-    added: Mapping[str, Any] = MappingProxyType({}),
-) -> None:
-    """Compares the configuration, as far as it is given, with that of a stored study.
-
-    For `added` see `open_study`.
-
-    Raises:
-        StudyMismatchError: a key has another value.
-    """
-    require_equal(study.study_name, _read_config(study) or {}, config, added=added)
-
-
-def require_equal(
-    name: str,
-    stored: Mapping[str, Any],
-    config: Mapping[str, Any],
-    *,
-    added: Mapping[str, Any] = MappingProxyType({}),
-) -> None:
-    """Compares two configurations as far as both can be known.
+def require_config(study: Study, config: Mapping[str, Any]) -> None:
+    """Compares the configuration of a stored study with another, as far as both can be known.
 
     Digests of files may be left out, because they take data to compute; so may be where the
     values come from. A study of an external trainer has no digests.
 
     Args:
-        name: of the study, for the message.
-        stored: the configuration that a study was created with.
+        study: the stored study.
         config: the configuration that is asked for.
-        added: see `open_study`.
 
     Raises:
         StudyMismatchError: a key has another value.
     """
-    wanted = json.loads(json.dumps(dict(config)))
-    optional = ({key for key in stored if _is_digest(key)} | {OBJECTIVE}) - wanted.keys()
+    stored, wanted = _read_config(study) or {}, json.loads(json.dumps(dict(config)))
+    optional = ({key for key in stored if key.endswith(".sha256")} | {OBJECTIVE}) - wanted.keys()
     if _is_external(stored):
-        optional |= {key for key in wanted if _is_digest(key)}
+        optional |= {key for key in wanted if key.endswith(".sha256")}
     was, now = (
         {key: value for key, value in one.items() if key not in optional}
         for one in (stored, wanted)
     )
-    _refuse_mismatch(name, was, now, added)
+    _refuse_mismatch(study.study_name, was, now)
 
 
 def refuse_mixed(study: Study, *, external: bool) -> None:
@@ -218,33 +189,6 @@ def refuse_mixed(study: Study, *, external: bool) -> None:
     )
 
 
-def refuse_unfinished(study: Study) -> None:
-    """Keeps everyone away from a study whose import has not come to its end.
-
-    Raises:
-        StudyMismatchError: it has not.
-    """
-    mark = study._storage.get_study_system_attrs(study._study_id).get(IMPORT)
-    if mark is not None and not mark["complete"]:
-        raise StudyMismatchError(
-            f"study {study.study_name!r} is a part of an import that has not ended; run the same "
-            "`msnas import-study` again"
-        )
-
-
-def refuse_foreign(study: Study) -> None:
-    """Keeps everyone away from a study of another program.
-
-    Raises:
-        StudyMismatchError: it has trials, but no configuration, which comes before the first.
-    """
-    if study.get_trials(deepcopy=False) and CONFIG not in study.user_attrs:
-        raise StudyMismatchError(
-            f"study {study.study_name!r} was not created by msnas: it has trials, but no "
-            "configuration; choose another study name"
-        )
-
-
 def is_external(study: Study) -> bool:
     """Whether an external trainer tells the values of a study."""
     return _is_external(_read_config(study) or {})
@@ -254,15 +198,8 @@ def _is_external(config: Mapping[str, Any]) -> bool:
     return config.get(OBJECTIVE) == EXTERNAL
 
 
-def _is_digest(key: str) -> bool:
-    return key.endswith(".sha256")
-
-
-def _refuse_mismatch(
-    name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any], added: Mapping[str, Any]
-) -> None:
-    now = flatten(wanted)
-    was = {key: value for key, value in added.items() if key in now} | flatten(stored)
+def _refuse_mismatch(name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    was, now = flatten(stored), flatten(wanted)
     lines = [
         f"  {key}: {_shown(was, key)} stored, {_shown(now, key)} given"
         for key in sorted(was.keys() | now.keys())

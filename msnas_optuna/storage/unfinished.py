@@ -18,6 +18,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from msnas_optuna.storage.heartbeats import beating, stale
+from msnas_optuna.storage.optuna_private import set_state, trial_id
 from msnas_optuna.storage.records import is_withdrawn, owner_of
 from msnas_optuna.storage.recovery import mark_interrupted, retry, withdraw, withdraw_claimed
 
@@ -83,9 +84,9 @@ def _describe(study: Study, trial: FrozenTrial, heard: set[int], ceased: set[int
     alive: bool | None = None
     if owner is not None and owner.is_here():
         alive = not owner.is_dead()
-    elif trial._trial_id in ceased:
+    elif trial_id(trial) in ceased:
         alive = False
-    elif trial._trial_id in heard:
+    elif trial_id(trial) in heard:
         alive = True
     elif owner is not None and owner.is_dead():
         alive = False
@@ -128,9 +129,7 @@ def end_trials(study: Study, numbers: Iterable[int], *, repeat: bool) -> list[in
             )
     changed = []
     for number in [found.trial for found in wanted]:
-        trial = study._storage.get_trial(
-            study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-        )
+        trial = study.get_trials()[number]
         if trial.state == TrialState.WAITING:
             changed += [] if repeat else withdraw(study, [trial])
         elif _end_running(study, trial, repeat=repeat):
@@ -139,15 +138,14 @@ def end_trials(study: Study, numbers: Iterable[int], *, repeat: bool) -> list[in
 
 
 def _end_running(study: Study, trial: FrozenTrial, *, repeat: bool) -> bool:
-    storage = study._storage
     if is_withdrawn(trial):
         withdraw_claimed(study, trial)
         return True
-    with suppress(UpdateFinishedTrialError):
-        if repeat:  # as often as a person asks for it
+    if repeat:  # as often as a person asks for it
+        with suppress(UpdateFinishedTrialError):
             mark_interrupted(study, trial)
-        if storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL):
-            if repeat:
-                retry(study, storage.get_trial(trial._trial_id))
-            return True
-    return False
+    if not set_state(study, trial, TrialState.FAIL):
+        return False
+    if repeat:
+        retry(study, study.get_trials()[trial.number])
+    return True

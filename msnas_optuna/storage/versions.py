@@ -1,4 +1,4 @@
-"""Who has searched: the versions of the packages that results depend on, and with what wish."""
+"""Package versions that a study was searched with, and how many trials were requested."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Final
 
 from optuna.study import Study
 
+from msnas_optuna.storage.optuna_private import set_system_attr, system_attrs
 from msnas_optuna.storage.records import VERSIONS, WANTED
 
 PACKAGES: Final = (
     "msnas-optuna", "torch", "torchvision", "optuna", "optuna-dashboard", "plotly", "numpy",
 )  # fmt: skip
-"""Whose versions results depend on."""
+"""Packages that results depend on."""
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages in this process."""
+    """Versions of Python and of `PACKAGES` in this process."""
     found = {"Python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -28,8 +29,8 @@ def versions() -> dict[str, str]:
 
 
 def read_versions(study: Study) -> dict[str, list[str]]:
-    """The versions that have searched, first to last; none of studies of older versions."""
-    stored = study._storage.get_study_system_attrs(study._study_id).get(VERSIONS, {})
+    """The versions that have searched, first to last; none before the first search."""
+    stored = system_attrs(study).get(VERSIONS, {})
     return {package: list(seen) for package, seen in stored.items()}
 
 
@@ -42,17 +43,16 @@ def write_versions(study: Study) -> None:
         for package, number in own.items()
     }
     if merged != stored:
-        study._storage.set_study_system_attr(study._study_id, VERSIONS, merged)
+        set_system_attr(study, VERSIONS, merged)
 
 
 def wanted_trials(study: Study) -> int | None:
     """How many trials the last command asked for, None if it left that to the study file."""
-    stored = study._storage.get_study_system_attrs(study._study_id)
-    wanted = stored.get(WANTED)
+    wanted = system_attrs(study).get(WANTED)
     return wanted if isinstance(wanted, int) else None
 
 
 def write_wanted(study: Study, trials: int | None) -> None:
-    """Keeps how many trials a command asks for; None leaves it to the study file again."""
+    """Stores the number of trials that a command asks for; None leaves it to the study file."""
     if wanted_trials(study) != trials:
-        study._storage.set_study_system_attr(study._study_id, WANTED, trials)
+        set_system_attr(study, WANTED, trials)

@@ -38,7 +38,6 @@ from msnas_optuna.storage import (
     write_record,
     write_versions,
 )
-from msnas_optuna.study.config import ADDED_KEYS
 from msnas_optuna.study.setting import Setting
 
 
@@ -90,7 +89,6 @@ def ask(
         sampler=setting.sampler(setting.feasible),
         config=setting.config.identity() | {OBJECTIVE: EXTERNAL},
         metric_names=[metric.label for metric in setting.metrics],
-        added=ADDED_KEYS,
     )
     write_versions(study)
     recover_lost_trials(study)

@@ -24,8 +24,8 @@ from msnas_optuna.methods import METHODS
 from msnas_optuna.methods.base import CHECKED, Method, PositiveInt
 from msnas_optuna.spaces.base import InvalidArchitectureError
 from msnas_optuna.storage import (
-    doubtful_parameters,
     flatten,
+    has_secret,
     redacted,
     relative_to,
     storage_file,
@@ -37,13 +37,7 @@ DATA_PATHS: Final = ("train_images", "train_annotations", "val_images", "val_ann
 DEFAULT_METHOD: Final = "msnas"
 """Of a study file that names none, and of what was stored before there were several."""
 
-ADDED_KEYS: Final[dict[str, Any]] = {}
-"""Keys of `StudyConfig.identity` that older studies lack, with what stands for their behavior.
-
-Whoever adds a key adds it here.
-"""
-
-_NO_EFFECT = "it varied the operators of the paper, which no longer have this setting; remove it"
+_NO_EFFECT = "remove it: the operators that it set are gone, too"
 
 REMOVED_KEYS: Final = {
     "sampler.encoder_probability": _NO_EFFECT,
@@ -395,19 +389,14 @@ def _relative_to(config: StudyConfig, folder: Path) -> StudyConfig:
     try:
         storage = None if url is None else relative_to(url, folder)
         file = None if storage is None else storage_file(storage)
-        doubtful = [] if storage is None else doubtful_parameters(storage)
+        secret = storage is not None and has_secret(storage)
     except ValueError as error:
         raise ValueError(f"study.storage: {error}") from None
-    if file is not None and ("?" in str(url) or "file:" in str(url)):
+    if secret:
         raise ValueError(
-            f"study.storage: a file is named by its path alone, got {redacted(str(url))!r}; leave "
-            f"out '?' and 'file:'"
-        )
-    if doubtful:
-        raise ValueError(
-            f"study.storage: a study file sets no {', '.join(doubtful)} in the URL, since a "
-            f"driver may write files or run programs for it; leave it out, or give the URL with "
-            f"--storage or OPTUNA_STORAGE"
+            f"study.storage: a study file holds no password and no parameters after '?', which "
+            f"may be secret or make a driver write files, got {redacted(str(url))!r}; keep the "
+            f"password in ~/.pgpass, or give the whole URL with OPTUNA_STORAGE or --storage"
         )
     if file is not None and not _lies_in(file, run_dir):
         raise ValueError(

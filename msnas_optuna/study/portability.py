@@ -9,32 +9,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import ZipFile
 
 import optuna
+from optuna.storages import BaseStorage
 
 from msnas_optuna.storage import (
-    CONFIG,
     StudyMismatchError,
     is_storage_url,
     open_storage,
-    require_equal,
+    require_config,
+    require_usable,
     storage_exists,
 )
-from msnas_optuna.storage.bundle import extract_artifacts, load_bundle, save_bundle
-from msnas_optuna.storage.snapshots import (
+from msnas_optuna.storage.bundle import extract_artifacts, open_bundle, save_bundle
+from msnas_optuna.storage.transfer import (
     Progress,
-    Snapshot,
-    put_snapshots,
+    artifact_ids,
+    copy_studies,
+    is_evaluated_now,
     refuse_present,
-    take_snapshot,
 )
-from msnas_optuna.study.config import ADDED_KEYS
 from msnas_optuna.study.setting import Setting
 
 
 @dataclass(frozen=True)
-class Moved:
-    """What was moved.
+class Transfer:
+    """The studies that an export or an import has copied.
 
     Attributes:
         studies: name -> number of trials.
@@ -51,32 +52,36 @@ class Moved:
     unfinished: int
 
 
-def export_study(setting: Setting, destination: str, *, progress: Progress | None = None) -> Moved:
+def export_study(
+    setting: Setting, destination: str, *, progress: Progress | None = None
+) -> Transfer:
     """Copies the search and its stages out of the storage of the study file.
 
     Args:
         setting: the study file.
         destination: a new file, or the URL of a storage that has none of the studies. Artifacts
             stay in the run folder where it is a storage.
-        progress: told how many trials are written into a storage.
+        progress: told how many trials are written.
 
     Raises:
         ValueError: the study has not begun.
         FileExistsError, StudyMismatchError: the destination has it already.
     """
-    if not storage_exists(setting.storage_url):
-        raise _absent(setting)
-    snapshots = _snapshots(setting, setting.storage)
-    if not snapshots:
-        raise _absent(setting)
-    if is_storage_url(destination):
-        put_snapshots(open_storage(destination), snapshots, progress=progress)
-        return _moved(snapshots, _missing(setting, snapshots), copied=False)
-    missing = save_bundle(Path(destination), snapshots, setting.artifact_dir)
-    return _moved(snapshots, missing, copied=True)
+    exists = storage_exists(setting.storage_url)
+    studies = _studies_of(setting, setting.storage) if exists else []
+    if not studies:
+        names = ", ".join(map(setting.study_name, setting.stages))
+        raise ValueError(f"there is nothing to export: the storage has no study {names}")
+    to_file = not is_storage_url(destination)
+    transfer = _transfer(studies, setting.artifact_dir, copied=to_file)
+    if to_file:
+        save_bundle(Path(destination), studies, setting.artifact_dir, progress=progress)
+    else:
+        copy_studies(studies, open_storage(destination), progress=progress)
+    return transfer
 
 
-def import_study(setting: Setting, source: str, *, progress: Progress | None = None) -> Moved:
+def import_study(setting: Setting, source: str, *, progress: Progress | None = None) -> Transfer:
     """Copies the search and its stages into the storage of the study file.
 
     Args:
@@ -89,60 +94,56 @@ def import_study(setting: Setting, source: str, *, progress: Progress | None = N
             the run folder has other artifacts of the same names.
         StudyMismatchError: the study exists, or was made with other settings.
     """
-    from_storage = is_storage_url(source)
-    if not from_storage:
-        snapshots = load_bundle(Path(source))
-    elif storage_exists(source):
-        snapshots = _snapshots(setting, open_storage(source))
-    else:
+    if not is_storage_url(source):
+        with open_bundle(Path(source)) as (storage, archive):
+            return _import(setting, storage, archive, progress)
+    if not storage_exists(source):
         raise ValueError("the storage to import from does not exist; correct its URL")
-    _check(setting, snapshots)
-    if storage_exists(setting.storage_url):  # before the artifacts are written
-        refuse_present(setting.storage, [snapshot.name for snapshot in snapshots])
-    if from_storage:
-        missing = _missing(setting, snapshots)
-    else:
-        missing = extract_artifacts(Path(source), snapshots, setting.artifact_dir)
-    put_snapshots(setting.storage, snapshots, progress=progress)
-    return _moved(snapshots, missing, copied=not from_storage)
+    return _import(setting, open_storage(source), None, progress)
 
 
-def _snapshots(setting: Setting, storage: optuna.storages.BaseStorage) -> list[Snapshot]:
-    present = set(optuna.get_all_study_names(storage))
-    names = [setting.study_name(stage) for stage in setting.stages]
-    return [take_snapshot(storage, name) for name in names if name in present]
-
-
-def _absent(setting: Setting) -> ValueError:
-    names = [setting.study_name(stage) for stage in setting.stages]
-    return ValueError(f"there is nothing to export: the storage has no study {', '.join(names)}")
-
-
-def _check(setting: Setting, snapshots: Sequence[Snapshot]) -> None:
-    """Whether the study file can go on with them."""
-    known = {setting.study_name(stage) for stage in setting.stages}
-    names = {snapshot.name for snapshot in snapshots}
-    if not names or names - known:
+def _import(
+    setting: Setting, source: BaseStorage, archive: ZipFile | None, progress: Progress | None
+) -> Transfer:
+    studies = _studies_of(setting, source)
+    if not studies:
         raise StudyMismatchError(
             f"the import must hold the study {setting.study_name()!r} of study.name or its "
-            f"stages, got {sorted(names)}; set study.name to the name that was exported"
+            f"stages, got {optuna.get_all_study_names(source)}; set study.name to the name that "
+            "was exported"
         )
-    for snapshot in snapshots:
-        if snapshot.name == setting.study_name() and CONFIG in snapshot.user_attrs:
-            stored = snapshot.user_attrs[CONFIG]
-            require_equal(snapshot.name, stored, setting.config.identity(), added=ADDED_KEYS)
+    if studies[0].study_name == setting.study_name():
+        require_config(studies[0], setting.config.identity())
+    identifiers = [identifier for study in studies for identifier in artifact_ids(study)]
+    if storage_exists(setting.storage_url):  # before the artifacts are written
+        refuse_present(setting.storage, [study.study_name for study in studies])
+    if archive is not None:
+        extract_artifacts(archive, identifiers, setting.artifact_dir)
+    copy_studies(studies, setting.storage, progress=progress)
+    return _transfer(studies, setting.artifact_dir, copied=archive is not None)
 
 
-def _missing(setting: Setting, snapshots: Sequence[Snapshot]) -> list[str]:
-    identifiers = [i for snapshot in snapshots for i in snapshot.artifact_ids()]
-    return [i for i in identifiers if not (setting.artifact_dir / i).is_file()]
+def _studies_of(setting: Setting, storage: BaseStorage) -> list[optuna.Study]:
+    """The search and its stages, as far as they have begun.
+
+    Raises:
+        StudyMismatchError: one cannot be used, see `require_usable`.
+    """
+    present = set(optuna.get_all_study_names(storage))
+    names = [name for name in map(setting.study_name, setting.stages) if name in present]
+    studies = [optuna.load_study(study_name=name, storage=storage) for name in names]
+    for study in studies:
+        require_usable(study)
+    return studies
 
 
-def _moved(snapshots: Sequence[Snapshot], missing: list[str], *, copied: bool) -> Moved:
-    return Moved(
-        studies={snapshot.name: len(snapshot.trials) for snapshot in snapshots},
-        artifacts=sum(len(snapshot.artifact_ids()) for snapshot in snapshots),
+def _transfer(studies: Sequence[optuna.Study], artifact_dir: Path, *, copied: bool) -> Transfer:
+    trials = {study.study_name: study.get_trials(deepcopy=False) for study in studies}
+    identifiers = [identifier for study in studies for identifier in artifact_ids(study)]
+    return Transfer(
+        studies={name: len(its_trials) for name, its_trials in trials.items()},
+        artifacts=len(identifiers),
         copied=copied,
-        missing=missing,
-        unfinished=sum(len(snapshot.unfinished()) for snapshot in snapshots),
+        missing=[i for i in dict.fromkeys(identifiers) if not (artifact_dir / i).is_file()],
+        unfinished=sum(is_evaluated_now(t) for its_trials in trials.values() for t in its_trials),
     )

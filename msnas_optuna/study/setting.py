@@ -25,16 +25,14 @@ from msnas_optuna.storage import (
     finished_slots,
     has_secret,
     open_storage,
-    refuse_foreign,
-    refuse_unfinished,
     relative_to,
     require_config,
+    require_usable,
     sqlite_url,
     storage_exists,
     storage_file,
 )
 from msnas_optuna.study.config import (
-    ADDED_KEYS,
     BudgetSection,
     ConfigError,
     StudyConfig,
@@ -320,20 +318,19 @@ class Setting:
         """
         study = self.begun_study(stage)
         if study is not None and stage is None:
-            require_config(study, self.config.identity(), added=ADDED_KEYS)
+            require_config(study, self.config.identity())
         return study
 
     def begun_study(self, stage: str | None = None) -> optuna.Study | None:
         """The same, whatever settings it was made with.
 
         Raises:
-            StudyMismatchError: it is being imported, or another program has made it.
+            StudyMismatchError: it cannot be used, see `require_usable`.
         """
         name = self.study_name(stage)
         begun = storage_exists(self.storage_url)
         if not begun or name not in optuna.get_all_study_names(self.storage):
             return None
         study = optuna.load_study(study_name=name, storage=self.storage)
-        refuse_unfinished(study)
-        refuse_foreign(study)
+        require_usable(study)
         return study if CONFIG in study.user_attrs else None  # it is being created

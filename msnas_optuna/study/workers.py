@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from threading import Event, Thread
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage
-from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from msnas_optuna.runtime.interrupts import Deferred, deferred_interrupts
+from msnas_optuna.runtime.interrupts import InterruptFlag, deferred_interrupts
 from msnas_optuna.samplers import SpaceExhaustedError
 from msnas_optuna.storage import (
     ERROR,
@@ -30,12 +27,14 @@ from msnas_optuna.storage import (
     StorageFailures,
     claim_trial,
     finished_slots,
+    heartbeat,
     mark_interrupted,
     outstanding_trials,
     recover_lost_trials,
     release_own_trials,
     would_notice_death,
 )
+from msnas_optuna.storage.optuna_private import forget_trials
 
 Objective = Callable[[Trial], float | Sequence[float]]
 Failures = tuple[type[Exception], ...]
@@ -125,11 +124,11 @@ def _evaluate_one(
     """Claims a trial and evaluates it; False if there is none to claim."""
     # Optuna's bookkeeping must not be interrupted.
     with deferred_interrupts(at_most=_BOOKKEEPING_SECONDS) as interrupts:
-        study._thread_local.cached_all_trials = None  # as `Study.ask` does
+        forget_trials(study)
         trial_id = claim_trial(study, wanted=wanted, propose=propose)
         if trial_id is None:
             return False
-        with _heartbeat(study._storage, trial_id):
+        with heartbeat(study, trial_id):
             try:
                 trial = Trial(study, trial_id)  # plans it
             except UpdateFinishedTrialError:
@@ -142,7 +141,7 @@ def _evaluate_one(
 
 
 def _outcome(
-    trial: Trial, objective: Objective, interrupts: Deferred, failures: Failures
+    trial: Trial, objective: Objective, interrupts: InterruptFlag, failures: Failures
 ) -> float | Sequence[float] | BaseException:
     """The objective's values, or what it raised."""
     try:
@@ -191,28 +190,3 @@ def _tell(study: Study, trial: Trial, outcome: float | Sequence[float] | BaseExc
             "this one for dead and repeat the trial",
             stacklevel=2,
         )
-
-
-@contextmanager
-def _heartbeat(storage: BaseStorage, trial_id: int) -> Iterator[None]:
-    """Tells other workers that this one lives, where the storage can; the first time at once."""
-    interval = storage.get_heartbeat_interval() if isinstance(storage, BaseHeartbeat) else None
-    if interval is None:
-        yield
-        return
-    assert isinstance(storage, BaseHeartbeat)
-    storage.record_heartbeat(trial_id)
-    done = Event()
-    thread = Thread(target=_beat, args=(storage, trial_id, interval, done), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join(timeout=POLL_SECONDS)
-
-
-def _beat(storage: BaseHeartbeat, trial_id: int, interval: float, done: Event) -> None:
-    while not done.wait(interval):
-        with suppress(Exception):  # the next beat, or the worker's own call, will tell
-            storage.record_heartbeat(trial_id)

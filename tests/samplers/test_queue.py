@@ -9,8 +9,9 @@ import pytest
 from optuna.trial import TrialState
 
 from msnas_optuna import PUBLISHED, ArchitectureSampler, queue_architectures
+from msnas_optuna.methods import METHODS
 from msnas_optuna.methods.msnas.cost import EncoderCost
-from msnas_optuna.methods.msnas.published import PRESETS, resolve_architecture
+from msnas_optuna.methods.msnas.published import PRESETS
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.spaces.base import InvalidArchitectureError
 from msnas_optuna.spaces.lattice import Lattice
@@ -30,7 +31,7 @@ INSIDE = [name for name in PUBLISHED if name.startswith("r18-")
 
 
 def resolve(text: str) -> Architecture:
-    return resolve_architecture(text, SPACE)
+    return METHODS["msnas"].resolve(text, SPACE)
 
 
 def objective(trial: optuna.Trial) -> float:
@@ -45,14 +46,14 @@ def new_study() -> optuna.Study:
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith("r18")])
 def test_names_and_texts_mean_the_same(name: str) -> None:
     architecture = PUBLISHED[name].architecture
-    assert resolve_architecture(name, SPACE) == architecture
-    assert resolve_architecture(str(architecture), SPACE) == architecture
+    assert METHODS["msnas"].resolve(name, SPACE) == architecture
+    assert METHODS["msnas"].resolve(str(architecture), SPACE) == architecture
 
 
 @pytest.mark.parametrize("n_blocks", range(3, 33))
 def test_the_hand_made_path_has_a_name_in_every_space(n_blocks: int) -> None:
     space = MSNASSpace(n_blocks)
-    assert resolve_architecture("fpn-like", space) == space.fpn_like()
+    assert METHODS["msnas"].resolve("fpn-like", space) == space.fpn_like()
 
 
 def test_queued_architectures_come_first_and_join_the_population() -> None:
@@ -148,7 +149,10 @@ def test_of_two_workers_the_later_one_withdraws_its_doubles(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("r18-9", "no architecture is called 'r18-9'; give one of r18-1, .* fpn-like, or strides"),
+        (
+            "r18-9",
+            "no architecture is called 'r18-9'; give one of r18-1, .* fpn-like, or a notation",
+        ),
         ("r34-1", "'r34-1' is none of the study's: the space has 13 blocks, .* 21 strides"),
         ("1 2 | 8", r"'1 2 \| 8' is none of the study's: the space has 13 blocks"),
         ("1 2 | a", "an architecture reads"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -73,7 +74,13 @@ def test_the_password_may_come_from_a_password_file(
     assert msnas("results", tiny, "--storage", url).startswith("0 ")
 
 
-MISTYPED = {
+UNOPENED = "postgresql+psycopg://keeper@127.0.0.1:1/db"
+
+BROKEN = {
+    "wrong password": "",
+    "wrong database": "",
+    "missing driver": "",
+    "nobody listens": "postgresql+psycopg://keeper:hunter2@127.0.0.1:1/db",
     "port": "postgresql+psycopg://keeper:hunter2@host:port/db",
     "at": "postgresql+psycopg://keeper:hun@ter2@127.0.0.1:1/db",
     "slash": "postgresql+psycopg://keeper:hun/ter2@127.0.0.1:1/db",
@@ -81,48 +88,61 @@ MISTYPED = {
     "no slash": "postgresql+psycopg:keeper:hunter2@h/db",
     "three slashes": "postgresql+psycopg:///keeper:hunter2@h/db",
     "no scheme": "keeper:hunter2@h/db",
-    "another scheme": "mysql://keeper@h/db?x=hunter2",
+    "other schemes": "mysql://keeper@h/db?x=hunter2",
     "no host": "postgresql+psycopg://keeper:hunter2/db",
     "quoted colon": "postgresql+psycopg://keeper%3Ahunter2@127.0.0.1:1/db",
     "words": "host=h password=hunter2",
     "words in the database": "postgresql+psycopg://127.0.0.1:1/db password=hunter2",
-    "client key": "postgresql+psycopg://keeper@127.0.0.1:1/db?scram_client_key=hunter2",
-    "server key": "postgresql+psycopg://keeper@127.0.0.1:1/db?scram_server_key=hunter2",
-    "pwd": "postgresql+psycopg://keeper@127.0.0.1:1/db?pwd=hunter2",
+    "client key": f"{UNOPENED}?scram_client_key=hunter2",
+    "unknown parameter": f"{UNOPENED}?pwd=hunter2",
+    "wrong parameter": f"{UNOPENED}?sslmode=hunter2",
+    "sqlite": "sqlite://keeper:hunter2@h/db",
 }
 
 
-@pytest.fixture(params=["password", "host", "database", "driver", "query", *MISTYPED])
-def broken(request: pytest.FixtureRequest, postgres_url: str) -> str:
+@pytest.fixture(params=BROKEN)
+def broken(request: pytest.FixtureRequest) -> str:
     """A URL with a password that cannot be opened."""
-    url = make_url(postgres_url)
+    if BROKEN[request.param]:
+        return BROKEN[request.param]
+    url = make_url(request.getfixturevalue("postgres_url"))
     wrong = {
-        "password": url.set(password="hunter3"),
-        "host": url.set(host="127.0.0.1", port=1, query={}),
-        "database": url.set(database="absent"),
-        "driver": url.set(drivername="postgresql+asyncpg"),
-        "query": url.set(password="hunter3").update_query_dict({"sslpassword": "hunter4"}),
-    }.get(request.param)
-    if wrong is None:
-        return MISTYPED[request.param]
+        "wrong password": url.set(password="hunter3").update_query_dict(
+            {"sslpassword": "hunter4"}
+        ),
+        "wrong database": url.set(database="absent"),
+        "missing driver": url.set(drivername="postgresql+asyncpg"),
+    }[request.param]
     return wrong.render_as_string(hide_password=False)
 
 
+def test_no_error_shows_a_password(broken: str) -> None:
+    with pytest.raises((ValueError, StorageError)) as caught:
+        open_storage(broken)
+    printed = "".join(traceback.format_exception(caught.value)).replace(__file__, "")
+    for text in (str(caught.value), printed, redacted(broken)):
+        for part in ("hunter", "ter2", "hun@", "hun/"):
+            assert part not in text
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_no_command_shows_a_password(command: tuple[str, ...], broken: str, trained: Path) -> None:
-    shown = msnas(command[0], trained, *command[1:], "--storage", broken)
+def test_no_command_shows_a_password(
+    command: tuple[str, ...], postgres_url: str, trained: Path
+) -> None:
+    wrong = make_url(postgres_url).set(password="hunter3")
+    url = wrong.update_query_dict({"sslpassword": "hunter4"}).render_as_string(hide_password=False)
+    shown = msnas(command[0], trained, *command[1:], "--storage", url)
     if command != ("train",):  # which opens no storage
         assert shown.startswith("1 error: "), shown
     assert "Traceback" not in shown
-    for part in ("hunter", "ter2", "hun@", "hun/"):
-        assert part not in shown
+    assert "hunter" not in shown
 
 
 def test_a_password_is_hidden_where_the_storage_is_named(tiny: Path, postgres_url: str) -> None:
     shown = msnas("results", tiny, "--json", "--storage", postgres_url)
     assert shown.startswith("0 ")
     assert "hunter2" not in shown
-    assert "keeper:***@" in shown
+    assert f"postgresql+psycopg://***@/{make_url(postgres_url).database}?***" in shown
 
 
 def test_the_next_steps_of_the_quickstart_name_no_password(
@@ -140,26 +160,21 @@ def test_the_next_steps_of_the_quickstart_name_no_password(
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("sqlite:///a.db?timeout=60", "sqlite:///a.db?timeout=60"),
-        ("postgresql://u:p@h/d", "postgresql://u:***@h/d"),
-        ("postgresql://u@h/d?password=x&sslmode=require", "postgresql://u@h/d?password=***&"),
-        ("postgresql//u:hun@ter@h/d?password=x", "postgresql..."),
-        ("postgresql+psycopg:/u:hunter2@h/d", "postgresql+psycopg:/..."),
+        ("sqlite:///a.db?timeout=60", "sqlite:///a.db?***"),
+        ("sqlite:////a b/c@d.db", "sqlite:////a b/c@d.db"),
+        ("postgresql://u:p@h:5/d-e", "postgresql://***@h:5/d-e"),
+        ("postgresql://h/d?password=x&sslmode=require", "postgresql://h/d?***"),
+        ("postgresql+psycopg://u@[::1]:5432/d", "postgresql+psycopg://***@[::1]:5432/d"),
+        ("grpc://proxy:13000", "grpc://proxy:13000"),
         ("mysql://u:hunter2@h/d", "mysql://..."),
         ("keeper:hunter2@h/d", "..."),
-        (
-            "postgresql+psycopg://u@[::1]:5432/d?host=/run/x",
-            "postgresql+psycopg://u@[::1]:5432/d?",
-        ),
-        ("sqlite:////a b/c.db", "sqlite:////a b/c.db"),
         ("journal:///a/b.log", "journal:///a/b.log"),
         ("/a b/c@d.log", "/a b/c@d.log"),
         ("../study.db", "../study.db"),
     ],
 )
 def test_redacted(url: str, shown: str) -> None:
-    assert redacted(url).startswith(shown)
-    assert "hunter" not in redacted(url)
+    assert redacted(url) == shown
 
 
 def test_a_wrong_password_says_what_to_check(postgres_url: str) -> None:
@@ -174,7 +189,7 @@ def test_a_role_without_rights_on_another_s_tables_reads_why(
     open_storage(postgres_url)
     postgres_server.psql("DROP ROLE IF EXISTS stranger; CREATE ROLE stranger LOGIN;")
     stranger = make_url(postgres_url).set(username="stranger", password=None)
-    with pytest.raises(StorageError, match=r"\?host=\S+: permission denied for table"):
+    with pytest.raises(StorageError, match="permission denied for table"):
         open_storage(stranger.render_as_string())
 
 
@@ -185,30 +200,27 @@ GRANT pg_read_all_data TO reader;
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("command", "through"),
     [
-        ("search",), ("search", "--workers", "2"), ("ask",), ("doctor", "--fail", "--trial", "0"),
-        ("tell", "--trial", "0", "--values", "0.4"),
+        ("search", "directly"),
+        ("tell --trial 0 --values 0.4", "directly"),
+        ("ask", "a proxy"),
+        pytest.param("search --workers 2", "directly", marks=pytest.mark.slow),
+        pytest.param("doctor --fail --trial 0", "a proxy", marks=pytest.mark.slow),
     ],
-    ids=" ".join,
-)  # fmt: skip
-@pytest.mark.parametrize("through", ["directly", "a proxy"])
+)
 def test_a_storage_that_may_not_be_written_says_what_to_do(
-    trained: Path,
-    postgres_server,
-    postgres_url: str,
-    unused_port: int,
-    command: tuple[str, ...],
-    through: str,
+    trained: Path, postgres_server, postgres_url: str, unused_port: int, command: str, through: str
 ) -> None:
+    verb, *options = command.split()
     open_storage(postgres_url)
-    if command[0] != "search":
+    if verb != "search":
         assert msnas("ask", trained, "--storage", postgres_url).startswith("0 ")
     postgres_server.psql(READER)
     reader = make_url(postgres_url).set(username="reader", password=None)
     url = reader.render_as_string()
     with proxy_of(url, trained, unused_port) if through == "a proxy" else nullcontext(url) as url:
-        shown = msnas(command[0], trained, *command[1:], "--storage", url)
+        shown = msnas(verb, trained, *options, "--storage", url)
     assert shown.startswith("1 "), shown
     assert "the storage has failed (" in shown
     assert "finished trials are kept: check the server or the disk, and that its user" in shown
@@ -224,11 +236,13 @@ def proxy_of(url: str, study_file: Path, port: int) -> Iterator[str]:
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     try:
-        assert server.stderr.readline().startswith("serving ")
+        line = server.stderr.readline()
+        assert line.startswith("serving ")
+        assert "hunter" not in line
         yield f"grpc://127.0.0.1:{port}"
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        assert server.wait(timeout=30) == 0
 
 
 def test_a_proxy_needs_a_host_and_a_port_that_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,24 +256,18 @@ def test_a_proxy_needs_a_host_and_a_port_that_answer(monkeypatch: pytest.MonkeyP
 def test_a_proxy_listens_on_this_machine_alone_and_shares_no_port(
     tiny: Path, unused_port: int
 ) -> None:
-    command = [sys.executable, "-m", "msnas_optuna", "storage-proxy", str(tiny)]
-    command += ["--port", str(unused_port)]
-    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert first.stderr is not None
-    try:
-        assert first.stderr.readline().startswith("serving ")
+    url = f"sqlite:///{tiny.parent / 'study.db'}"
+    with proxy_of(url, tiny, unused_port) as proxy:
+        study = optuna.create_study(storage=open_storage(proxy), study_name="s")
         addresses = listening_addresses(unused_port)
         assert addresses
         assert addresses <= LOOPBACK
-        other = [*command, "--storage", f"sqlite:///{tiny.parent / 'other.db'}"]
-        second = subprocess.run(other, capture_output=True, text=True, timeout=60)
-        assert second.returncode == 1
-        assert "serving" not in second.stderr
-        assert f"got 127.0.0.1:{unused_port}; end what listens there" in second.stderr
-        assert len(second.stderr.splitlines()) == 1
-    finally:
-        first.terminate()
-    assert first.wait(timeout=30) == 0
+        other = f"sqlite:///{tiny.parent / 'other.db'}"
+        shown = msnas("storage-proxy", tiny, "--port", unused_port, "--storage", other)
+        assert shown.startswith("1 error: ")
+        assert f"got 127.0.0.1:{unused_port}; end what listens there" in shown
+        assert len(shown.splitlines()) == 1
+        study.set_user_attr("still", "there")
 
 
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
@@ -280,25 +288,10 @@ def listening_addresses(port: int) -> set[str]:
 def test_a_search_through_a_proxy(
     trained: Path, tmp_path: Path, postgres_url: str, unused_port: int
 ) -> None:
-    server = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "msnas_optuna", "storage-proxy", trained),
-            *("--storage", postgres_url, "--port", str(unused_port)),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stderr is not None
-    try:
-        line = server.stderr.readline()
-        assert "keeper:***@" in line
-        proxy = f"grpc://127.0.0.1:{unused_port}"
+    with proxy_of(postgres_url, trained, unused_port) as proxy:
         shown = msnas("search", trained, "--storage", proxy, "--json")
         assert shown.startswith("0 "), shown
         assert f'"storage": "{proxy}"' in shown
-    finally:
-        server.terminate()
-    assert server.wait(timeout=30) == 0
     through = optuna.load_study(study_name="tiny", storage=open_storage(postgres_url))
     directly = Setting.load(trained, storage=f"sqlite:///{tmp_path}/direct.db")
     assert msnas("search", trained, "--storage", directly.storage_url).startswith("0 ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import sqlite3
 import subprocess
 import sys
@@ -20,8 +21,8 @@ from typer.testing import CliRunner
 
 from msnas_optuna.cli import app
 from msnas_optuna.runtime.distributed import Ranks
-from msnas_optuna.storage import CONFIG, LAYOUT, LAYOUT_VERSION, StudyMismatchError, open_storage
-from msnas_optuna.study.config import ADDED_KEYS, ConfigError, load_config
+from msnas_optuna.storage import CONFIG, LAYOUT, LAYOUT_VERSION, open_storage
+from msnas_optuna.study.config import ConfigError, load_config
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.setting import Setting
 from msnas_optuna.training.checkpoint import (
@@ -61,24 +62,21 @@ def test_the_storage_lies_in_the_run_folder(tiny: Path, url: str) -> None:
     assert load_config(inside).study.storage is not None
 
 
-def test_the_storage_is_no_uri_that_names_another_file(tiny: Path) -> None:
-    edited(tiny, 'run_dir = "."', 'run_dir = "."\nstorage = "sqlite:///file:/tmp/s.db?uri=true"')
-    with pytest.raises(ConfigError, match=r"study\.storage: a file is named by its path alone"):
-        load_config(tiny)
-
-
 @pytest.mark.parametrize(
-    "parameter", ["sslkeylogfile", "service", "passfile", "sslkey", "options", "plugin"]
+    "url",
+    [
+        "sqlite:///file:/tmp/s.db?uri=true",
+        "postgresql+psycopg://keeper@host/db?sslkeylogfile=/tmp/keys",
+        "postgresql+psycopg://keeper:hunter2@host/db",
+    ],
 )
-def test_the_storage_s_driver_is_told_nothing_that_may_write_or_run(
-    tiny: Path, tmp_path: Path, postgres_url: str, parameter: str
-) -> None:
-    url = make_url(postgres_url).update_query_dict({"connect_timeout": "9"})
-    doubtful = url.update_query_dict({parameter: f"{tmp_path.parent}/keys"})
-    edited(tiny, "trials = 7", f'trials = 7\nstorage = "{unhidden(doubtful)}"')
-    with pytest.raises(ConfigError, match=rf"a study file sets no {parameter} in .*--storage or"):
+def test_a_study_file_holds_no_password_and_no_parameters(tiny: Path, url: str) -> None:
+    edited(tiny, "trials = 7", f'trials = 7\nstorage = "{url}"')
+    with pytest.raises(ConfigError, match=r"no password and no parameters .* or --sto") as caught:
         load_config(tiny)
-    assert Setting.load(edited(tiny, unhidden(doubtful), unhidden(url))).storage is not None
+    assert "hunter2" not in str(caught.value)
+    plain = url.partition("?")[0].replace(":hunter2", "").replace("file:/tmp/", "")
+    assert load_config(edited(tiny, url, plain)).study.storage is not None
 
 
 def test_the_user_may_tell_the_driver_anything(tiny: Path, postgres_url: str) -> None:
@@ -210,63 +208,38 @@ def test_other_checkpoints_are_not_locked(tmp_path: Path) -> None:
 
 
 def stored(study_file: Path) -> optuna.Study:
-    return optuna.load_study(
-        study_name="tiny", storage=open_storage(Setting.load(study_file).storage_url)
-    )
+    return optuna.load_study(study_name="tiny", storage=Setting.load(study_file).storage)
 
 
-@pytest.fixture
-def searched(trained: Path) -> Path:
-    Experiment.load(trained).search(trials=2)
-    return trained
-
-
-@pytest.mark.parametrize("known", [(), tuple(ADDED_KEYS)], ids=["no keys", "former defaults"])
-def test_an_older_study_lacks_keys_or_holds_former_defaults(
-    searched: Path, known: tuple[str, ...]
-) -> None:
-    study = stored(searched)
-    older = {key: v for key, v in study.user_attrs[CONFIG].items() if key not in ADDED_KEYS}
-    assert len(older) == len(study.user_attrs[CONFIG]) - len(ADDED_KEYS)
-    study.set_user_attr(CONFIG, older | {key: ADDED_KEYS[key] for key in known})
-    with sqlite3.connect(searched.parent / "study.db") as database:  # Optuna deletes no key
-        database.execute("DELETE FROM study_user_attributes WHERE key = ?", (LAYOUT,))
+def test_a_study_of_another_layout_is_refused_by_every_command(finished: Path) -> None:
+    before = [trial.values for trial in stored(finished).trials]
+    with sqlite3.connect(finished.parent / "study.db") as database:  # Optuna deletes no key
+        database.execute(
+            "DELETE FROM study_user_attributes WHERE key = ? AND study_id = "
+            "(SELECT study_id FROM studies WHERE study_name = 'tiny')",
+            (LAYOUT,),
+        )
     database.close()
-    with pytest.raises(StudyMismatchError, match=r"recombination_probability: 0.0 stored, 1.0"):
-        Experiment.load(searched).search(trials=3)
-    edited(
-        searched,
-        "[sampler]",
-        "[sampler]\nrecombination_probability = 0\ngene_probability = 0.1\nmax_attempts = 100",
-    )
-    assert len(Experiment.load(searched).search(trials=3).trials) == 3
-    assert stored(searched).user_attrs[LAYOUT] == LAYOUT_VERSION
-    edited(searched, "[sampler]", "[sampler]\nn_reevaluated = 1")
-    with pytest.raises(StudyMismatchError, match=r"sampler\.n_reevaluated: 0 stored, 1 given"):
-        Experiment.load(searched).search(trials=4)
+    for layout in (1, LAYOUT_VERSION - 1, LAYOUT_VERSION + 1, "x"):
+        if layout != 1:
+            stored(finished).set_user_attr(LAYOUT, layout)
+        for command in ("search", "ask", "results", "doctor", f"export-study {finished}.zip"):
+            verb, *options = command.split()
+            shown = CliRunner().invoke(app, [verb, str(finished), *options])
+            assert shown.exit_code == 1
+            assert shown.output.startswith(
+                f"error: study 'tiny' is stored in layout {layout!r}, this version of "
+                f"msnas-optuna uses layout {LAYOUT_VERSION}; go on with the version that made"
+            )
+    assert [trial.values for trial in stored(finished).trials] == before
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        (
-            LAYOUT,
-            99,
-            r"stored in layout 99, .* install the version that made the study or a later",
-        ),
-        (LAYOUT, "x", "stored in layout 'x'"),
-        (CONFIG, [1], r"configuration of study 'tiny' cannot be read: .* is \[1\]; restore it"),
-    ],
-)
-def test_a_study_that_this_version_cannot_read_is_refused(
-    searched: Path, key: str, value: object, message: str
-) -> None:
-    stored(searched).set_user_attr(key, value)
-    with pytest.raises(StudyMismatchError, match=message):
-        Experiment.load(searched).search(trials=3)
-    shown = CliRunner().invoke(app, ["results", str(searched)])
-    assert shown.exit_code == 1
-    assert "error: " in shown.output
+def test_a_damaged_configuration_is_refused(finished: Path) -> None:
+    stored(finished).set_user_attr(CONFIG, [1])
+    for verb in ("search", "results"):
+        shown = CliRunner().invoke(app, [verb, str(finished)])
+        assert shown.exit_code == 1
+        assert re.match(r"error: .* cannot be read: .* is \[1\]; restore it", shown.output)
 
 
 CREATOR = textwrap.dedent("""

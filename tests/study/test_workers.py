@@ -37,7 +37,8 @@ from msnas_optuna.storage import (
     slots_of,
     would_notice_death,
 )
-from msnas_optuna.storage.proxy import _PatientProxy
+from msnas_optuna.storage.optuna_private import ProxyClient
+from msnas_optuna.storage.proxy import _channel_options
 from msnas_optuna.study.workers import evaluate_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -278,7 +279,7 @@ def test_a_proxy_that_stays_away_is_given_up_in_one_line(
     unused_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("msnas_optuna.storage.failures.POLL_SECONDS", 0)
-    storage = _PatientProxy(host="127.0.0.1", port=unused_port, patience=2)
+    storage = ProxyClient(host="127.0.0.1", port=unused_port, options=_channel_options(patience=2))
     failures = StorageFailures()
 
     def work() -> None:
