@@ -12,7 +12,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "population.py"
 
 
-def test_landscapes_are_standardised_and_differ(population):
+def test_landscapes_are_standardized_and_differ(population):
     values = [population.landscape(seed) for seed in (0, 0, 1)]
     rng = np.random.default_rng(7)
     params = [population.SPACE.encode(a) for a in population._feasible().sample(rng, 1000)]
