@@ -159,9 +159,9 @@ class SamplerSection:
     proposer: Literal["algorithm1", "recombination"] = "algorithm1"
     population_size: PositiveInt = 10
     n_children: PositiveInt = 10
-    n_random: Annotated[int, Field(ge=0)] = 1
+    n_random: Annotated[int, Field(ge=0)] = 2
     n_reevaluated: Annotated[int, Field(ge=0)] = 0
-    gene_probability: Probability = 0.1
+    gene_probability: Probability = 0.05
     max_attempts: PositiveInt = 3
     seeds: tuple[str, ...] = ()
 
