@@ -15,10 +15,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from msnas_optuna.report.figures.catalogue import study_figures
 from plotly.offline import get_plotlyjs
 
-from msnas_optuna.report.figures import draw_architecture
+from msnas_optuna.report.figures import study_figures
+from msnas_optuna.report.figures.svg import svg
 from msnas_optuna.report.overview import Overview
 from msnas_optuna.study.setting import Setting
 
@@ -33,9 +33,9 @@ def main() -> None:
     parser.add_argument("study_file", type=Path)
     overview = Overview(Setting.load(parser.parse_args().study_file))
     FOLDER.mkdir(exist_ok=True)
-    best = overview.best[0]
-    name = f"Quickstart, trial {best.trial}: {100 * (best.one_shot_ap or 0):.1f} one-shot mAP"
-    drawn = draw_architecture(best.architecture, name=name, cost=overview.setting.cost)
+    best, setting = overview.best[0], overview.setting
+    name = f"Quickstart, {best.name}: {100 * best.ap:.1f} one-shot mAP"
+    drawn = svg(setting.method.picture(best.architecture, name=name, cost=setting.cost))
     (FOLDER / "architecture.svg").write_text(drawn, encoding="utf-8")
     photograph(page(overview), FOLDER / "search.png")
     for file in sorted(FOLDER.iterdir()):
@@ -44,7 +44,7 @@ def main() -> None:
 
 def page(overview: Overview) -> str:
     """Some of the figures side by side, on no background."""
-    figures = study_figures(overview.observed)
+    figures = study_figures(overview.view)
     parts = []
     for name in FIGURES:
         figure = figures[name].update_layout(width=WIDTH, height=HEIGHT)

@@ -47,7 +47,7 @@ class Settings:
     n_children: int = 10
     n_random: int = 1
     gene_probability: float = 0.1
-    max_attempts: int = 500
+    max_attempts: int = 3
 
 
 DEFAULT = Settings()
@@ -284,8 +284,8 @@ GRID: dict[str, Sequence[Any]] = {
         (5, 5, 1),
         (5, 5, 2),
     ],
-    "gene_probability": [0.02, 0.05, 0.1, 0.2, 0.4],
-    "max_attempts": [50, 100, 200, 500, 1000],
+    "gene_probability": [0.02, 0.05, 0.1, 0.2, 0.3],
+    "max_attempts": [1, 2, 3, 5, 10, 20],
 }
 """One setting after the other, from the paper's on; a schedule is (P, children, random)."""
 

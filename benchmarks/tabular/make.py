@@ -72,12 +72,12 @@ def evaluate(task: Task) -> dict[str, Any]:
     """One line of results.jsonl."""
     start = time.perf_counter()
     _objective.seed = task.seed
-    metrics = _objective.score(Architecture.parse(task.architecture)).metrics
+    measured = _objective.measure(Architecture.parse(task.architecture))
     return {
         "architecture": task.architecture,
         "seed": task.seed,
-        "ap": metrics.ap,
-        "ap50": metrics.ap50,
+        "ap": measured["ap"],
+        "ap50": measured["ap50"],
         "seconds": round(time.perf_counter() - start, 3),
     }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msnas_optuna.runtime.processes import Place
 from msnas_optuna.study.launch import placed
@@ -16,6 +16,7 @@ from msnas_optuna.study.selection import Selected, select
 from msnas_optuna.study.setting import Setting
 
 if TYPE_CHECKING:
+    from msnas_optuna.models.network import DetectionNetwork
     from msnas_optuna.runtime.distributed import Ranks
     from msnas_optuna.study.experiment import Experiment, Report
 
@@ -61,16 +62,16 @@ def joint_experiment(
     study_file: Path, storage: str | None, report: Report
 ) -> Iterator[Experiment]:
     """The experiment of the processes that torchrun started for one job, or of this one alone."""
-    from msnas_optuna.runtime.distributed import joined, launched, resolve_device
+    from msnas_optuna.runtime.distributed import process_group, resolve_device, torchrun_ranks
 
     runtime = Setting.load(study_file, storage=storage).config.runtime
-    with joined(resolve_device(runtime.device, launched())) as ranks:
+    with process_group(resolve_device(runtime.device, torchrun_ranks())) as ranks:
         yield open_experiment(study_file, storage, report, ranks=ranks)
 
 
 def selected_detector(
     experiment: Experiment, trial: str, *, one_shot: bool
-) -> tuple[Selected, Any]:
+) -> tuple[Selected, DetectionNetwork]:
     """The architecture that a word names, and its detector with the weights that are asked for.
 
     Args:

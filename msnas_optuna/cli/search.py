@@ -24,7 +24,7 @@ from msnas_optuna.cli.terminal import (
     session,
 )
 from msnas_optuna.cli.workers import search_with_workers
-from msnas_optuna.runtime.processes import Place, launched_place
+from msnas_optuna.runtime.processes import Place, torchrun_place
 from msnas_optuna.storage import has_secret
 from msnas_optuna.study.setting import Setting
 
@@ -111,7 +111,7 @@ def search(
     torchrun --nproc-per-node K -m msnas_optuna search STUDY.toml
     """
     with session(joint=True, quiet=quiet, plain=as_json) as progress:
-        place, setting = launched_place(), Setting.load(study_file, storage=storage)
+        place, setting = torchrun_place(), Setting.load(study_file, storage=storage)
         progress.beside(partial(live_table, setting), step="search")
         if workers > 1:
             _refuse_both(place)
@@ -174,7 +174,7 @@ def shipped_study(name: str) -> Path:
 
 
 def _refuse_torchrun() -> None:
-    if launched_place() is not None:
+    if torchrun_place() is not None:
         raise ValueError(
             "the quickstart is the job of one process; run `msnas quickstart` without torchrun. "
             "Several processes can share the steps `train`, `search` and `retrain` of a study file"

@@ -1,4 +1,4 @@
-"""What all verbs share: options, signals, errors and printing."""
+"""Options, signals, errors and printing that all verbs share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from msnas_optuna.cli.progress import Bars
 from msnas_optuna.methods import METHODS
 from msnas_optuna.runtime.interrupts import insist_on_interrupts
-from msnas_optuna.runtime.processes import launched_place
+from msnas_optuna.runtime.processes import torchrun_place
 from msnas_optuna.storage import in_words, is_of_storage
 
 EXPECTED = (
@@ -136,7 +136,7 @@ def session(*, quiet: bool = False, plain: bool = False, joint: bool = False) ->
 def _rank() -> int:
     """The place of this process among those that torchrun has started, 0 for one alone."""
     try:
-        place = launched_place()
+        place = torchrun_place()
     except ValueError as error:
         _print_error(f"error: {error}; start the command with torchrun, or unset them")
         raise typer.Exit(1) from None
@@ -149,8 +149,3 @@ def _print_error(message: str) -> None:
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     err.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
-
-
-def percent(ap: float | None) -> str:
-    """An AP as mAP in percent."""
-    return "-" if ap is None else f"{100 * ap:.1f}"

@@ -11,15 +11,18 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, NotRequired
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic wants it before Python 3.12
 
 from msnas_optuna.data.images import (
     Category,
@@ -34,20 +37,53 @@ from msnas_optuna.data.images import (
 _ROUNDING: Final = 0.01
 """Pixels by which a box may leave its image uncounted: files round to two decimals."""
 
-_HUGE: Final = 1e300
-"""Nearly the largest float64; JSON has whole numbers beyond."""
-
 
 class DataWarning(UserWarning):
     """A data set was repaired on reading; the message says how much."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Header:
-    id: int
-    path: Path
-    width: int
-    height: int
+_Id = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
+_Side = Annotated[float, Field(strict=True, ge=1, lt=2**31, multiple_of=1)]
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+class _CategoryEntry(TypedDict):
+    id: _Id
+    name: str
+
+
+class _ImageEntry(TypedDict):
+    id: _Id
+    file_name: str
+    width: NotRequired[_Side | None]
+    height: NotRequired[_Side | None]
+
+
+class _AnnotationEntry(TypedDict):
+    id: _Id
+    image_id: _Id
+    category_id: _Id
+    bbox: tuple[_Number, _Number, _Number, _Number]
+    area: NotRequired[Any]
+    iscrowd: NotRequired[Any]
+
+
+class _Content(TypedDict):
+    images: Annotated[list[_ImageEntry], Field(min_length=1)]
+    annotations: list[_AnnotationEntry]
+    categories: Annotated[list[_CategoryEntry], Field(min_length=1)]
+
+
+_CONTENT: Final = TypeAdapter(_Content)
+
+_RULES: Final = {
+    "bbox": "four finite numbers x y width height",
+    "width": "a positive whole number",
+    "height": "a positive whole number",
+    "file_name": "text",
+    "name": "text",
+}
+"""Rules of the keys that are no integers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,114 +120,83 @@ class CocoDetection(ImageSet):
         Raises:
             DataError: the file or an entry of it breaks a rule, or an image is missing.
         """
-        self.annotations = Path(annotations)
-        content = _content(self.annotations)
-        categories = _categories(content["categories"], self.annotations)
-        headers = _headers(
-            content["images"], Path(images), self.annotations, check_files=check_files
+        self.annotations = file = Path(annotations)
+        content = _read(file)
+        _require_unique_ids(content, file)
+        categories = sorted(
+            (Category(c["id"], c["name"]) for c in content["categories"]), key=lambda c: c.id
         )
-        self._objects: Final = _objects(
-            content["annotations"], headers, categories, file=self.annotations
-        )
-        super().__init__(tuple(_records(headers, self._objects)), categories, self.annotations)
+        paths = [_path(entry, Path(images), file) for entry in content["images"]]
+        missing = [path for path in paths if check_files and not os.path.isfile(path)]
+        if missing:
+            raise DataError(
+                f"{file}: every image must be in the images folder {images}, got {len(missing)} "
+                f"of {len(paths)} missing, the first {missing[0]}; fetch them or give another "
+                f"folder"
+            )
+        sizes = [_size(entry, path) for entry, path in zip(content["images"], paths, strict=True)]
+        self._objects: Final = _objects(content, sizes, categories, file=file)
+        records = _records([e["id"] for e in content["images"]], paths, sizes, self._objects)
+        super().__init__(records, categories, file)
 
     @cached_property
     def ground_truth(self) -> dict[str, Any]:
         """The cleaned annotations as a COCO dict with what box evaluation needs, original ids."""
         objects = self._objects
-        image_ids = [record.id for record in self.records]
-        category_ids = [category.id for category in self.categories]
-        columns = zip(
-            objects.ids.tolist(),
-            objects.image.tolist(),
-            objects.category.tolist(),
-            objects.xywh.tolist(),
-            objects.area.tolist(),
-            objects.crowd.tolist(),
-            strict=True,
-        )
+        image_ids = np.array([record.id for record in self.records])
+        category_ids = np.array([category.id for category in self.categories])
+        columns = {
+            "id": objects.ids,
+            "image_id": image_ids[objects.image],
+            "category_id": category_ids[objects.category],
+            "bbox": objects.xywh,
+            "area": objects.area,
+            "iscrowd": objects.crowd.astype(int),
+        }
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
         return {
             "images": [{"id": r.id, "width": r.width, "height": r.height} for r in self.records],
             "categories": [{"id": c.id, "name": c.name} for c in self.categories],
-            "annotations": [
-                {
-                    "id": id,
-                    "image_id": image_ids[image],
-                    "category_id": category_ids[category],
-                    "bbox": xywh,
-                    "area": area,
-                    "iscrowd": int(crowd),
-                }
-                for id, image, category, xywh, area, crowd in columns
-            ],
+            "annotations": [dict(zip(columns, row, strict=True)) for row in rows],
         }
 
 
-def _content(file: Path) -> dict[str, list[dict[str, Any]]]:
-    """The three lists of the annotation file."""
+def _read(file: Path) -> _Content:
+    """The annotation file, each entry of the right form."""
     try:
-        content = json.loads(file.read_bytes())
+        raw = file.read_bytes()
+        return _CONTENT.validate_json(raw.decode(json.detect_encoding(raw)))
     except OSError as error:
         raise DataError(
             f"{file}: the annotation file must be readable, got {error.strerror}; "
             f"give the path of a COCO-format JSON file"
         ) from error
-    except ValueError as error:
+    except ValidationError as error:
+        raise DataError(f"{file}: {_rule(error)}") from error
+    except UnicodeDecodeError as error:
         raise DataError(
             f"{file}: the annotation file must be JSON, got {error}; restore the file"
         ) from error
-    if not isinstance(content, dict):
-        raise DataError(
-            f"{file}: the annotation file must be a JSON object, got a {type(content).__name__}; "
+
+
+def _rule(error: ValidationError) -> str:
+    """The first rule that a file breaks, in words."""
+    first = error.errors(include_url=False)[0]
+    kind, *entry = first["loc"] or ("",)
+    came = "nothing" if first["type"] == "missing" else _short(first["input"])
+    if first["type"] == "json_invalid":
+        return f"the annotation file must be JSON, got {first['msg']}; restore the file"
+    if not kind:
+        return (
+            f"the annotation file must be a JSON object, got {came}; "
             f"give a file with images, annotations and categories"
         )
-    return {key: _list(content, key, file) for key in ("images", "annotations", "categories")}
-
-
-def _list(content: dict[str, Any], key: str, file: Path) -> list[dict[str, Any]]:
-    if key not in content:
-        raise DataError(
-            f"{file}: the key {key!r} is required, got {', '.join(map(repr, content)) or 'no key'}"
-            f"; give a COCO-format detection file"
-        )
-    entries = content[key]
-    if not isinstance(entries, list) or (not entries and key != "annotations"):
-        raise DataError(
-            f"{file}: {key} must be a list with entries, got {_short(entries)}; "
-            f"give a COCO-format detection file"
-        )
-    for i, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            raise DataError(
-                f"{file}: {key}[{i}] must be an object, got {_short(entry)}; correct the entry"
-            )
-    return entries
-
-
-def _integers(entries: Sequence[dict[str, Any]], key: str, kind: str, *, file: Path) -> list[int]:
-    """One integer of every entry; `kind` is the name of the list in the file."""
-    values = [entry.get(key) for entry in entries]
-    for i, value in enumerate(values):
-        if type(value) is not int or abs(value) >= 2**63:
-            raise _entry_error(f"{kind}[{i}].{key} must be an integer", entries[i], key, file=file)
-    return values  # type: ignore[return-value]  # each was checked above
-
-
-def _unique_ids(entries: Sequence[dict[str, Any]], kind: str, file: Path) -> list[int]:
-    ids = _integers(entries, "id", kind, file=file)
-    seen: set[int] = set()
-    if len(set(ids)) < len(ids):
-        twice = next(id for id in ids if id in seen or seen.add(id))  # type: ignore[func-returns-value]
-        raise DataError(
-            f"{file}: ids of {kind} must be unique, got {twice} twice; "
-            f"remove or renumber one of the entries"
-        )
-    return ids
-
-
-def _entry_error(rule: str, entry: dict[str, Any], key: str, *, file: Path) -> DataError:
-    came = _short(entry[key]) if key in entry else "nothing"
-    return DataError(f"{file}: {rule}, got {came}; correct or remove the entry")
+    if not entry:
+        return f"{kind} must be a list with entries, got {came}; give a COCO-format detection file"
+    if len(entry) == 1:
+        return f"{kind}[{entry[0]}] must be an object, got {came}; correct the entry"
+    rule = _RULES.get(str(entry[1]), "an integer")
+    return f"{kind}[{entry[0]}].{entry[1]} must be {rule}, got {came}; correct or remove the entry"
 
 
 def _short(value: object) -> str:
@@ -199,82 +204,62 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _categories(entries: Sequence[dict[str, Any]], file: Path) -> tuple[Category, ...]:
-    ids = _unique_ids(entries, "categories", file)
-    for i, entry in enumerate(entries):
-        if not isinstance(entry.get("name"), str):
-            raise _entry_error(f"categories[{i}].name must be text", entry, "name", file=file)
-    named = (Category(id, entry["name"]) for id, entry in zip(ids, entries, strict=True))
-    return tuple(sorted(named, key=lambda category: category.id))
+def _require_unique_ids(content: _Content, file: Path) -> None:
+    for kind in ("images", "annotations", "categories"):
+        ids = Counter(entry["id"] for entry in content[kind])
+        if len(ids) < len(content[kind]):
+            raise DataError(
+                f"{file}: ids of {kind} must be unique, got {ids.most_common(1)[0][0]} twice; "
+                f"remove or renumber one of the entries"
+            )
 
 
-def _headers(
-    entries: Sequence[dict[str, Any]], folder: Path, file: Path, *, check_files: bool
-) -> list[_Header]:
-    ids = _unique_ids(entries, "images", file)
-    paths = [_image_path(entry, folder, file) for entry in entries]
-    if check_files:
-        _check_present(paths, folder, file)
-    return [
-        _Header(id, path, *_size(entry, path, file))
-        for id, path, entry in zip(ids, paths, entries, strict=True)
-    ]
-
-
-def _image_path(entry: dict[str, Any], folder: Path, file: Path) -> Path:
-    name = entry.get("file_name")
-    if not isinstance(name, str):
-        rule = f"file_name of image {entry['id']} must be text"
-        raise _entry_error(rule, entry, "file_name", file=file)
-    inside = os.path.normpath(name)
+def _path(entry: _ImageEntry, folder: Path, file: Path) -> Path:
+    inside = os.path.normpath(entry["file_name"])
     if os.path.isabs(inside) or inside.split(os.sep, 1)[0] == os.pardir:
-        rule = f"file_name of image {entry['id']} must stay inside the images folder {folder}"
-        raise _entry_error(rule, entry, "file_name", file=file)
+        raise DataError(
+            f"{file}: file_name of image {entry['id']} must stay inside the images folder "
+            f"{folder}, got {_short(entry['file_name'])}; correct or remove the entry"
+        )
     return folder / inside
 
 
-def _check_present(paths: Sequence[Path], folder: Path, file: Path) -> None:
-    missing = [path for path in paths if not os.path.isfile(path)]
-    if missing:
-        raise DataError(
-            f"{file}: every image must be in the images folder {folder}, got {len(missing)} of "
-            f"{len(paths)} missing, the first {missing[0]}; fetch them or give another folder"
-        )
-
-
-def _size(entry: dict[str, Any], path: Path, file: Path) -> tuple[int, int]:
+def _size(entry: _ImageEntry, path: Path) -> tuple[int, int]:
     """(width, height), from the image itself where the entry lacks one of them."""
-    if entry.get("width") is None or entry.get("height") is None:
+    width, height = entry.get("width"), entry.get("height")
+    if width is None or height is None:
         with opened(path) as image:
             return upright_size(image.size, orientation_of(image))
-    for key in ("width", "height"):
-        side = entry[key]
-        if not isinstance(side, int | float) or not 1 <= side < 2**31 or side != int(side):
-            rule = f"{key} of image {entry['id']} must be a positive whole number"
-            raise _entry_error(rule, entry, key, file=file)
-    return int(entry["width"]), int(entry["height"])
+    return int(width), int(height)
 
 
 def _objects(
-    entries: Sequence[dict[str, Any]],
-    headers: Sequence[_Header],
+    content: _Content,
+    sizes: Sequence[tuple[int, int]],
     categories: Sequence[Category],
     *,
     file: Path,
 ) -> _Objects:
     """Checks, clips and sorts the annotations; warns of what it changed."""
-    ids = np.array(_unique_ids(entries, "annotations", file), np.int64)
-    image = _positions(entries, "image_id", [h.id for h in headers], file=file)
+    entries = content["annotations"]
+    image = _positions(entries, "image_id", [e["id"] for e in content["images"]], file=file)
     category = _positions(entries, "category_id", [c.id for c in categories], file=file)
-    xywh = _boxes(entries, file)
-    sizes = np.array([(h.width, h.height) for h in headers], np.float64)[image]  # [N, 2]
-    clipped, moved = _clip(xywh, sizes)
+    xywh = np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4)
+    clipped, moved = _clip(xywh, np.array(sizes, np.float64)[image])
     # float32 as the records have it: a sliver that float32 rounds away is empty too
     edges = np.concatenate([clipped[:, :2], clipped[:, :2] + clipped[:, 2:]], 1).astype(np.float32)
     kept = (edges[:, 2:] > edges[:, :2]).all(axis=1)
-    _report(int((~kept).sum()), int((moved & kept).sum()), file)
+    dropped, cut = int((~kept).sum()), int((moved & kept).sum())
+    if dropped or cut:
+        warnings.warn(
+            f"{file}: {dropped} boxes without width or height dropped, "
+            f"{cut} boxes clipped to their image",
+            DataWarning,
+            stacklevel=3,  # the line that opened the data set
+        )
     order = np.flatnonzero(kept)
     order = order[np.argsort(image[order], kind="stable")]
+    ids = np.array([entry["id"] for entry in entries], np.int64)
     crowd = np.array([bool(entry.get("iscrowd", 0)) for entry in entries], bool)
     area = _areas(entries, clipped, moved)
     return _Objects(
@@ -288,44 +273,25 @@ def _frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _positions(
-    entries: Sequence[dict[str, Any]], key: str, ids: Sequence[int], *, file: Path
+    entries: Sequence[Any], key: str, ids: Sequence[int], *, file: Path
 ) -> npt.NDArray[np.int64]:
-    """Where in `ids` the id is that each annotation names, int64 [N]."""
+    """The place in `ids` of the id that each annotation names, int64 [N]."""
     position = {id: i for i, id in enumerate(ids)}
-    named = _integers(entries, key, "annotations", file=file)
-    found = np.array([position.get(id, -1) for id in named], np.int64)
-    unknown = np.flatnonzero(found < 0)
-    if unknown.size:
-        entry, kind = entries[unknown[0]], "images" if key == "image_id" else "categories"
-        rule = f"{key} of annotation {entry['id']} must be an id of {kind}"
-        raise _entry_error(rule, entry, key, file=file)
-    return found
-
-
-def _boxes(entries: Sequence[dict[str, Any]], file: Path) -> npt.NDArray[np.float64]:
-    """Finite x y width height of every annotation, float64 [N, 4]."""
-    values = [entry.get("bbox") for entry in entries]
     try:
-        boxes = np.array(values or np.empty((0, 4)), np.float64)
-    except (TypeError, ValueError, OverflowError):
-        boxes = np.empty(0)
-    if boxes.shape != (len(values), 4) or not np.isfinite(boxes).all():
-        entry = next(e for e in entries if not _is_box(e.get("bbox")))
-        rule = f"bbox of annotation {entry['id']} must be four finite numbers x y width height"
-        raise _entry_error(rule, entry, "bbox", file=file)
-    return boxes
-
-
-def _is_box(value: object) -> bool:
-    if not isinstance(value, list) or len(value) != 4:
-        return False
-    return all(isinstance(side, int | float) and abs(side) < _HUGE for side in value)
+        return np.array([position[entry[key]] for entry in entries], np.int64)
+    except KeyError as unknown:
+        entry = next(e for e in entries if e[key] not in position)
+        kind = "images" if key == "image_id" else "categories"
+        raise DataError(
+            f"{file}: {key} of annotation {entry['id']} must be an id of {kind}, got {unknown}; "
+            f"correct or remove the entry"
+        ) from None
 
 
 def _clip(
     xywh: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Boxes cut to their images, xywh [N, 4], and which of them that moved, [N]."""
+    """Boxes cut to their images, xywh [N, 4], and a mask of those that it moved, [N]."""
     start, end = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]
     inside = np.clip(start, 0, sizes), np.clip(end, 0, sizes)
     outside = np.maximum(np.abs(inside[0] - start), np.abs(inside[1] - end)).max(axis=1)
@@ -336,7 +302,7 @@ def _clip(
 
 
 def _areas(
-    entries: Sequence[dict[str, Any]],
+    entries: Sequence[_AnnotationEntry],
     xywh: npt.NDArray[np.float64],
     moved: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.float64]:
@@ -353,29 +319,20 @@ def _areas(
     return np.where(moved, np.minimum(area, box), area)
 
 
-def _report(dropped: int, clipped: int, file: Path) -> None:
-    if dropped or clipped:
-        warnings.warn(
-            f"{file}: {dropped} boxes without width or height dropped, "
-            f"{clipped} boxes clipped to their image",
-            DataWarning,
-            stacklevel=4,  # the line that opened the data set
-        )
-
-
-def _records(headers: Sequence[_Header], objects: _Objects) -> Iterator[ImageRecord]:
+def _records(
+    ids: Sequence[int],
+    paths: Sequence[Path],
+    sizes: Sequence[tuple[int, int]],
+    objects: _Objects,
+) -> list[ImageRecord]:
     boxes = np.concatenate([objects.xywh[:, :2], objects.xywh[:, :2] + objects.xywh[:, 2:]], 1)
     boxes32 = _frozen(boxes.astype(np.float32))
     labels = _frozen(objects.category + 1)
-    ends = np.searchsorted(objects.image, np.arange(len(headers) + 1)).tolist()
-    for header, (start, stop) in zip(headers, pairwise(ends), strict=True):
-        own = slice(start, stop)
-        yield ImageRecord(
-            header.id,
-            header.path,
-            header.width,
-            header.height,
-            boxes=boxes32[own],
-            labels=labels[own],
-            crowd=objects.crowd[own],
+    ends = np.searchsorted(objects.image, np.arange(len(ids) + 1)).tolist()
+    own = [slice(start, stop) for start, stop in pairwise(ends)]
+    return [
+        ImageRecord(
+            id, path, width, height, boxes=boxes32[n], labels=labels[n], crowd=objects.crowd[n]
         )
+        for id, path, (width, height), n in zip(ids, paths, sizes, own, strict=True)
+    ]

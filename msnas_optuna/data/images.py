@@ -169,9 +169,9 @@ def upright_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit greyscale, which convert() would clip at 255
-        grey = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I"):  # 16-bit grayscale, which convert() would clip at 255
+        gray = np.asarray(image).astype(np.int64).clip(0, 65535)
+        return Image.fromarray(((gray + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "P":  # Pillow asks for this step where the palette has transparency
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")

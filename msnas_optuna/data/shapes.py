@@ -9,10 +9,8 @@ Symbols: S side of the square pictures in pixels. Coordinates are x to the right
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from msnas_optuna.data.images import DataError
+from msnas_optuna.runtime.files import atomic_write
 
 CLASSES: Final = ("circle", "square", "triangle")
 """Their COCO category ids are 1, 2, 3."""
@@ -36,7 +35,7 @@ _VERSION: Final = 1
 """Of the pictures: to be raised when the same settings would give others."""
 
 _NOISE: Final = 8.0
-"""Standard deviation of the pixel noise, in grey levels of 0..255."""
+"""Standard deviation of the pixel noise, in gray levels of 0..255."""
 
 _QUALITY: Final = 95
 
@@ -51,7 +50,7 @@ _Window = tuple[slice, slice]  # rows, columns
 
 @dataclass(frozen=True)
 class ShapesSettings:
-    """What the generated data set looks like.
+    """Settings of the generated data set.
 
     Attributes:
         train: pictures for training.
@@ -75,10 +74,10 @@ class ShapesSettings:
     min_visible: float = 0.4
 
     def __post_init__(self) -> None:
-        for problem in self._problems():
-            raise ValueError(problem)
+        for rule in self._broken_rules():
+            raise ValueError(rule)
 
-    def _problems(self) -> Iterator[str]:
+    def _broken_rules(self) -> Iterator[str]:
         if self.train < 1 or self.val < 1:
             yield f"train and val must be at least 1, got {self.train} and {self.val}"
         if self.seed < 0:
@@ -100,7 +99,7 @@ class ShapesSettings:
 
 @dataclass(frozen=True)
 class Split:
-    """Where a part of a data set lies: the folder of its images and the annotation file."""
+    """A part of a data set: the folder of its images and the annotation file."""
 
     images: Path
     annotations: Path
@@ -108,7 +107,7 @@ class Split:
 
 @dataclass(frozen=True)
 class VisibleObject:
-    """What can be seen of an object.
+    """The part of an object that nothing covers.
 
     Attributes:
         label: 1..3, in the order of `CLASSES`.
@@ -150,28 +149,32 @@ def generate_shapes(
     }
     if _is_finished(folder, settings):
         return splits
-    _mark(folder, settings, finished=False)
+    _write_json(folder / MARKER, _marker(settings, finished=False), indent=1)
     counts, done = {"train": settings.train, "val": settings.val}, 0
     for number, (name, split) in enumerate(splits.items()):
-        split.images.mkdir(parents=True, exist_ok=True)
         pictures = []
         for i in range(counts[name]):
             picture, objects = draw(np.random.default_rng([settings.seed, number, i]), settings)
-            _write(split.images / _file_name(i), _jpeg(picture))
             pictures.append(objects)
+            with atomic_write(split.images / _file_name(i), durable=False) as file:
+                # Full color resolution: an object of 8 pixels would be blurred otherwise.
+                Image.fromarray(picture).save(file, "JPEG", quality=_QUALITY, subsampling=0)
             done += 1
             if progress is not None:
                 progress(done, settings.train + settings.val)
-        content = _coco(pictures, settings.size)
-        _write(split.annotations, json.dumps(content).encode())
-    _mark(folder, settings, finished=True)
+        _write_json(split.annotations, _coco(pictures, settings.size))
+    _write_json(folder / MARKER, _marker(settings, finished=True), indent=1)
     return splits
 
 
 def _is_finished(folder: Path, settings: ShapesSettings) -> bool:
+    """True of a folder with the whole set; False of a new, empty or unfinished one."""
     marker = folder / MARKER
     if not marker.exists():
-        if folder.exists() and not _is_free(folder):
+        writing = f".{MARKER}."  # how the marker begins that another process is just writing
+        if folder.exists() and not (
+            folder.is_dir() and all(file.name.startswith(writing) for file in folder.iterdir())
+        ):
             raise DataError(
                 f"{folder}: the shapes data set needs a new or empty folder, got other files; "
                 f"choose another folder"
@@ -194,37 +197,18 @@ def _is_finished(folder: Path, settings: ShapesSettings) -> bool:
     return finished
 
 
-def _is_free(folder: Path) -> bool:
-    """Whether there is at most the marker that another process is just writing."""
-    return folder.is_dir() and all(p.name.startswith(f".{MARKER}.") for p in folder.iterdir())
-
-
 def _marker(settings: ShapesSettings, *, finished: bool) -> dict[str, Any]:
     content = {"version": _VERSION, "finished": finished, **asdict(settings)}
     return dict(json.loads(json.dumps(content)))  # tuples become lists, as in the file
 
 
-def _mark(folder: Path, settings: ShapesSettings, *, finished: bool) -> None:
-    _write(folder / MARKER, json.dumps(_marker(settings, finished=finished), indent=1).encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file so that nobody ever sees a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+def _write_json(path: Path, content: dict[str, Any], *, indent: int | None = None) -> None:
+    with atomic_write(path, durable=False) as file:
+        file.write(json.dumps(content, indent=indent).encode())
 
 
 def _file_name(i: int) -> str:
     return f"{i:06d}.jpg"
-
-
-def _jpeg(picture: npt.NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    # Full colour resolution: an object of 8 pixels would be blurred otherwise.
-    Image.fromarray(picture).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
-    return buffer.getvalue()
 
 
 def _coco(pictures: list[list[VisibleObject]], size: int) -> dict[str, Any]:
@@ -273,7 +257,7 @@ def draw(
 
 
 def _background(rng: np.random.Generator, size: int) -> _Floats:
-    """Smooth random colours, float32 [S, S, 3] in 0..255."""
+    """Smooth random colors, float32 [S, S, 3] in 0..255."""
     cells = int(rng.integers(3, 8))
     coarse = rng.integers(60, 196, (cells, cells, 3)).astype(np.uint8)
     smooth = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
@@ -290,20 +274,20 @@ def _coverage(
     low, high = settings.extent
     extent = math.exp(rng.uniform(math.log(low), math.log(high)))
     angle = math.radians(rng.uniform(-settings.rotation, settings.rotation))
-    corners = _corners(shape, extent, angle)  # x y from the centre
+    corners = _corners(shape, extent, angle)  # x y from the center
     first, last = corners.min(axis=0), corners.max(axis=0)
-    centre = rng.uniform(-first, settings.size - last)
-    start = np.floor(centre + first).astype(int)
-    stop = np.minimum(np.ceil(centre + last).astype(int), settings.size)
-    x = (np.arange(start[0], stop[0]) + 0.5 - centre[0]).astype(np.float32)[None, :]
-    y = (np.arange(start[1], stop[1]) + 0.5 - centre[1]).astype(np.float32)[:, None]
+    center = rng.uniform(-first, settings.size - last)
+    start = np.floor(center + first).astype(int)
+    stop = np.minimum(np.ceil(center + last).astype(int), settings.size)
+    x = (np.arange(start[0], stop[0]) + 0.5 - center[0]).astype(np.float32)[None, :]
+    y = (np.arange(start[1], stop[1]) + 0.5 - center[1]).astype(np.float32)[:, None]
     inside = extent / 2 - np.hypot(x, y) if shape == "circle" else _depth(corners, x, y)
     window = slice(start[1], stop[1]), slice(start[0], stop[0])
     return window, np.clip(inside + 0.5, 0, 1, dtype=np.float32)  # one pixel of soft edge
 
 
 def _corners(shape: str, extent: float, angle: float) -> npt.NDArray[np.float64]:
-    """Corners of the rotated shape around its centre, x y in pixels; a circle's square."""
+    """Corners of the rotated shape around its center, x y in pixels; a circle's square."""
     if shape == "circle":
         return np.array(_CORNERS["square"]) * extent
     cos, sin = math.cos(angle) * extent, math.sin(angle) * extent
@@ -321,11 +305,11 @@ def _depth(corners: npt.NDArray[np.float64], x: _Floats, y: _Floats) -> _Floats:
 
 
 def _paint(canvas: _Floats, coverage: _Floats, rng: np.random.Generator) -> None:
-    """Covers part of a canvas, [h, w, 3], in that of four random colours that differs most."""
-    below = np.tensordot(coverage, canvas, axes=2) / coverage.sum()  # [3], mean colour under it
-    colours = rng.uniform(0, 255, (4, 3)).astype(np.float32)
-    colour = colours[np.abs(colours - below).sum(axis=1).argmax()]
-    canvas += coverage[..., None] * (colour - canvas)
+    """Covers part of a canvas, [h, w, 3], in that of four random colors that differs most."""
+    below = np.tensordot(coverage, canvas, axes=2) / coverage.sum()  # [3], mean color under it
+    colors = rng.uniform(0, 255, (4, 3)).astype(np.float32)
+    color = colors[np.abs(colors - below).sum(axis=1).argmax()]
+    canvas += coverage[..., None] * (color - canvas)
 
 
 def _visible(

@@ -33,7 +33,14 @@ SIZE_MULTIPLE: Final = 64
 MIN_SIDE: Final = 1e-3
 """Pixels; thinner boxes have no finite regression target."""
 
-_Key = tuple[int, bool]  # index in the data set, flipped
+_Key = tuple[int, bool]
+"""Index in the data set, and whether the image is flipped."""
+
+_Plan = tuple[list[_Key], tuple[int, int]]
+"""Samples of a batch, and H, W of the batch over all ranks.
+
+The network sees the padding, so that it must not depend on who gets which image.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,23 +83,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
-        """The batch on a device; `non_blocking` helps from pinned memory only."""
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on a device."""
         return replace(
             self,
-            images=self.images.to(device, non_blocking=non_blocking),
-            targets=tuple(
-                {name: value.to(device, non_blocking=non_blocking) for name, value in t.items()}
-                for t in self.targets
-            ),
-        )
-
-    def pin_memory(self) -> Batch:
-        """The batch in page-locked memory; DataLoader calls this where it is asked to pin."""
-        return replace(
-            self,
-            images=self.images.pin_memory(),
-            targets=tuple({k: value.pin_memory() for k, value in t.items()} for t in self.targets),
+            images=self.images.to(device),
+            targets=tuple({k: value.to(device) for k, value in t.items()} for t in self.targets),
         )
 
     def to_original(self, position: int, boxes: Tensor) -> Tensor:
@@ -104,8 +100,8 @@ class Batch:
 Images = TypeVar("Images", bound=ImageSet, covariant=True)
 
 
-class Resized(Dataset[Sample], Generic[Images]):
-    """Resized images with their targets, kept in memory as far as they fit.
+class ResizedImages(Dataset[Sample], Generic[Images]):
+    """ResizedImages images with their targets, kept in memory as far as they fit.
 
     The first images of the set whose bytes fit are cached once decoded, the others are decoded
     every time. Worker processes that are forked share one cache.
@@ -131,14 +127,7 @@ class Resized(Dataset[Sample], Generic[Images]):
             shorter: goal for the shorter side, pixels.
             longer: bound for the longer side, pixels.
             cache_bytes: bound for the cached pixels, one byte per channel; 0 caches nothing.
-
-        Raises:
-            ValueError: not 1 <= shorter <= longer, or cache_bytes is negative.
         """
-        if not 1 <= shorter <= longer:
-            raise ValueError(f"sides must satisfy 1 <= shorter <= longer, got {shorter}, {longer}")
-        if cache_bytes < 0:
-            raise ValueError(f"cache_bytes must not be negative, got {cache_bytes}")
         self.dataset: Final = dataset
         self.image_size: Final = (shorter, longer)
         self.sizes: Final = tuple(
@@ -156,15 +145,22 @@ class Resized(Dataset[Sample], Generic[Images]):
             DataError: the image cannot be read.
         """
         record, (h, w) = self.dataset.records[index], self.sizes[index]
-        image = self._cache.get(index)
-        if image is None:
-            image = self._decode(index)
-            self._cache.put(index, image)
+        pixels = self._cache.get(index)
+        if pixels is None:
+            image = self.dataset.read(index, at_least=(w, h))
+            # Pillow widens the filter when it shrinks, i.e. antialiases; the gap keeps that exact
+            # enough while a box filter does most of a strong reduction.
+            image = image.resize((w, h), Image.Resampling.BILINEAR, reducing_gap=3.0)
+            pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+            self._cache.put(index, pixels)
         scale = w / record.width, h / record.height
-        boxes, labels = _targets(
-            record.boxes[~record.crowd], record.labels[~record.crowd], scale=scale, size=(h, w)
+        boxes = (record.boxes * np.array([*scale, *scale])).clip(0, np.array([w, h, w, h]))
+        boxes = boxes.astype(np.float32)
+        kept = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(axis=1) & ~record.crowd
+        labels = torch.from_numpy(record.labels[kept])
+        return Sample(
+            torch.from_numpy(pixels), torch.from_numpy(boxes[kept]), labels, scale, index
         )
-        return Sample(torch.from_numpy(image), boxes, labels, scale, index)
 
     def fill_cache(
         self,
@@ -189,15 +185,6 @@ class Resized(Dataset[Sample], Generic[Images]):
             if progress is not None:
                 progress(done, len(share))
 
-    def _decode(self, index: int) -> npt.NDArray[np.uint8]:
-        """uint8 [3, h, w]."""
-        h, w = self.sizes[index]
-        image = self.dataset.read(index, at_least=(w, h))
-        # Pillow widens the filter when it shrinks, i.e. antialiases; the gap keeps that exact
-        # enough while a box filter does most of a strong reduction.
-        image = image.resize((w, h), Image.Resampling.BILINEAR, reducing_gap=3.0)
-        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-
 
 class _ImageCache:
     """Pixels of the first images that fit, in anonymous memory that forked workers share.
@@ -207,18 +194,17 @@ class _ImageCache:
 
     def __init__(self, sizes: Sequence[tuple[int, int]], cache_bytes: int) -> None:
         ends = np.cumsum([3 * h * w for h, w in sizes], dtype=np.int64)
-        count = int(np.searchsorted(ends, cache_bytes, side="right"))
         self._sizes: Final = sizes
-        self._ends: Final = ends[:count]
+        self._ends: Final = ends[: int(np.searchsorted(ends, cache_bytes, side="right"))]
         self._allocate()
 
     @property
     def places(self) -> int:
-        """How many images fit."""
+        """Number of images that fit."""
         return len(self._ends)
 
     def get(self, index: int) -> npt.NDArray[np.uint8] | None:
-        """A copy of the image, uint8 [3, h, w], if it is here: callers may write to theirs."""
+        """A copy of the image, uint8 [3, h, w], that callers may write to; None if not here."""
         if index >= len(self._ends) or not self._filled[index]:
             return None
         return self._place(index).copy()
@@ -249,21 +235,6 @@ class _ImageCache:
 def _shared_bytes(n: int) -> npt.NDArray[np.uint8]:
     """Zeros that the operating system commits on first write."""
     return np.frombuffer(mmap.mmap(-1, max(n, 1)), np.uint8)
-
-
-def _targets(
-    boxes: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
-    *,
-    scale: tuple[float, float],
-    size: tuple[int, int],
-) -> tuple[Tensor, Tensor]:
-    """Boxes in resized pixels, inside the image and not degenerate, [n, 4], with labels, [n]."""
-    h, w = size
-    scaled = (boxes * np.array([*scale, *scale])).clip(0, np.array([w, h, w, h]))
-    scaled = scaled.astype(np.float32)
-    kept = (scaled[:, 2:] - scaled[:, :2] >= MIN_SIDE).all(axis=1)
-    return torch.from_numpy(scaled[kept]), torch.from_numpy(labels[kept])
 
 
 def flip(sample: Sample) -> Sample:
@@ -304,71 +275,23 @@ def collate(samples: Sequence[Sample], *, padded: tuple[int, int] | None = None)
     )
 
 
-@dataclass(frozen=True)
-class BatchOrder:
-    """Which images make up the batch of each step: a pure function of seed and step.
+def batch_keys(
+    step: int, *, n_images: int, batch_size: int, seed: int, flip_probability: float = 0.5
+) -> list[_Key]:
+    """The (index, flipped) pairs of a step's batch: a pure function of seed and step.
 
     The images of step t are at positions t B .. t B + B - 1 of an endless sequence of
     permutations, one per epoch, so that no batch is short and a resumed run goes on as if it had
-    not stopped. Iterating gives (index, flipped) pairs, as a batch sampler does.
-
-    Attributes:
-        n_images: images of the data set.
-        batch_size: B, images per step over all ranks.
-        steps: steps to iterate over.
-        seed: not negative.
-        flip_probability: chance of each image to be mirrored, 0..1.
-        n_ranks: processes that share each batch; must divide B.
-        rank: which contiguous slice of each batch is ours, 0..n_ranks - 1.
+    not stopped.
     """
-
-    n_images: int
-    batch_size: int
-    steps: range
-    seed: int
-    flip_probability: float = 0.5
-    n_ranks: int = 1
-    rank: int = 0
-
-    def __post_init__(self) -> None:
-        if self.n_images < 1:
-            raise ValueError(f"a batch order needs images, got {self.n_images}")
-        if self.batch_size < 1 or self.n_ranks < 1 or self.batch_size % self.n_ranks:
-            raise ValueError(
-                f"batch_size must be a positive multiple of n_ranks, got {self.batch_size} "
-                f"for {self.n_ranks} ranks"
-            )
-        if not 0 <= self.rank < self.n_ranks:
-            raise ValueError(f"rank must lie in 0..{self.n_ranks - 1}, got {self.rank}")
-        if self.seed < 0 or (self.steps and min(self.steps) < 0):
-            raise ValueError(f"seed and steps must be >= 0, got {self.seed}, {self.steps}")
-        if not 0 <= self.flip_probability <= 1:
-            raise ValueError(f"flip_probability must lie in 0..1, got {self.flip_probability}")
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[list[_Key]]:
-        return map(self.batch, self.steps)
-
-    def batch(self, step: int) -> list[_Key]:
-        """The (index, flipped) pairs of our slice of a step's batch."""
-        share = self.batch_size // self.n_ranks
-        return self.whole_batch(step)[self.rank * share : (self.rank + 1) * share]
-
-    def whole_batch(self, step: int) -> list[_Key]:
-        """The (index, flipped) pairs of a step's batch over all ranks."""
-        # The words 0 and 1 keep the streams apart; [seed, 1] alone would equal [seed, 1, 0].
-        flipped = np.random.default_rng([self.seed, 1, step]).random(self.batch_size)
-        first = step * self.batch_size
-        return [
-            (self._image(first + i), bool(chance < self.flip_probability))
-            for i, chance in enumerate(flipped)
-        ]
-
-    def _image(self, position: int) -> int:
-        epoch, offset = divmod(position, self.n_images)
-        return int(_permutation(self.seed, epoch, self.n_images)[offset])
+    # The words 0 and 1 keep the streams apart; [seed, 1] alone would equal [seed, 1, 0].
+    chances = np.random.default_rng([seed, 1, step]).random(batch_size)
+    keys = []
+    for position, chance in enumerate(chances, step * batch_size):
+        epoch, offset = divmod(position, n_images)
+        image = int(_permutation(seed, epoch, n_images)[offset])
+        keys.append((image, bool(chance < flip_probability)))
+    return keys
 
 
 @lru_cache(maxsize=4)  # a batch may span epochs; drawing anew costs the whole epoch's length
@@ -378,33 +301,8 @@ def _permutation(seed: int, epoch: int, n: int) -> npt.NDArray[np.int64]:
     return order
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What a batch consists of: its samples, and H, W of the batch over all ranks.
-
-    The padding is seen by the network, so that it must not depend on who gets which image.
-    """
-
-    keys: list[_Key]
-    padded: tuple[int, int]
-
-
-class _Planned(Dataset[Batch]):
-    """Batches by plan."""
-
-    def __init__(self, samples: Resized[ImageSet]) -> None:
-        self._samples: Final = samples
-
-    def __getitem__(self, plan: _Plan) -> Batch:
-        return collate([self._sample(*key) for key in plan.keys], padded=plan.padded)
-
-    def _sample(self, index: int, flipped: bool) -> Sample:
-        sample = self._samples[index]
-        return flip(sample) if flipped else sample
-
-
 def training_batches(
-    dataset: Resized[ImageSet],
+    dataset: ResizedImages[ImageSet],
     *,
     batch_size: int,
     steps: range,
@@ -413,73 +311,70 @@ def training_batches(
     workers: int = 0,
     n_ranks: int = 1,
     rank: int = 0,
-    pin_memory: bool = False,
 ) -> Iterator[Batch]:
     """The batches of the given steps, the same whatever step the run starts from.
 
     Args:
         dataset: resized images.
         batch_size: images per step over all ranks.
-        steps: which steps, e.g. range(start, stop).
+        steps: the steps, e.g. range(start, stop).
         seed: of order and flips, not negative.
         flip_probability: chance of each image to be mirrored, 0..1.
         workers: processes that decode; 0 decodes in this one, best where all images are cached.
         n_ranks: processes that train together; must divide `batch_size`.
-        rank: which of them this one is, 0..n_ranks - 1.
-        pin_memory: deliver in page-locked memory, for copies to a GPU that do not block.
+        rank: 0..n_ranks - 1; each has a contiguous slice of the batch.
 
     Raises:
-        ValueError: a number is out of range.
         DataError: an image cannot be read.
     """
-    order = BatchOrder(
-        len(dataset),
-        batch_size,
-        steps=steps,
-        seed=seed,
-        flip_probability=flip_probability,
-        n_ranks=n_ranks,
-        rank=rank,
-    )
-    plans = (_Plan(order.batch(t), _padding(dataset, order.whole_batch(t))) for t in steps)
-    return _load(dataset, plans, workers=workers, pin_memory=pin_memory)
+
+    def plan(step: int) -> _Plan:
+        keys = batch_keys(
+            step, n_images=len(dataset), batch_size=batch_size, seed=seed,
+            flip_probability=flip_probability,
+        )  # fmt: skip
+        share = batch_size // n_ranks
+        return keys[rank * share : (rank + 1) * share], _padding(dataset, keys)
+
+    return _load(dataset, map(plan, steps), workers=workers)
 
 
 def evaluation_batches(
-    dataset: Resized[ImageSet], *, batch_size: int, workers: int = 0, pin_memory: bool = False
+    dataset: ResizedImages[ImageSet], *, batch_size: int, workers: int = 0
 ) -> Iterator[Batch]:
     """Every image once, in order, not flipped; the last batch may be short.
 
     Raises:
-        ValueError: batch_size < 1.
         DataError: an image cannot be read.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be positive, got {batch_size}")
     keys = [(i, False) for i in range(len(dataset))]
     chunks = (keys[i : i + batch_size] for i in range(0, len(keys), batch_size))
-    plans = (_Plan(chunk, _padding(dataset, chunk)) for chunk in chunks)
-    return _load(dataset, plans, workers=workers, pin_memory=pin_memory)
+    plans = ((chunk, _padding(dataset, chunk)) for chunk in chunks)
+    return _load(dataset, plans, workers=workers)
 
 
-def _padding(dataset: Resized[ImageSet], keys: Sequence[_Key]) -> tuple[int, int]:
+def _padding(dataset: ResizedImages[ImageSet], keys: Sequence[_Key]) -> tuple[int, int]:
     return padded_size(dataset.sizes[index] for index, _ in keys)
 
 
+class _PlannedBatches(Dataset[Batch]):
+    def __init__(self, samples: ResizedImages[ImageSet]) -> None:
+        self._samples: Final = samples
+
+    def __getitem__(self, plan: _Plan) -> Batch:
+        keys, padded = plan
+        samples = ((self._samples[index], flipped) for index, flipped in keys)
+        return collate([flip(s) if flipped else s for s, flipped in samples], padded=padded)
+
+
 def _load(
-    dataset: Resized[ImageSet],
-    plans: Iterable[_Plan],
-    *,
-    workers: int,
-    pin_memory: bool,
+    dataset: ResizedImages[ImageSet], plans: Iterable[_Plan], *, workers: int
 ) -> Iterator[Batch]:
     loader = DataLoader(
-        _Planned(dataset),
+        _PlannedBatches(dataset),
         batch_size=None,  # a plan is a batch already
         sampler=plans,
-        collate_fn=_as_it_is,
         num_workers=workers,
-        pin_memory=pin_memory,
         generator=torch.Generator(),  # else starting to iterate would advance the global one
         worker_init_fn=_leave_signals_to_the_parent,
     )
@@ -487,10 +382,6 @@ def _load(
         yield from loader
     except DataError as error:  # a worker process sends its traceback as part of the message
         raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
 
 
 def _leave_signals_to_the_parent(_: int) -> None:

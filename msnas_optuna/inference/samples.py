@@ -31,7 +31,7 @@ def sample_detections(experiment: Experiment, selected: Selected) -> Drawing:
         if selected.one_shot
         else experiment.retrained_path(selected.architecture)
     )
-    records = experiment.bench.val.dataset.records
+    records = experiment.task.val.dataset.records
     spread = range(0, len(records), max(len(records) // SAMPLES, 1))
     paths = [records[i].path for i in spread][:SAMPLES]
     with tempfile.TemporaryDirectory() as folder:

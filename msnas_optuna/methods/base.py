@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Protocol, Type
 from pydantic import ConfigDict, Field
 
 from msnas_optuna.methods.picture import Picture
-from msnas_optuna.spaces.base import A, AdditiveCost, Space
+from msnas_optuna.spaces.base import A, AdditiveCost, InvalidArchitectureError, Space
 from msnas_optuna.training.metrics import METRICS, Metric
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from msnas_optuna.models.network import DetectionNetwork
 
 CHECKED: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
 """How pydantic checks the sections of a study file."""
@@ -39,7 +41,7 @@ class MethodCost(AdditiveCost[_Priced], Protocol[_Priced]):
 
     @property
     def scope(self) -> str:
-        """The part of the network that is counted: "encoder + RPN head"."""
+        """The part of the network that is counted, as "encoder + RPN head"."""
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -161,7 +163,8 @@ class Method(Protocol[A]):
         section: frozen dataclass of [space] in a study file; its field `method` is `name`.
         detector_section: likewise of [detector].
         evaluation_keys: of [detector], what trained weights do not depend on.
-        size_multiple: height and width of an input are multiples of this many pixels.
+        size_multiple: the cost counts inputs whose sides are multiples of this many pixels; it
+            divides `data.transforms.SIZE_MULTIPLE`, to which images are padded.
         columns: of the tables of architectures.
         legend: what the signs of a picture mean, for readers.
         columns_note: how the columns are written, for readers.
@@ -209,12 +212,36 @@ class Method(Protocol[A]):
     def baseline_architecture(self, space: Any) -> A:
         """The hand-made architecture of a space."""
 
+    def parse(self, text: str) -> A:
+        """The architecture of a notation, which need not be valid.
+
+        Raises:
+            ValueError: it is none.
+        """
+
     def resolve(self, text: str, space: Any) -> A:
-        """The architecture of a name or a notation.
+        """The architecture of a name or of a notation.
+
+        Args:
+            text: one of `published`, the word of the baseline, or what `parse` reads.
+            space: the architecture is one of it.
 
         Raises:
             InvalidArchitectureError: it names none, or none of this space.
         """
+        if text == self.baseline_stage:
+            return self.baseline_architecture(space)
+        try:
+            one = self.published.get(text)
+            architecture = self.parse(text) if one is None else one.architecture
+        except ValueError as error:
+            names = ", ".join([*self.published, self.baseline_stage])
+            raise InvalidArchitectureError(
+                f"no architecture is called {text!r}; give one of {names}, or a notation: {error}"
+            ) from error
+        if (violation := space.violation(architecture)) is not None:
+            raise InvalidArchitectureError(f"{text!r} is none of the study's: {violation}")
+        return architecture
 
     def as_json(self, architecture: A) -> dict[str, Any]:
         """The value of each column by its key."""
@@ -241,7 +268,7 @@ class Method(Protocol[A]):
         n_classes: int,
         image_size: tuple[int, int],
         only: A | None,
-    ) -> Any:
+    ) -> DetectionNetwork:
         """A network with fresh weights.
 
         Args:
@@ -258,10 +285,18 @@ class Method(Protocol[A]):
 
         It maps image, uint8 [1, 3, H, W], and size, int64 [2] (height and width before padding),
         to boxes [n, 4], scores [n] and labels [n].
+
+        Raises:
+            ValueError: the method has none.
         """
+        raise ValueError(
+            f"detectors of method {self.name} cannot be exported: it has no program of one image; "
+            f"`msnas predict` runs them"
+        )
 
     def facts(self, section: Any, detector: Any, network: Any) -> dict[str, Any]:
         """What one must know to use a stand-alone network elsewhere, in types that JSON has."""
+        return {}
 
     def anchors(
         self, section: Any, detector: Any, *, image_size: tuple[int, int]

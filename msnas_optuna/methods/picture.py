@@ -99,12 +99,10 @@ class Picture:
         name: stands above it.
         panels: from top to bottom; the first alone is drawn where there is little room.
         x: least and largest value of the x axis, whose unit is 36 pixels at natural size.
-        ticks: values of the x axis and what is written there.
-        few_ticks: likewise, for a small picture.
+        ticks: values of the x axis and what is written there, where there is room.
     """
 
     name: str
     panels: tuple[Panel, ...]
     x: tuple[float, float]
     ticks: tuple[tuple[float, str], ...]
-    few_ticks: tuple[tuple[float, str], ...]

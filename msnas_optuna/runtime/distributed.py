@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from msnas_optuna.runtime.processes import Place, launched_place
+from msnas_optuna.runtime.processes import Place, torchrun_place
 
 TIMEOUT: Final = timedelta(hours=2)
 """Longest wait for the other ranks; they wait while the first one evaluates. A rank that dies is
@@ -38,7 +38,7 @@ class Ranks(Place):
 
     @property
     def first(self) -> bool:
-        """Whether this process talks to the user and writes the files."""
+        """True of the process that talks to the user and writes the files."""
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class Ranks(Place):
         return total
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set on any rank."""
+        """True where the flag is set on any rank."""
         return bool(self.sum(torch.tensor(int(flag))))
 
     def broadcast(self, value: Any) -> Any:
@@ -85,8 +85,8 @@ class Ranks(Place):
         self.any(False)
 
     @contextmanager
-    def first_goes_first(self) -> Iterator[None]:
-        """Inside, the first rank works alone; then the others do, and find what it has made."""
+    def rank_zero_first(self) -> Iterator[None]:
+        """Inside, rank 0 works alone; then the others do, and find what it has made."""
         if not self.first:
             self.wait()
         yield
@@ -94,11 +94,7 @@ class Ranks(Place):
             self.wait()
 
     def require_shares(self, batch_size: int, key: str) -> None:
-        """Checks that a batch can be split evenly.
-
-        Raises:
-            ValueError: it cannot.
-        """
+        """Raises ValueError unless a batch can be split evenly."""
         if batch_size % self.size:
             fitting = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
             raise ValueError(
@@ -112,25 +108,25 @@ ALONE: Final = Ranks()
 """One process."""
 
 
-def launched() -> Ranks:
-    """What torchrun's variables say; one process where there are none.
+def torchrun_ranks() -> Ranks:
+    """The ranks that torchrun's variables give; one process where there are none.
 
     Raises:
         ValueError: a variable is no number.
     """
-    place = launched_place()
+    place = torchrun_place()
     return ALONE if place is None else Ranks(**asdict(place))
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
+def process_group(device: torch.device) -> Iterator[Ranks]:
     """Joins the processes that torchrun started, for as long as the block lasts.
 
     Args:
         device: of this process; sums of its tensors go through NCCL on a GPU, through gloo on a
             CPU.
     """
-    ranks = launched()
+    ranks = torchrun_ranks()
     if ranks.size == 1:
         yield ALONE
         return
@@ -139,7 +135,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     store, _, _ = next(rendezvous("env://", ranks.rank, ranks.size, timeout=TIMEOUT))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        store=_without_the_dead(store, ranks),
+        store=_store_of_this_start(store, ranks),
         rank=ranks.rank,
         world_size=ranks.size,
         timeout=TIMEOUT,
@@ -148,8 +144,8 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     dist.destroy_process_group()  # after an error it could wait for a rank that is gone
 
 
-def _without_the_dead(store: Store, ranks: Ranks) -> Store:
-    """A part of torchrun's store that only the processes of this start write to.
+def _store_of_this_start(store: Store, ranks: Ranks) -> Store:
+    """The part of torchrun's store that only the processes of this start write to.
 
     An elastic restart gets the store of the processes that died, with their addresses in it, and
     a rank that reads one of these before it is overwritten fails to connect (pytorch/pytorch
@@ -209,20 +205,3 @@ def resolve_device(name: str, ranks: Ranks = ALONE) -> torch.device:
             f"set runtime.device = 'auto'"
         )
     return device
-
-
-class SumOverRanks(torch.autograd.Function):
-    """The sum of every rank's tensor, through which gradients pass."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        """Sums, [..] -> [..]."""
-        total = values.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """The gradient of the sum over the ranks of what each has made of the sum."""
-        (gradient,) = gradients
-        return SumOverRanks.forward(ctx, gradient.contiguous())

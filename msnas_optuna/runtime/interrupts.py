@@ -1,12 +1,12 @@
-"""Holds signals back where an interruption would leave something half done."""
+"""SIGINT and SIGTERM, held back where an interruption would leave something half done."""
 
 from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from threading import Event, Thread, current_thread, main_thread
 from types import FrameType
 from typing import Any, Final
 
@@ -16,108 +16,73 @@ _REPEAT_SECONDS: Final = 5.0
 """After which an interruption that had no effect is repeated."""
 
 
-class Deferred:
-    """The signals that came while they were held back; true once there is one."""
+class _Reminder:
+    """Sends a signal to this process again and again, once it has begun and until it is stopped.
 
-    def __init__(self, handlers: dict[signal.Signals, Callable[..., Any]]) -> None:
+    Python drops an exception that is raised inside a finalizer, which may run at any moment, so
+    that one signal may have no effect.
+    """
+
+    def __init__(self, delay: float) -> None:
+        self._number: int = signal.SIGTERM
+        self._begun, self._stopped = Event(), Event()
+        # Now, because a thread that is started by a handler could wait for its own thread's locks.
+        Thread(target=self._run, args=(delay,), daemon=True).start()
+
+    def _run(self, delay: float) -> None:
+        self._begun.wait()
+        while not self._stopped.wait(delay):
+            os.kill(os.getpid(), self._number)
+            delay = _REPEAT_SECONDS  # what cleans up may wait for the same server
+
+    def begin(self, number: int) -> None:
+        self._number = number
+        self._begun.set()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._begun.set()
+
+
+class InterruptFlag:
+    """True once a signal has come; its handler while signals are held back."""
+
+    def __init__(
+        self, handlers: dict[signal.Signals, Callable[..., Any]], reminder: _Reminder | None
+    ) -> None:
         self._handlers = handlers
-        self._received: list[int] = []
-        self._passed_on = False
-        self._held, self._ended = threading.Event(), threading.Event()
+        self._reminder = reminder
+        self._at_once = self._held = self._passed_on = False
 
     def __bool__(self) -> bool:
-        return self._passed_on or bool(self._received)
+        return self._held or self._passed_on
 
     @contextmanager
     def allowed(self) -> Iterator[None]:
-        """Inside, a signal interrupts at once; one that was held back does so now.
-
-        Python drops an exception that is raised inside a finaliser, which may run at any moment;
-        such an interruption takes effect at the end of `deferred_interrupts`.
-        """
-        if self:
-            raise KeyboardInterrupt
-        for number in self._handlers:
-            signal.signal(number, self._pass_on)
+        """Inside, a signal interrupts at once; one that was held back does so now."""
+        self._at_once = True
         try:
+            if self:
+                raise KeyboardInterrupt
             yield
         finally:
-            self.hold()
+            self._at_once = False
 
-    def hold(self) -> None:
-        """From now on, signals are remembered."""
-        for number in self._handlers:
-            signal.signal(number, self._remember)
-
-    def release(self) -> None:
-        """From now on, signals do what they did before."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._ended.set()
-        self._held.set()
-
-    def at_most(self, seconds: float) -> None:
-        """A signal that was held back for this long comes again, until the block has ended."""
-
-        def remind() -> None:
-            self._held.wait()
-            pause = seconds
-            while not self._ended.wait(pause):
-                os.kill(os.getpid(), self._received[0])
-                pause = _REPEAT_SECONDS  # what cleans up may wait for the same server
-
-        threading.Thread(target=remind, daemon=True).start()  # now, as a handler must not
-
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        self._passed_on = True
-        self._handlers[signal.Signals(number)](number, frame)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self._received.append(number)
-        if len(self._received) > 1:
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Handles a signal."""
+        if self._at_once:
+            self._passed_on = True
+            self._handlers[signal.Signals(number)](number, frame)
+        elif self._held:
             raise KeyboardInterrupt
-        self._held.set()
-
-
-def insist_on_interrupts(*, ignored: Collection[signal.Signals] = ()) -> Callable[[], None]:
-    """From now on SIGINT and SIGTERM raise KeyboardInterrupt, again and again until it is heeded.
-
-    Python drops an exception that is raised inside a finaliser, and a process must not outlive a
-    signal because of that. Only for the main thread.
-
-    Args:
-        ignored: signals that do nothing.
-
-    Returns:
-        What to call when the interruption has been heeded, or the work is done.
-    """
-    raised, ended = threading.Event(), threading.Event()
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raised.set()
-        raise KeyboardInterrupt
-
-    def insist() -> None:
-        raised.wait()
-        while not ended.wait(_REPEAT_SECONDS):
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def stop() -> None:
-        ended.set()
-        raised.set()
-
-    # Now, because a thread that is started by a handler could wait for its own thread's locks.
-    threading.Thread(target=insist, daemon=True).start()
-    for number in _SIGNALS:
-        if number in ignored:
-            signal.signal(number, signal.SIG_IGN)
-        elif signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
-            signal.signal(number, interrupt)
-    return stop
+        else:
+            self._held = True
+            if self._reminder is not None:
+                self._reminder.begin(number)
 
 
 @contextmanager
-def deferred_interrupts(*, at_most: float | None = None) -> Iterator[Deferred]:
+def deferred_interrupts(*, at_most: float | None = None) -> Iterator[InterruptFlag]:
     """Holds SIGINT and SIGTERM back until the block has ended; a second one stops at once.
 
     A signal that was held back comes before an error of the block, which whoever handles it would
@@ -130,20 +95,48 @@ def deferred_interrupts(*, at_most: float | None = None) -> Iterator[Deferred]:
     Raises:
         KeyboardInterrupt: a signal was held back; an error of the block is its cause.
     """
-    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
-    main = threading.current_thread() is threading.main_thread()
-    deferred = Deferred({n: h for n, h in handlers.items() if main and callable(h)})
-    deferred.hold()
-    if at_most is not None:
-        deferred.at_most(at_most)
+    before = {n: signal.getsignal(n) for n in _SIGNALS if current_thread() is main_thread()}
+    handlers = {number: handler for number, handler in before.items() if callable(handler)}
+    reminder = None if at_most is None else _Reminder(at_most)
+    flag = InterruptFlag(handlers, reminder)
+    for number in handlers:
+        signal.signal(number, flag)
     try:
         try:
-            yield deferred
+            yield flag
         finally:
-            deferred.release()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            if reminder is not None:
+                reminder.stop()
     except Exception as error:
-        if deferred:
+        if flag:
             raise KeyboardInterrupt from error
         raise
-    if deferred:
+    if flag:
         raise KeyboardInterrupt
+
+
+def insist_on_interrupts(*, ignored: Collection[signal.Signals] = ()) -> Callable[[], None]:
+    """From now on SIGINT and SIGTERM raise KeyboardInterrupt, again and again until it is heeded.
+
+    It is SIGTERM that is repeated. Only for the main thread.
+
+    Args:
+        ignored: signals that do nothing.
+
+    Returns:
+        The function to call when the interruption has been heeded, or the work is done.
+    """
+    reminder = _Reminder(_REPEAT_SECONDS)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        reminder.begin(signal.SIGTERM)
+        raise KeyboardInterrupt
+
+    for number in _SIGNALS:
+        if number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+        elif signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, interrupt)
+    return reminder.stop

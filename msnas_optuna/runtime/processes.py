@@ -1,4 +1,4 @@
-"""Processes: whether those of this host live, and the place of this one among its peers."""
+"""Processes: which of them live, and the place of this one among its peers."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ class Host:
         return " ".join(filter(None, parts))
 
     def is_here(self) -> bool:
-        """Whether it is that of this process."""
+        """True of the host of this process."""
         here = Host.current()
         return self in (here, Host(here.name, here.namespace))
 
     def has_restarted(self) -> bool:
-        """Whether it is this machine before its last start, so that its processes have ended.
+        """True of this machine before its last start: the processes of then have ended.
 
         Never true of a container: its machine id belongs to the image. Machines that share both
         name and machine id, against the rule for the latter, pass for one.
@@ -80,7 +80,7 @@ class Host:
 
 
 def _digest(file: str) -> str:
-    """What identifies the content of a file, "" where there is none."""
+    """A digest of the content of a file, "" where there is none."""
     try:
         content = Path(file).read_bytes().strip()
     except OSError:
@@ -132,8 +132,8 @@ class Place:
     local_size: int = 1
 
 
-def launched_place() -> Place | None:
-    """What torchrun's variables say of this process, None where it was not launched so.
+def torchrun_place() -> Place | None:
+    """The place that torchrun's variables give this process; None where it was not launched so.
 
     Raises:
         ValueError: a variable is no number.

@@ -14,8 +14,9 @@
     10  return Topk(pop_T, k)
 
 Symbols: P population size, R random children of an iteration, M attempts, C the budget, i
-generation. Genes are one value for each parameter; a part of them, as the encoder or the feature
-strides, is a run that varies on its own.
+generation, L genes of an architecture, n children of an operator. A part of the genes, as the
+encoder or the feature strides, is a run that varies on its own. In arrays a gene is the position
+of its value among its choices.
 
 A call fills one slot: the trials of the study are the populations, and the study is the loop.
 """
@@ -23,12 +24,19 @@ A call fills one slot: the trials of the study are the populations, and the stud
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from msnas_optuna.samplers.history import Candidate, History
+from msnas_optuna.samplers.history import History
 from msnas_optuna.samplers.proposals import Proposal, Settings, sample_new
-from msnas_optuna.spaces.base import A, FeasibleSet, Genes, Space
+from msnas_optuna.spaces.base import A, FeasibleSet
+
+Numbers = NDArray[np.intp]
+
+N_CHILDREN: Final = 64
+"""n, children of each operator in one attempt; a slot takes one of them."""
 
 
 def propose(
@@ -40,71 +48,80 @@ def propose(
     settings: Settings,
 ) -> Proposal[A]:
     """The architecture of one slot; see `Proposer`."""
-    # Deviation: pop_0 is drawn inside C, because else the heaviest win every Topk.
+    # Deviation: pop_0 is drawn inside C, because else the heaviest win every Topk; the random
+    # children of an iteration come first, because they need not wait for their parents.
     if settings.is_random(slot):
         return sample_new(history, rng=rng, feasible=feasible)  # Alg. 1, l. 1 and 8
     i = settings.generation(slot)  # Alg. 1, l. 2
-    population = history.population(i, size=settings.population_size)  # Alg. 1, l. 9
-    # Deviation: M bounds the attempts at one child, because a slot takes one.
-    for _ in range(settings.max_attempts if population else 0):  # Alg. 1, l. 3-4
-        child = vary(population, feasible.space, rng=rng, reset=settings.gene_probability)
-        # Deviation: no child is one that the study has, because that would tell nothing new.
-        if feasible.violation(child.architecture) is None and not history.holds(
-            child.architecture
-        ):
-            return child  # Alg. 1, l. 7
+    best = history.population(i, size=settings.population_size)  # Alg. 1, l. 9
+    space = feasible.space
+    choices = [distribution.choices for distribution in space.distributions.values()]
+    genes = [space.genes(parent.architecture) for parent in best]
+    pop = np.array([[c.index(g) for c, g in zip(choices, own, strict=True)] for own in genes])
+    seen = {parent.tobytes() for parent in pop}
+    for _ in range(settings.max_attempts if best else 0):  # Alg. 1, l. 3-4
+        families = {}
+        for name, part in space.parts.items():  # Alg. 1, l. 5-6
+            families[f"crossover_{name}"] = crossover(pop, part, rng=rng)
+            families[f"mutation_{name}"] = mutation(
+                pop,
+                part,
+                rng=rng,
+                sizes=[len(c) for c in choices],
+                reset=settings.gene_probability,
+            )
+        children = np.concatenate([children for children, _ in families.values()])
+        (selected,) = feasible.contains(children).nonzero()  # Alg. 1, l. 7
+        for row in rng.permutation(selected).tolist():
+            if (key := children[row].tobytes()) in seen:
+                continue
+            seen.add(key)
+            values = (c[j] for c, j in zip(choices, children[row].tolist(), strict=True))
+            child = space.architecture(tuple(values))
+            # Deviation: what the study has is left out, because it would tell nothing new; one
+            # child is taken, because a slot is one trial.
+            if not history.holds(child):
+                origin = list(families)[row // N_CHILDREN]
+                parents = families[origin][1][row % N_CHILDREN].tolist()
+                return Proposal(child, origin, tuple(best[p].number for p in parents))
     # Deviation: after M attempts a random child takes the slot, because a trial needs one.
     return sample_new(history, rng=rng, feasible=feasible)
 
 
-def vary(
-    population: Sequence[Candidate[A]], space: Space[A], *, rng: np.random.Generator, reset: float
-) -> Proposal[A]:
-    """One child of one operator, feasible or not.
+def crossover(
+    pop: Numbers, part: slice, *, rng: np.random.Generator
+) -> tuple[Numbers, Numbers]:  # [P, L] -> [n, L], [n, 2]
+    """Children of two parents each: the part from a random place on is the second's.
 
-    Args:
-        population: the parents, at least one.
-        space: what they belong to.
-        rng: source of chance.
-        reset: chance of a gene that mutates to be random, 0..1.
+    Returns:
+        The children, and the positions of their parents.
     """
-    # Deviation: an operator is drawn, because a slot takes one child; of the many children of
-    # all operators, Select keeps the same shares.
-    part, crosses = divmod(int(rng.integers(2 * len(space.parts))), 2)
-    name, run = list(space.parts.items())[part]
-    first = int(rng.integers(len(population)))
-    a = space.genes(population[first].architecture)
-    if crosses and len(population) > 1:
-        second = (first + int(rng.integers(1, len(population)))) % len(population)
-        b = space.genes(population[second].architecture)
-        child = crossover(a, b, run, rng=rng)  # Alg. 1, l. 5 and 6
-        origin, parents = f"crossover_{name}", [first, second]
-    else:
-        choices = [d.choices for d in list(space.distributions.values())[run]]
-        child = mutation(a, run, choices=choices, rng=rng, reset=reset)  # Alg. 1, l. 5 and 6
-        origin, parents = f"mutation_{name}", [first]
-    numbers = tuple(population[i].number for i in parents)
-    return Proposal(space.architecture(child), origin, numbers)
-
-
-def crossover(a: Genes, b: Genes, part: slice, *, rng: np.random.Generator) -> Genes:
-    """The genes of a, but those of b from a random place in the part to its end."""
-    cut = int(rng.integers(part.start, part.stop))
-    return a[:cut] + b[cut : part.stop] + a[part.stop :]
+    first = rng.integers(len(pop), size=N_CHILDREN)
+    second = (first + rng.integers(1, max(len(pop), 2), size=N_CHILDREN)) % len(pop)
+    cut = rng.integers(part.start, part.stop, size=(N_CHILDREN, 1))
+    position = np.arange(pop.shape[1])
+    of_second = (cut <= position) & (position < part.stop)
+    return np.where(of_second, pop[second], pop[first]), np.stack([first, second], axis=1)
 
 
 def mutation(
-    a: Genes,
-    part: slice,
-    *,
-    choices: Sequence[Sequence[object]],
-    rng: np.random.Generator,
-    reset: float,
-) -> Genes:
-    """The genes of a; each of the part is kept or, with a chance, any of its choices."""
-    chance, drawn = rng.random((2, len(choices))).tolist()
-    mutated = tuple(
-        choices[i][int(drawn[i] * len(choices[i]))] if chance[i] < reset else gene
-        for i, gene in enumerate(a[part])
-    )
-    return a[: part.start] + mutated + a[part.stop :]
+    pop: Numbers, part: slice, *, rng: np.random.Generator, sizes: Sequence[int], reset: float
+) -> tuple[Numbers, Numbers]:  # [P, L] -> [n, L], [n, 1]
+    """Children of one parent each: every gene of the part is kept or, by chance, random.
+
+    Args:
+        pop: the parents.
+        part: which genes vary.
+        rng: source of chance.
+        sizes: the number of choices of each gene.
+        reset: chance of a gene to be random, 0..1.
+
+    Returns:
+        The children, and the positions of their parents.
+    """
+    parents = rng.integers(len(pop), size=(N_CHILDREN, 1))
+    children = pop[parents[:, 0]]
+    drawn = rng.integers(sizes[part], size=children[:, part].shape)
+    kept = rng.random(drawn.shape) >= reset
+    children[:, part] = np.where(kept, children[:, part], drawn)
+    return children, parents

@@ -268,13 +268,12 @@ class TrialRecord:
 
     Attributes:
         arch: the architecture in the notation of its method.
-        values: whatever was measured, by name: gflops, mparams, ap50, latency_ms, ...; None where
-            there is nothing to measure. Names of one word or joined by "_", times in seconds.
+        values: whatever was measured, by name: ap50, gflops, mparams, latency_ms, ...
         repeat: how many measurements of the architecture came before; added to the seed.
     """
 
     arch: str
-    values: Mapping[str, float | None]
+    values: Mapping[str, float]
     repeat: int = 0
 
 
@@ -283,7 +282,7 @@ def write_record(trial: Trial, record: TrialRecord) -> None:
     trial.set_user_attr(ARCH, record.arch)
     numbers = {**record.values, **({REPEAT: record.repeat} if record.repeat else {})}
     for name, value in numbers.items():  # a database commits each attribute on its own
-        trial.set_user_attr(name, value if value is None else float(value))
+        trial.set_user_attr(name, float(value))
 
 
 def read_record(trial: FrozenTrial) -> TrialRecord | None:
@@ -294,7 +293,7 @@ def read_record(trial: FrozenTrial) -> TrialRecord | None:
     values = {
         name: value
         for name, value in attrs.items()
-        if name not in (GENERATION, REPEAT) and (value is None or isinstance(value, (int, float)))
+        if name not in (GENERATION, REPEAT) and isinstance(value, (int, float))
     }
     return TrialRecord(attrs[ARCH], values, int(attrs.get(REPEAT, 0)))
 

@@ -144,18 +144,18 @@ def anchor_shapes(base: float, levels: int) -> _Sizes:
     return rounded
 
 
-def fit(boxes: _Boxes, feature_strides: Sequence[int], *, base: float) -> AnchorFit:
+def fit(boxes: _Boxes, strides: Sequence[int], *, base: float) -> AnchorFit:
     """How well the anchors of a base size fit boxes.
 
     Args:
         boxes: at least one, x1 y1 x2 y2 in pixels. shape (n, 4)
-        feature_strides: s_1..s_G in pixels.
+        strides: s_1..s_G in pixels.
         base: side of the first level's square anchor, pixels.
     """
     sizes, centres = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
     best = np.zeros(len(boxes))
-    every_shape = anchor_shapes(base, len(feature_strides))
-    for stride, shapes in zip(feature_strides, every_shape, strict=True):
+    every_shape = anchor_shapes(base, len(strides))
+    for stride, shapes in zip(strides, every_shape, strict=True):
         shift = np.abs(centres % stride - stride / 2)  # to the middle of the own cell
         for shape in shapes:
             np.maximum(best, _shifted_iou(sizes, shape, shift), out=best)
@@ -172,18 +172,18 @@ def _shifted_iou(sizes: _Sizes, shape: _Sizes, shift: _Sizes) -> npt.NDArray[np.
     return iou
 
 
-def propose_base(boxes: _Boxes, feature_strides: Sequence[int], *, configured: float) -> AnchorFit:
+def propose_base(boxes: _Boxes, strides: Sequence[int], *, configured: float) -> AnchorFit:
     """The base of the largest mean best IoU; of equal ones the nearest to the configured.
 
     Candidates are whole pixels, twelve or fewer to an octave.
 
     Args:
         boxes: at least one, x1 y1 x2 y2 in pixels. shape (n, 4)
-        feature_strides: s_1..s_G in pixels.
+        strides: s_1..s_G in pixels.
         configured: base of the study file, itself a candidate.
     """
     bases = (*_candidates(boxes), configured)
-    fits = [fit(boxes, feature_strides, base=base) for base in bases]
+    fits = [fit(boxes, strides, base=base) for base in bases]
     return max(fits, key=lambda f: (f.mean_iou, -abs(np.log2(f.base / configured))))
 
 

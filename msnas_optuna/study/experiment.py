@@ -20,7 +20,8 @@ from torch import Tensor
 
 from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.data.images import DataError
-from msnas_optuna.data.transforms import Batch, Resized
+from msnas_optuna.data.transforms import Batch, ResizedImages
+from msnas_optuna.models.network import DetectionNetwork
 from msnas_optuna.runtime.distributed import ALONE, Ranks, resolve_device
 from msnas_optuna.samplers import queue_architectures
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
@@ -44,13 +45,15 @@ from msnas_optuna.study.view import StudyView
 from msnas_optuna.study.workers import Objective, evaluate_trials
 from msnas_optuna.training.checkpoint import (
     CheckpointError,
+    Checkpointing,
     exclusive,
     load_checkpoint,
     read_losses,
 )
-from msnas_optuna.training.loop import Checkpointing, NonFiniteLossError, train
+from msnas_optuna.training.loop import NonFiniteLossError, train
 from msnas_optuna.training.metrics import METRICS, Metric
-from msnas_optuna.training.objectives import Bench, OneShotObjective, StandaloneObjective
+from msnas_optuna.training.objectives import OneShotObjective, StandaloneObjective
+from msnas_optuna.training.task import DetectionTask, Measurements
 
 EVALUATION = "evaluation"
 """Step of the validation images, reported anew for every network."""
@@ -130,7 +133,7 @@ class Experiment:
     # ------------------------------------------------------------------ data and networks
 
     @cached_property
-    def bench(self) -> Bench:
+    def task(self) -> DetectionTask:
         """Training and validation images and the device.
 
         Raises:
@@ -152,9 +155,9 @@ class Experiment:
                 )
         shorter, longer = data.image_size
         half_cache = int(data.cache_gb * 2**30) // 2 // self.ranks.local_size
-        return Bench(
-            train=Resized(train_set, shorter, longer, cache_bytes=half_cache),
-            val=Resized(val_set, shorter, longer, cache_bytes=half_cache),
+        return DetectionTask(
+            train=ResizedImages(train_set, shorter, longer, cache_bytes=half_cache),
+            val=ResizedImages(val_set, shorter, longer, cache_bytes=half_cache),
             device=resolve_device(runtime.device, self.ranks),
             precision=runtime.precision,
             size_bounds=data.size_bounds,
@@ -163,7 +166,7 @@ class Experiment:
         )
 
     def _splits(self) -> tuple[CocoDetection, CocoDetection]:
-        with self.ranks.first_goes_first():  # generated data is made once
+        with self.ranks.rank_zero_first():  # generated data is made once
             splits = self.setting.splits(partial(self.report, "data set"))
         train_set, val_set = (
             CocoDetection(split.images, split.annotations)
@@ -174,12 +177,12 @@ class Experiment:
     def _read_images(self) -> None:
         """Shows a bad image before hours of training; each rank looks at its share."""
         ranks = self.ranks
-        for images, name in ((self.bench.train, "training"), (self.bench.val, "validation")):
+        for images, name in ((self.task.train, "training"), (self.task.val, "validation")):
             images.fill_cache(
                 partial(self.report, f"{name} images"), n_ranks=ranks.size, rank=ranks.rank
             )
 
-    def build_detector(self, architecture: Any = None) -> Any:
+    def build_detector(self, architecture: Any = None) -> DetectionNetwork:
         """The detector of one architecture, or the supernet, with fresh weights."""
         config = self.config
         with torch.random.fork_rng(devices=[]):
@@ -187,7 +190,7 @@ class Experiment:
             network = self.setting.method.build_detector(
                 config.space,
                 config.detector,
-                n_classes=len(self.bench.train.dataset.categories),
+                n_classes=len(self.task.train.dataset.categories),
                 image_size=config.data.image_size,
                 only=architecture,
             )
@@ -196,7 +199,7 @@ class Experiment:
     @cached_property
     def _identity(self) -> dict[str, Any]:
         """What values depend on: the settings and the annotations."""
-        train_set, val_set = self.bench.train.dataset, self.bench.val.dataset
+        train_set, val_set = self.task.train.dataset, self.task.val.dataset
         return self.config.identity() | {
             "data.train_annotations.sha256": _digest(train_set.annotations),
             "data.val_annotations.sha256": _digest(val_set.annotations),
@@ -235,12 +238,12 @@ class Experiment:
         _ = self.setting.feasible  # hours of training would be lost on an empty window
         recipe, seed = self.config.supernet, self.config.study.seed
         self.ranks.require_shares(recipe.batch_size, "supernet.batch_size")
-        bench = self.bench
-        model = self.build_detector().to(bench.device)
+        task = self.task
+        model = self.build_detector().to(task.device)
 
         def batches(steps: range) -> Iterable[Batch]:
             self._read_images()
-            return bench.batches(recipe, seed, self.ranks)(steps)
+            return task.batches(recipe, seed, self.ranks)(steps)
 
         with exclusive(self.supernet_path, self.ranks):
             return train(
@@ -248,9 +251,9 @@ class Experiment:
                 batches,
                 recipe=recipe,
                 seed=seed,
-                device=bench.device,
-                precision=bench.precision,
-                sample_path=lambda step: self.setting.valid.sample(
+                device=task.device,
+                precision=task.precision,
+                sample=lambda step: self.setting.valid.sample(
                     np.random.default_rng([seed, PATH_STREAM, step])
                 ),
                 checkpointing=Checkpointing(
@@ -282,28 +285,32 @@ class Experiment:
         weights: dict[str, Tensor] = content["model"]
         return weights
 
-    def one_shot_objective(self, feasible: FeasibleSet[Any]) -> OneShotObjective:
+    def _costs(self, architecture: Any) -> Measurements:
+        """The costs of an architecture, as trials store them."""
+        return {"gflops": self.setting.cost.total(architecture) / 1e9}
+
+    def one_shot_objective(self, feasible: FeasibleSet[Any]) -> OneShotObjective[Any]:
         """The objective of the search."""
         return OneShotObjective(
             feasible,
             self.build_detector,
             weights=self.supernet_weights,
-            bench=self.bench,
-            cost=self.setting.cost,
+            task=self.task,
+            costs=self._costs,
             recipe=self.config.finetune,
             recalibration_batches=self.config.finetune.recalibration_batches,
             seed=self.config.study.seed,
-            objectives=self.config.study.objectives,
+            objectives=self.setting.metrics,
         )
 
-    def standalone_objective(self, feasible: FeasibleSet[Any]) -> StandaloneObjective:
+    def standalone_objective(self, feasible: FeasibleSet[Any]) -> StandaloneObjective[Any]:
         """The objective of the retraining."""
         recipe = self.config.retrain
         return StandaloneObjective(
             feasible,
             self.build_detector,
-            bench=self.bench,
-            cost=self.setting.cost,
+            task=self.task,
+            costs=self._costs,
             recipe=recipe,
             folder=self.setting.inside("retrained"),
             fingerprint=self._training_identity("retrain"),
@@ -410,8 +417,8 @@ class Experiment:
         objective = self.standalone_objective(self.setting.valid)
         for architecture in dict.fromkeys(architectures):
             if architecture in before and not objective.checkpoint(architecture).exists():
-                objective.restore(architecture)
-        objective.dismiss()
+                objective.train(architecture)
+        objective.release_followers()
         self.refresh()
         return study
 
@@ -423,13 +430,13 @@ class Experiment:
             PeerLostError: the first rank has ended before.
         """
         self.ranks.require_shares(self.config.retrain.batch_size, "retrain.batch_size")
-        self.standalone_objective(self.setting.valid).assist()
+        self.standalone_objective(self.setting.valid).follow()
 
     def retrained_path(self, architecture: Any) -> Path:
         """The checkpoint of an architecture's retraining."""
         return self.standalone_objective(self.setting.valid).checkpoint(architecture)
 
-    def retrained(self, architecture: Any) -> Any:
+    def retrained(self, architecture: Any) -> DetectionNetwork:
         """The detector of an architecture with the weights of its retraining.
 
         Raises:
@@ -447,11 +454,11 @@ class Experiment:
                 f"the detector {path} has {content['step']} of {self.config.retrain.steps} "
                 f"steps; run `msnas retrain` to finish it"
             )
-        model = self.build_detector(architecture).to(self.bench.device)
+        model = self.build_detector(architecture).to(self.task.device)
         model.load_state_dict(content["model"])
         return model.eval()
 
-    def one_shot(self, architecture: Any) -> Any:
+    def one_shot(self, architecture: Any) -> DetectionNetwork:
         """The detector of an architecture as the search evaluates it, fine-tuned.
 
         Raises:

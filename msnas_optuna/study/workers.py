@@ -17,7 +17,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from msnas_optuna.runtime.interrupts import Deferred, deferred_interrupts
+from msnas_optuna.runtime.interrupts import InterruptFlag, deferred_interrupts
 from msnas_optuna.samplers import SpaceExhaustedError
 from msnas_optuna.storage import (
     ERROR,
@@ -141,7 +141,7 @@ def _evaluate_one(
 
 
 def _outcome(
-    trial: Trial, objective: Objective, interrupts: Deferred, failures: Failures
+    trial: Trial, objective: Objective, interrupts: InterruptFlag, failures: Failures
 ) -> float | Sequence[float] | BaseException:
     """The objective's values, or what it raised."""
     try:

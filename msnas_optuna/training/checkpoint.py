@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from msnas_optuna.runtime.distributed import ALONE, Ranks
-from msnas_optuna.runtime.processes import started
+from msnas_optuna.runtime.files import atomic_write
 
 FORMAT = 1
 
@@ -21,13 +22,30 @@ _DAMAGE = (
     OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
     pickle.UnpicklingError,
 )  # fmt: skip
-"""What reading a damaged file raises."""
-
-_TEMPORARY = ".tmp"
+"""Exceptions that reading a damaged file raises."""
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written or read, or does not fit the study."""
+
+
+@dataclass(frozen=True)
+class Checkpointing:
+    """Where and how often a training run saves itself.
+
+    Attributes:
+        path: the file.
+        fingerprint: settings that the run belongs to; a file with other ones is refused.
+        seconds: least time between two checkpoints; the last step always writes one.
+    """
+
+    path: Path
+    fingerprint: Mapping[str, Any]
+    seconds: float = 60.0
+
+    def due(self, saved: float) -> bool:
+        """True when the checkpoint of this `time.monotonic()` is old enough."""
+        return time.monotonic() - saved > self.seconds
 
 
 def save_checkpoint(
@@ -38,32 +56,21 @@ def save_checkpoint(
     Args:
         path: the file.
         content: tensors, numbers, strings, and dicts and lists of them.
-        fingerprint: what the checkpoint belongs to, flat; compared when it is loaded.
+        fingerprint: settings that the checkpoint belongs to, flat; compared when it is loaded.
 
     Raises:
         CheckpointError: the disk is full or the folder cannot be written; the previous
             checkpoint is still there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
-        temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as file:  # follows no link that somebody has put there
-            payload = {"format": FORMAT, "fingerprint": dict(fingerprint), **content}
-            torch.save(payload, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with atomic_write(path) as file:
+            torch.save({"format": FORMAT, "fingerprint": dict(fingerprint), **content}, file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         kept = "the previous checkpoint is kept" if path.exists() else "there is none before it"
         raise CheckpointError(
             f"cannot write checkpoint {path}: {error}; {kept}. Free some disk space, or check "
             f"the folder's permissions, and run the command again: it continues."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -100,14 +107,6 @@ def exclusive(path: Path, ranks: Ranks = ALONE) -> Iterator[None]:
         lock.release()
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Removes what killed processes were writing when they died."""
-    for leftover in path.parent.glob(f".{path.name}.*{_TEMPORARY}"):
-        pid = leftover.name.removesuffix(_TEMPORARY).rpartition(".")[2]
-        if pid.isdecimal() and started(int(pid)) is None:
-            leftover.unlink(missing_ok=True)
-
-
 def read_losses(path: Path) -> list[float]:
     """The losses of the steps that a checkpoint has behind it; none where there is no file.
 
@@ -116,11 +115,9 @@ def read_losses(path: Path) -> list[float]:
     """
     if not path.exists():
         return []
-    try:
+    with _damage_named(path):
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return [float(loss) for loss in content["losses"]]
-    except _DAMAGE as error:
-        raise _damaged(path, error) from error
 
 
 def load_checkpoint(path: Path, *, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,11 +129,11 @@ def load_checkpoint(path: Path, *, fingerprint: Mapping[str, Any]) -> dict[str, 
     """
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint {path}; run `msnas train` first")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    with _damage_named(path):
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}")
         stored, version = content["fingerprint"], content["format"]
-    except _DAMAGE as error:
-        raise _damaged(path, error) from error
     if version != FORMAT:
         raise CheckpointError(
             f"checkpoint {path} has format {version}, this version reads format {FORMAT}; "
@@ -153,11 +150,14 @@ def load_checkpoint(path: Path, *, fingerprint: Mapping[str, Any]) -> dict[str, 
             + "\n".join(differences)
             + "\nRestore these settings, or remove the file to train anew."
         )
-    assert isinstance(content, dict)
     return content
 
 
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"checkpoint {path} is damaged ({error!r:.200}); remove it and run the command again"
-    )
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as error:
+        raise CheckpointError(
+            f"checkpoint {path} is damaged ({error!r:.200}); remove it and run the command again"
+        ) from error

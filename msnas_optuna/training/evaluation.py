@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from msnas_optuna.data.images import ImageSet
-from msnas_optuna.data.transforms import Batch, Resized, evaluation_batches
+from msnas_optuna.data.transforms import Batch, ResizedImages, evaluation_batches
 
 Progress = Callable[[int, int], None]
-"""Told how many images are done, and of how many."""
+"""Called with the number of images done and in all."""
 
 EVALUATION_BATCH: Final = 16
 """Images of a forward pass."""
@@ -52,21 +52,29 @@ class DetectionMetrics:
     ap_large: float | None
 
 
-def coco_results(
-    dataset: ImageSet,
-    index: int,
-    boxes: Tensor | npt.NDArray[Any],
-    scores: Tensor | npt.NDArray[Any],
-    labels: Tensor | npt.NDArray[Any],
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True, eq=False)
+class ImageDetections:
+    """The detections of one image, best first.
+
+    Attributes:
+        index: position of the image in its data set.
+        boxes: [n, 4], x1 y1 x2 y2 in original pixels.
+        scores: [n], 0..1.
+        labels: [n], 1..K.
+    """
+
+    index: int
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+def coco_results(dataset: ImageSet, found: ImageDetections) -> list[dict[str, Any]]:
     """The detections of one image in COCO's result format.
 
     Args:
         dataset: gives image and category ids.
-        index: position of the image in `dataset.records`.
-        boxes: [n, 4], x1 y1 x2 y2 in original pixels.
-        scores: [n].
-        labels: [n], 1..K.
+        found: the detections.
 
     Returns:
         n entries with the file's image_id and category_id, bbox as x y width height, and score.
@@ -74,41 +82,28 @@ def coco_results(
     Raises:
         ValueError: the lengths differ, a number is not finite, or a label is not in 1..K.
     """
-    corners = _array(boxes).reshape(-1, 4)
-    confidence, classes = _array(scores), _array(labels)
-    if not len(corners) == len(confidence) == len(classes):
+    boxes, scores = found.boxes.detach().cpu().double(), found.scores.detach().cpu().double()
+    labels = [int(label) for label in found.labels]
+    image = dataset.records[found.index]
+    if not len(boxes) == len(scores) == len(labels):
         raise ValueError(
-            f"detections need one score and label per box, got {len(corners)} boxes, "
-            f"{len(confidence)} scores, {len(classes)} labels"
+            f"detections need one score and label per box, got {len(boxes)} boxes, "
+            f"{len(scores)} scores, {len(labels)} labels"
         )
-    if not (np.isfinite(corners).all() and np.isfinite(confidence).all()):
-        raise ValueError(
-            f"detections must be finite, got others for {dataset.records[index].path}"
-        )
-    if not np.isin(classes, np.arange(1, dataset.n_classes + 1)).all():
-        raise ValueError(
-            f"labels must lie in 1..{dataset.n_classes}, got {sorted(set(classes.tolist()))}"
-        )
-    corners[:, 2:] -= corners[:, :2]
-    image_id = dataset.records[index].id
+    if not (boxes.isfinite().all() and scores.isfinite().all()):
+        raise ValueError(f"detections must be finite, got others for {image.path}")
+    if not set(labels) <= set(range(1, dataset.n_classes + 1)):
+        raise ValueError(f"labels must lie in 1..{dataset.n_classes}, got {sorted(set(labels))}")
+    xywh = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), dim=1)
     return [
         {
-            "image_id": image_id,
-            "category_id": dataset.categories[int(label) - 1].id,
+            "image_id": image.id,
+            "category_id": dataset.categories[label - 1].id,
             "bbox": bbox,
             "score": score,
         }
-        for bbox, score, label in zip(
-            corners.tolist(), confidence.tolist(), classes.tolist(), strict=True
-        )
+        for bbox, score, label in zip(xywh.tolist(), scores.tolist(), labels, strict=True)
     ]
-
-
-def _array(values: Tensor | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """A float64 copy."""
-    if isinstance(values, Tensor):
-        values = values.detach().to("cpu", torch.float64).numpy()
-    return np.array(values, np.float64)
 
 
 def average_precision(
@@ -131,29 +126,6 @@ def average_precision(
         ValueError: there is no object to find, a result names an unknown image, or a number is
             out of range.
     """
-    _check(ground_truth, results, size_bounds, max_detections=max_detections)
-    evaluator = _pycocotools("cocoeval").COCOeval(
-        _indexed(ground_truth, ground_truth["annotations"]),
-        _indexed(ground_truth, [_with_area(result) for result in results]),
-        "bbox",
-    )
-    small, medium = (bound**2 for bound in size_bounds)
-    everything = 1e10
-    evaluator.params.areaRng = [[0, everything], [0, small], [small, medium], [medium, everything]]
-    evaluator.params.areaRngLbl = ["all", "small", "medium", "large"]
-    evaluator.params.maxDets = [max_detections]
-    evaluator.evaluate()
-    evaluator.accumulate()
-    return _metrics(evaluator.eval["precision"][..., 0])
-
-
-def _check(
-    ground_truth: dict[str, Any],
-    results: Sequence[dict[str, Any]],
-    size_bounds: tuple[float, float],
-    *,
-    max_detections: int,
-) -> None:
     if not 0 < size_bounds[0] <= size_bounds[1]:
         raise ValueError(f"size_bounds must be positive and in order, got {size_bounds}")
     if max_detections < 1:
@@ -169,10 +141,30 @@ def _check(
             f"results must name images of the ground truth, got image_id {min(unknown)}; "
             f"evaluate on the data set that was detected on"
         )
+    with_area = [{**r, "area": r["bbox"][2] * r["bbox"][3]} for r in results]
+    evaluator = _pycocotools("cocoeval").COCOeval(
+        _indexed(ground_truth, ground_truth["annotations"]),
+        _indexed(ground_truth, with_area),
+        "bbox",
+    )
+    small, medium = (bound**2 for bound in size_bounds)
+    everything = 1e10
+    evaluator.params.areaRng = [[0, everything], [0, small], [small, medium], [medium, everything]]
+    evaluator.params.areaRngLbl = ["all", "small", "medium", "large"]
+    evaluator.params.maxDets = [max_detections]
+    evaluator.evaluate()
+    evaluator.accumulate()
+    precision = evaluator.eval["precision"][..., 0]  # [IoU, recall, category, size]
+    overall = precision[..., 0]
+    ap, ap50, ap75 = (_mean(p) for p in (overall, overall[0], overall[_IOU_75]))
+    by_size = (_mean(precision[..., i]) for i in (1, 2, 3))
+    return DetectionMetrics(ap or 0.0, ap50 or 0.0, ap75 or 0.0, *by_size)  # there are objects
 
 
-def _with_area(result: dict[str, Any]) -> dict[str, Any]:
-    return {**result, "area": result["bbox"][2] * result["bbox"][3]}
+def _mean(precision: npt.NDArray[np.float64]) -> float | None:
+    """The mean, None where there is no ground truth, which -1 marks."""
+    defined = precision[precision > -1]
+    return float(defined.mean()) if defined.size else None
 
 
 def _indexed(ground_truth: dict[str, Any], annotations: Sequence[dict[str, Any]]) -> Any:
@@ -193,19 +185,6 @@ def _indexed(ground_truth: dict[str, Any], annotations: Sequence[dict[str, Any]]
     return coco
 
 
-def _metrics(precision: npt.NDArray[np.float64]) -> DetectionMetrics:
-    """From precision [IoU, recall, category, size]; -1 marks what has no ground truth."""
-    everything = precision[..., 0]
-    ap, ap50, ap75 = (_mean(p) for p in (everything, everything[0], everything[_IOU_75]))
-    by_size = (_mean(precision[..., i]) for i in (1, 2, 3))
-    return DetectionMetrics(ap or 0.0, ap50 or 0.0, ap75 or 0.0, *by_size)  # _check saw objects
-
-
-def _mean(precision: npt.NDArray[np.float64]) -> float | None:
-    defined = precision[precision > -1]
-    return float(defined.mean()) if defined.size else None
-
-
 @cache
 def _pycocotools(name: str) -> ModuleType:
     """A private copy of a pycocotools module, in which print does nothing.
@@ -222,40 +201,23 @@ def _pycocotools(name: str) -> ModuleType:
     return module
 
 
-@dataclass(frozen=True, eq=False)
-class Detections:
-    """What a detector finds in one image, best first.
-
-    Attributes:
-        index: position of the image in its data set.
-        boxes: [n, 4], x1 y1 x2 y2 in original pixels.
-        scores: [n], 0..1.
-        labels: [n], 1..K.
-    """
-
-    index: int
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-
-
 @torch.no_grad()
 def detect_batch(
     model: nn.Module, batch: Batch, *, device: torch.device, precision: Literal["bf16", "fp32"]
-) -> list[Detections]:
+) -> list[ImageDetections]:
     """The detections of every image of a batch; see `detect`."""
     model.eval()
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         detections, _ = model(batch.images.to(device), batch.sizes)
     return [
-        Detections(index, batch.to_original(i, d["boxes"]), d["scores"], d["labels"])
+        ImageDetections(index, batch.to_original(i, d["boxes"]), d["scores"], d["labels"])
         for i, (index, d) in enumerate(zip(batch.indices, detections, strict=True))
     ]
 
 
 def detect(
     model: nn.Module,
-    dataset: Resized[ImageSet],
+    dataset: ResizedImages[ImageSet],
     *,
     device: torch.device,
     precision: Literal["bf16", "fp32"] = "bf16",
@@ -266,8 +228,8 @@ def detect(
     """The detections of every image, in COCO's result format and original pixels.
 
     Args:
-        model: maps uint8 images [B, 3, H, W] and their sizes to detections, as
-            `models.Detector` does; it is put into evaluation mode.
+        model: a `models.network.DetectionNetwork` of one architecture; it is put into evaluation
+            mode.
         dataset: the images.
         device: where to compute.
         precision: "bf16" computes convolutions and products in bfloat16.
@@ -279,9 +241,7 @@ def detect(
     done = 0
     for batch in evaluation_batches(dataset, batch_size=batch_size, workers=workers):
         for found in detect_batch(model, batch, device=device, precision=precision):
-            results += coco_results(
-                dataset.dataset, found.index, found.boxes, found.scores, found.labels
-            )
+            results += coco_results(dataset.dataset, found)
         done += len(batch)
         if progress is not None:
             progress(done, len(dataset))

@@ -1,20 +1,18 @@
-"""One plain loop for the supernet, for fine-tuning and for stand-alone training.
+"""The training loop: one architecture, or a supernet with an architecture drawn at each step.
 
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §3.4, §4.1:
-each step of supernet training draws one valid path and trains the shared weights of it.
+Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020:
+each step of supernet training draws one valid architecture and trains its shared weights.
 
-Batches, paths, anchors and RoIs are functions of the step and of the image's place in the batch,
-so that a resumed run continues the same sequence and the number of processes, among which a batch
-is split, changes nothing but rounding.
+Batches, architectures, anchors and RoIs are functions of the step and of the image's place in the
+batch, so that a resumed run continues the same sequence and the number of processes, among which
+a batch is split, changes nothing but rounding.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -23,99 +21,50 @@ from torch import Generator, Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from msnas_optuna.data.transforms import Batch
-from msnas_optuna.methods.msnas.detector import Detector
-from msnas_optuna.methods.msnas.space import Architecture
-from msnas_optuna.models.synchronised import synchronised
+from msnas_optuna.models.network import DetectionNetwork, Losses
+from msnas_optuna.models.sync_batchnorm import convert_sync_batchnorm
 from msnas_optuna.runtime.distributed import ALONE, Ranks
 from msnas_optuna.runtime.interrupts import deferred_interrupts
-from msnas_optuna.training.checkpoint import load_checkpoint, save_checkpoint
+from msnas_optuna.training.checkpoint import Checkpointing, load_checkpoint, save_checkpoint
 from msnas_optuna.training.recipe import Recipe
 
 Precision = Literal["bf16", "fp32"]
 BatchSource = Callable[[range], Iterable[Batch]]
-PathSource = Callable[[int], Architecture]
 
 DRAW_STREAM = 3
-"""Separates the random stream of anchors and RoIs from those of batches and paths."""
+"""Separates the random stream of anchors and RoIs from those of batches and architectures."""
 
 
 class NonFiniteLossError(RuntimeError):
     """The loss or the gradient became infinite or not a number."""
 
 
-@dataclass(frozen=True)
-class Checkpointing:
-    """Where and how often a training run saves itself.
-
-    Attributes:
-        path: the file.
-        fingerprint: what the run belongs to; a file with another one is refused.
-        seconds: least time between two checkpoints; the last step always writes one.
-    """
-
-    path: Path
-    fingerprint: Mapping[str, Any]
-    seconds: float = 60.0
-
-
-@dataclass
-class _Run:
-    """What a checkpoint holds."""
-
-    model: Detector
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    losses: list[float] = field(default_factory=list)
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "losses": self.losses,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.step, self.losses = state["step"], state["losses"]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-
-    def resume(self, checkpointing: Checkpointing | None, ranks: Ranks) -> None:
-        """Continues from the checkpoint that the first rank finds."""
-        state = None
-        if ranks.first and checkpointing is not None and checkpointing.path.exists():
-            state = load_checkpoint(checkpointing.path, fingerprint=checkpointing.fingerprint)
-        state = ranks.broadcast(state)
-        if state is not None:
-            self.load(state)
-
-
 def train(
-    model: Detector,
+    model: DetectionNetwork,
     batches: BatchSource,
     *,
     recipe: Recipe,
     seed: int,
     device: torch.device,
     precision: Precision = "bf16",
-    sample_path: PathSource | None = None,
+    sample: Callable[[int], Hashable] = lambda step: None,
     checkpointing: Checkpointing | None = None,
-    on_step: Callable[[int, float], None] | None = None,
+    on_step: Callable[[int, float], None] = lambda done, loss: None,
     ranks: Ranks = ALONE,
 ) -> list[float]:
-    """Trains a detector in place, from its last checkpoint where there is one.
+    """Trains a network in place, from its last checkpoint where there is one.
 
     Args:
-        model: the detector, on `device`; with several ranks its batch norms become synchronised.
+        model: the network, on `device`; with several ranks its batch norms become synchronized.
         batches: gives the batches of a range of steps, with several ranks this one's shares.
-        recipe: steps, optimiser and schedule.
+        recipe: steps, optimizer and schedule.
         seed: of the anchors and RoIs that enter the losses.
         device: where to compute.
         precision: "bf16" computes convolutions and products in bfloat16.
-        sample_path: step -> path; makes it supernet training.
+        sample: draws the architecture that a step trains; makes it supernet training.
         checkpointing: where to save; None saves nothing.
         on_step: called after each step with the number of steps done and the loss.
-        ranks: the processes that train this detector together, with equal arguments; the first
+        ranks: the processes that train this network together, with equal arguments; the first
             one alone reads and writes the checkpoint.
 
     Returns:
@@ -126,97 +75,128 @@ def train(
             step.
         CheckpointError: the checkpoint belongs to other settings or cannot be written.
     """
-    run = _Run(model, build_optimizer(model, recipe))
     model.train()
-    run.resume(checkpointing, ranks)
-    if run.step >= recipe.steps:
-        return run.losses
-    if run.step and on_step is not None:
-        on_step(run.step, run.losses[-1])
-    network = _parallel(model, device, ranks)
+    optimizer = build_optimizer(model, recipe)
+    losses = resume(model, optimizer, checkpointing, ranks=ranks)
+    if len(losses) >= recipe.steps:
+        return losses
+    if losses:
+        on_step(len(losses), losses[-1])
+    network = parallelize(model, device, ranks)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     saved = time.monotonic()
     with deferred_interrupts() as interrupts:
-        for batch in batches(range(run.step, recipe.steps)):
-            path = None if sample_path is None else sample_path(run.step)
-            terms = _losses(
-                network, batch.to(device), seed=seed, step=run.step, path=path,
-                precision=precision, ranks=ranks,
+        for step, batch in enumerate(batches(range(len(losses), recipe.steps)), len(losses)):
+            architecture = sample(step)
+            terms = forward(
+                network, batch.to(device), architecture,
+                seed=seed, step=step, precision=precision, rank=ranks.rank,
             )  # fmt: skip
-            loss, value = _over_the_batch(terms, model.n_drawn, ranks)
-            _descend(run.optimizer, loss, value, recipe=recipe, step=run.step, path=path)
-            run.step += 1
-            run.losses.append(value)
-            if on_step is not None:
-                on_step(run.step, value)
+            loss, value = reduce(terms, model.n_drawn, ranks)
+            check_finite("loss", value, step=step, architecture=architecture)
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.rate(step)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = nn.utils.clip_grad_norm_(parameters, recipe.clip_norm or math.inf)
+            check_finite("norm of the gradient", float(norm), step=step, architecture=architecture)
+            optimizer.step()
+            losses.append(value)
+            on_step(step + 1, value)
             stop = ranks.any(bool(interrupts))  # all at one step, whoever got the signal
-            due = stop or run.step == recipe.steps
-            if (
-                checkpointing is not None
-                and ranks.first
-                and (due or time.monotonic() - saved > checkpointing.seconds)
-            ):
-                save_checkpoint(
-                    checkpointing.path, run.state(), fingerprint=checkpointing.fingerprint
-                )
+            last = stop or step + 1 == recipe.steps
+            if checkpointing and ranks.first and (last or checkpointing.due(saved)):
+                save(model, optimizer, losses, checkpointing=checkpointing)
                 saved = time.monotonic()
             if stop:
                 ranks.wait()  # torchrun ends all when one ends, also one that is still saving
                 raise KeyboardInterrupt
-    return run.losses
-
-
-def _parallel(model: Detector, device: torch.device, ranks: Ranks) -> nn.Module:
-    """The model whose backward averages the gradients over the ranks.
-
-    All ranks have the same path. What is not on it (candidates of a supernet, and last blocks that
-    no object group reads) is found anew at each step, and DistributedDataParallel leaves its
-    gradient None, as it is in one process: zeros would let momentum and weight decay move it.
-    """
-    if ranks.size == 1:
-        return model
-    return DistributedDataParallel(synchronised(model, device), find_unused_parameters=True)
-
-
-def _losses(
-    network: nn.Module,
-    batch: Batch,
-    *,
-    seed: int,
-    step: int,
-    path: Architecture | None,
-    precision: Precision,
-    ranks: Ranks = ALONE,
-) -> dict[str, Tensor]:
-    """The four losses, each a mean over the anchors or RoIs of this rank's images."""
-    device = batch.images.device
-    first = ranks.rank * len(batch)
-    generators = [
-        _generator([seed, DRAW_STREAM, step, first + i], device) for i in range(len(batch))
-    ]
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        _, losses = network(
-            batch.images, batch.sizes, targets=batch.targets, architecture=path,
-            generators=generators,
-        )  # fmt: skip
-    assert isinstance(losses, dict)
     return losses
 
 
-def _generator(words: list[int], device: torch.device) -> Generator:
-    (state,) = np.random.SeedSequence(words).generate_state(1)
-    return Generator(device).manual_seed(int(state))
+def resume(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    checkpointing: Checkpointing | None,
+    *,
+    ranks: Ranks,
+) -> list[float]:
+    """Loads the checkpoint that the first rank finds, if any; returns the losses of its steps."""
+    state = None
+    if ranks.first and checkpointing is not None and checkpointing.path.exists():
+        state = load_checkpoint(checkpointing.path, fingerprint=checkpointing.fingerprint)
+    state = ranks.broadcast(state)
+    if state is None:
+        return []
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    losses: list[float] = state["losses"]
+    return losses
 
 
-def _over_the_batch(
-    losses: dict[str, Tensor], n_drawn: dict[str, int], ranks: Ranks
-) -> tuple[Tensor, float]:
-    """What to descend on this rank, and the loss of the whole batch.
+def save(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    losses: list[float],
+    *,
+    checkpointing: Checkpointing,
+) -> None:
+    """Writes the checkpoint of the steps that `losses` are of."""
+    content = {
+        "step": len(losses),
+        "losses": losses,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    save_checkpoint(checkpointing.path, content, fingerprint=checkpointing.fingerprint)
+
+
+def parallelize(model: nn.Module, device: torch.device, ranks: Ranks) -> nn.Module:
+    """The model whose backward averages the gradients over the ranks.
+
+    All ranks have the same architecture. What is not part of it is found anew at each step, and
+    DistributedDataParallel leaves its gradient None, as it is in one process: zeros would let
+    momentum and weight decay move it.
+    """
+    if ranks.size == 1:
+        return model
+    return DistributedDataParallel(
+        convert_sync_batchnorm(model, device), find_unused_parameters=True
+    )
+
+
+def forward(
+    network: nn.Module,
+    batch: Batch,
+    architecture: Hashable,
+    *,
+    seed: int,
+    step: int,
+    precision: Precision,
+    rank: int = 0,
+) -> Losses:
+    """The losses, each a mean over what was drawn in this rank's images."""
+    device = batch.images.device
+    generators = []
+    for place in range(rank * len(batch), (rank + 1) * len(batch)):
+        (state,) = np.random.SeedSequence([seed, DRAW_STREAM, step, place]).generate_state(1)
+        generators.append(Generator(device).manual_seed(int(state)))
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        _, losses = network(
+            batch.images, batch.sizes, targets=batch.targets, architecture=architecture,
+            generators=generators,
+        )  # fmt: skip
+    return dict(losses)
+
+
+def reduce(losses: Losses, n_drawn: Mapping[str, int], ranks: Ranks) -> tuple[Tensor, float]:
+    """The loss that this rank differentiates, and the loss of the whole batch.
 
     A loss over the batch is the mean over the anchors (or RoIs) of all ranks, of which some may
     have fewer than others: each rank's mean counts in proportion. DistributedDataParallel takes
     the mean over the ranks afterwards.
     """
-    terms = torch.stack(list(losses.values()))  # [4]
+    terms = torch.stack(list(losses.values()))  # [number of losses]
     if ranks.size == 1:
         loss = terms.sum()
         return loss, float(loss.detach())
@@ -226,32 +206,18 @@ def _over_the_batch(
     return loss, float((weighted / whole).sum())
 
 
-def _descend(
-    optimizer: torch.optim.Optimizer,
-    loss: Tensor,
-    value: float,
-    *,
-    recipe: Recipe,
-    step: int,
-    path: Architecture | None,
-) -> None:
-    where = f"step {step + 1}" + ("" if path is None else f" on path {path}")
-    repair = "lower learning_rate, lengthen warmup or set precision = 'fp32'"
+def check_finite(name: str, value: float, *, step: int, architecture: Hashable) -> None:
+    """Raises NonFiniteLossError for infinity and what is not a number."""
     if not math.isfinite(value):
-        raise NonFiniteLossError(f"the loss is {value} at {where}; {repair}")
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.rate(step)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm or math.inf)
-    if not torch.isfinite(norm):
-        raise NonFiniteLossError(f"the gradient is not finite at {where}; {repair}")
-    optimizer.step()
+        path = "" if architecture is None else f" on path {architecture}"
+        raise NonFiniteLossError(
+            f"the {name} is {value} at step {step + 1}{path}; "
+            f"lower learning_rate, lengthen warmup or set precision = 'fp32'"
+        )
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser; biases and normalisation have no weight decay."""
+    """The recipe's optimizer; biases and normalization have no weight decay."""
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     groups: list[dict[str, Any]] = [
@@ -265,9 +231,9 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 @torch.no_grad()
 def recalibrate(
-    model: Detector, batches: Iterable[Batch], *, device: torch.device, precision: Precision
+    model: nn.Module, batches: Iterable[Batch], *, device: torch.device, precision: Precision
 ) -> None:
-    """Replaces the running statistics of batch norm by those of `batches` under this path."""
+    """Replaces the running statistics of batch norm by those of `batches`, one architecture's."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -275,6 +241,6 @@ def recalibrate(
         norm.momentum = None  # a plain average over the batches
     model.train()
     for step, batch in enumerate(batches):
-        _losses(model, batch.to(device), seed=0, step=step, path=None, precision=precision)
+        forward(model, batch.to(device), None, seed=0, step=step, precision=precision)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

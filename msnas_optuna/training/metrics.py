@@ -1,4 +1,4 @@
-"""What a study may optimise: the objectives by name, each with its direction.
+"""The metrics that a study may optimize, by name, each with its direction.
 
 "Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §4.1: COCO AP
 is the objective and FLOPs are the constraint; here FLOPs or latency may be objectives too.
@@ -8,34 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import attrgetter
-from typing import Any, Final, Literal
-
-MetricName = Literal["ap", "gflops", "latency"]
+from typing import Final, Literal
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One objective.
+    """A metric that a study may optimize.
 
     Attributes:
         direction: as Optuna names it.
         label: its name in Optuna's tables and figures.
-        attribute: where an `objectives.Score` holds it.
+        key: its name among the numbers that an objective measures, which a trial stores.
     """
 
     direction: Literal["maximize", "minimize"]
     label: str
-    attribute: str
-
-    def of(self, score: object) -> float:
-        """The value of a score."""
-        value: Any = attrgetter(self.attribute)(score)
-        return float(value)
+    key: str
 
 
 METRICS: Final[Mapping[str, Metric]] = {
-    "ap": Metric("maximize", "AP", "metrics.ap"),
+    "ap": Metric("maximize", "AP", "ap"),
     "gflops": Metric("minimize", "GFLOPs", "gflops"),
     "latency": Metric("minimize", "latency ms", "latency_ms"),
 }

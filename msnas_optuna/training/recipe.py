@@ -1,4 +1,4 @@
-"""How a network is trained, as a value: steps, batch, optimiser and learning-rate schedule.
+"""The settings of a training: steps, batch, optimizer and learning-rate schedule.
 
 "Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §4.1: SGD
 with momentum 0.9 and weight decay 1e-4, a linear warm-up over the first epoch and division of
@@ -22,7 +22,7 @@ class Recipe:
     """One training run.
 
     Attributes:
-        steps: optimiser steps; 0 trains nothing.
+        steps: optimizer steps; 0 trains nothing.
         batch_size: images of a step, over all processes.
         learning_rate: the rate after the warm-up.
         optimizer: "sgd" (the paper's) or "adamw".

@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from msnas_optuna.report.figures.catalogue import FIGURES
-from msnas_optuna.study.results import best_results
 
 from msnas_optuna.inference.samples import SAMPLES
+from msnas_optuna.methods import METHODS
 from msnas_optuna.report.dashboard import dashboard_server
 from msnas_optuna.report.detections import stored_detections
+from msnas_optuna.report.figures import figures_of
 from msnas_optuna.report.overview import TOP, Overview
 from msnas_optuna.report.page import write_report
 from msnas_optuna.study.setting import Setting
+from msnas_optuna.study.view import StudyView
 
 from . import chromium
 
@@ -37,6 +38,8 @@ pytestmark = [
 ]
 
 WIDTHS = [1280, 1920]
+
+FIGURES = figures_of(METHODS["msnas"])
 
 DRAWN = "[...document.querySelectorAll('.js-plotly-plot .gtitle')].map(t => t.textContent)"
 """Titles of the figures that are drawn."""
@@ -106,8 +109,8 @@ def test_the_dashboard_draws_all_figures_and_shows_the_pictures(browser, server,
 def test_the_note_shows_the_winner_and_its_picture(browser, server, setting, look, width):
     page = chromium.Page(browser, width, 2800)
     page.open(f"{server}/note")
-    best = best_results(setting, 1)[0][0]
-    page.wait_for(f"document.body.innerText.includes('Best: trial {best.trial} with')")
+    best = StudyView.load(setting).best[0]
+    page.wait_for(f"document.body.innerText.includes('Best: {best.name} with')")
     page.wait_for(f"{SHOWN}.length >= {TOP + SAMPLES}")
     text = page.value("document.body.innerText")
     assert "inside the window" in text

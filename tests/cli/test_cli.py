@@ -186,11 +186,11 @@ def test_the_whole_job_step_by_step(tiny):
     searched = as_json("search", tiny, "--trials", "5")
     assert searched["completed"] == 5
     assert len(searched["best"]) == 5
-    assert searched["fpn_like"]["one_shot_ap"] is not None
+    assert searched["baseline"]["one_shot_ap"] is not None
     retrained = as_json("retrain", tiny, "--top", "2")
     assert retrained["retrained"] == 2
     assert retrained["standalone_max"] >= retrained["standalone_mean"]
-    assert retrained["fpn_like"]["standalone_ap"] is not None
+    assert retrained["baseline"]["standalone_ap"] is not None
     table = msnas("results", tiny).stdout
     assert "FPN-like" in table
     assert "retrained, best 2: mean" in table

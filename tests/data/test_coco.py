@@ -183,8 +183,8 @@ def test_a_missing_annotation_file_is_named(tmp_path: Path) -> None:
     [
         ("{", "must be JSON"),
         ("", "must be JSON"),
-        ("[]", "must be a JSON object, got a list"),
-        ("{}", "key 'images' is required, got no key"),
+        ("[]", r"must be a JSON object, got \[\]; give"),
+        ("{}", "images must be a list with entries, got nothing; give"),
         ('{"images": 3, "annotations": [], "categories": []}', "images must be a list"),
         ('{"images": [], "annotations": [], "categories": []}', "images must be a list with"),
         ('{"images": [3], "annotations": [], "categories": []}', r"images\[0\] must be an object"),
@@ -198,7 +198,7 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str, rule: str)
 @pytest.mark.parametrize("key", ["images", "annotations", "categories"])
 def test_each_list_is_required(tmp_path: Path, key: str) -> None:
     without = {k: v for k, v in content().items() if k != key}
-    with pytest.raises(DataError, match=rf"instances\.json: the key '{key}' is required"):
+    with pytest.raises(DataError, match=rf"instances\.json: {key} must be a list .* got nothing"):
         load(tmp_path, without)
 
 
@@ -261,7 +261,7 @@ def test_annotations_name_known_ids(tmp_path: Path, key: str, kind: str) -> None
 )
 def test_boxes_are_four_finite_numbers(tmp_path: Path, bbox: object) -> None:
     entries = [annotation([0, 0, 1, 1], id=3), annotation(bbox, id=4)]
-    with pytest.raises(DataError, match="bbox of annotation 4 must be four finite numbers"):
+    with pytest.raises(DataError, match=r"annotations\[1\]\.bbox must be four finite numbers"):
         load(tmp_path, content(annotations=entries))
 
 
@@ -269,7 +269,7 @@ def test_boxes_are_four_finite_numbers(tmp_path: Path, bbox: object) -> None:
 def test_stated_sizes_are_positive_whole_numbers(tmp_path: Path, width: object) -> None:
     broken = content()
     broken["images"][1]["width"] = width
-    with pytest.raises(DataError, match="width of image 7 must be a positive whole number"):
+    with pytest.raises(DataError, match=r"images\[1\]\.width must be a positive whole"):
         load(tmp_path, broken)
 
 
@@ -346,9 +346,9 @@ def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_16_bit_greyscale_is_scaled_not_clipped(tmp_path: Path, name: str) -> None:
-    grey = np.array([[0, 257, 32896, 65535]], np.uint16)
-    read = one_image(tmp_path, Image.fromarray(grey), name).read(0)
+def test_16_bit_grayscale_is_scaled_not_clipped(tmp_path: Path, name: str) -> None:
+    gray = np.array([[0, 257, 32896, 65535]], np.uint16)
+    read = one_image(tmp_path, Image.fromarray(gray), name).read(0)
     assert np.asarray(read)[0].tolist() == [[v] * 3 for v in (0, 1, 128, 255)]
 
 

@@ -137,8 +137,8 @@ def test_boxes_are_tight() -> None:
         (found,) = objects
         x, y, w, h = found.bbox
         inside = picture[y : y + h, x : x + w].astype(float)
-        colour = np.median(inside[h // 3 : -h // 3, w // 3 : -w // 3], axis=(0, 1))
-        alike = np.abs(picture - colour).max(axis=2) < 4 * 8 + 12  # noise and soft edge
+        color = np.median(inside[h // 3 : -h // 3, w // 3 : -w // 3], axis=(0, 1))
+        alike = np.abs(picture - color).max(axis=2) < 4 * 8 + 12  # noise and soft edge
         # a row or column just inside each edge shows the object somewhere
         near = alike[y : y + h, x : x + w]
         assert all(edge.any() for edge in (near[:2], near[-2:], near[:, :2], near[:, -2:]))

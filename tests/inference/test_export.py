@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from msnas_optuna.cli import app
 from msnas_optuna.data.transforms import collate
 from msnas_optuna.inference import export
+from msnas_optuna.methods.msnas.single import SingleImageDetector
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.selection import select
 
@@ -52,11 +53,11 @@ def best(study: Path):
 def expected_on(study: Path, path: Path) -> list[tuple[str, float, list[float]]]:
     """What the detector finds in an image file, in 32 bits and original pixels."""
     from msnas_optuna.data.images import ImageSet, image_record
-    from msnas_optuna.data.transforms import Resized
+    from msnas_optuna.data.transforms import ResizedImages
 
     experiment, _, model = best(study)
-    images = ImageSet([image_record(path, 0)], experiment.bench.val.dataset.categories)
-    batch = collate([Resized(images, *experiment.bench.val.image_size)[0]])
+    images = ImageSet([image_record(path, 0)], experiment.task.val.dataset.categories)
+    batch = collate([ResizedImages(images, *experiment.task.val.image_size)[0]])
     (found,), _ = model(batch.images, batch.sizes)
     boxes = batch.to_original(0, found["boxes"]).tolist()
     names = [images.categories[int(label) - 1].name for label in found["labels"]]
@@ -73,7 +74,7 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["torch", "onnx"])
 def test_a_fresh_process_without_the_package_finds_the_same(folder, study, tmp_path, runtime):
-    val = Experiment.load(study).bench.val.dataset
+    val = Experiment.load(study).task.val.dataset
     wide = tmp_path / "wide.png"
     Image.open(val.records[0].path).crop((0, 10, 128, 70)).resize((256, 120)).save(wide)
     paths = [*(r.path for r in val.records), wide]
@@ -104,7 +105,7 @@ def test_the_loader_has_help_and_names_what_it_cannot_read(folder, study, tmp_pa
     shown = load("--help")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "runs model.onnx with onnxruntime" in shown.stdout
-    good = Experiment.load(study).bench.val.dataset.records[0].path
+    good = Experiment.load(study).task.val.dataset.records[0].path
     bad, missing = tmp_path / "bad.png", tmp_path / "missing.png"
     bad.write_text("no image")
     done = load("--onnx", bad, missing, good)
@@ -173,7 +174,7 @@ def test_the_readme_lists_the_files(folder):
 @pytest.mark.slow
 def test_a_coarse_feature_can_be_exported_at_any_size(random_detector, tmp_path):
     model = random_detector("2 2 2 2 .5 .5 .5 | 8 8 16 32 64", norm="group").requires_grad_(False)
-    program = export.torch_program(model)
+    program = export.torch_program(SingleImageDetector(model))
     torch.export.save(program, tmp_path / "model.pt2")
     export.write_onnx(program, tmp_path / "model.onnx")
     cases = []
@@ -185,7 +186,7 @@ def test_a_coarse_feature_can_be_exported_at_any_size(random_detector, tmp_path)
         export.load_torch(tmp_path / "model.pt2"),
         export.load_onnx(tmp_path / "model.onnx"),
     ):
-        found = export.compared(model, run, cases)
+        found = export.compare(model, run, cases)
         assert found.detections > 30
         assert found.unmatched <= found.detections // 50
 
@@ -193,12 +194,12 @@ def test_a_coarse_feature_can_be_exported_at_any_size(random_detector, tmp_path)
 @pytest.mark.slow
 def test_images_with_one_detection_or_none(random_detector, tmp_path):
     model = random_detector("2 1 2 .5 .5 2 2 | 4 4 8 16 16").requires_grad_(False)
-    single = export.SingleImageDetector(model)
+    single = SingleImageDetector(model)
     images = torch.randint(0, 256, (4, 1, 3, 128, 192), dtype=torch.uint8)
     cases = [(image, torch.tensor((128, 192))) for image in images]
     scores = torch.cat([single(*case)[1] for case in cases]).sort(descending=True).values
     model.roi_heads.score_thresh = float(scores[:2].mean())  # between the best and the next
-    program = export.torch_program(model)
+    program = export.torch_program(SingleImageDetector(model))
     torch.export.save(program, tmp_path / "model.pt2")
     export.write_onnx(program, tmp_path / "model.onnx")
     for run in (
@@ -206,7 +207,7 @@ def test_images_with_one_detection_or_none(random_detector, tmp_path):
         export.load_onnx(tmp_path / "model.onnx"),
     ):
         assert sorted(len(run(*case)[1]) for case in cases) == [0, 0, 0, 1]
-        assert export.compared(model, run, cases).unmatched == 0
+        assert export.compare(model, run, cases).unmatched == 0
 
 
 @pytest.mark.slow
@@ -227,8 +228,8 @@ def test_a_wrong_program_is_told_from_a_right_one(study):
     experiment, _, model = best(study)
     cases = export.sample_inputs(experiment)
     assert len({image.shape for image, _ in cases}) == 2
-    right = export.SingleImageDetector(model)
-    found = export.compared(model, right, cases)
+    right = SingleImageDetector(model)
+    found = export.compare(model, right, cases)
     export.require_agreement("right", found)
     assert found.detections > 20
 
@@ -241,7 +242,7 @@ def test_a_wrong_program_is_told_from_a_right_one(study):
 
     for wrong in (other_class, incomplete):
         with pytest.raises(export.ExportError, match="detections on 5 images differ"):
-            export.require_agreement("wrong", export.compared(model, wrong, cases))
+            export.require_agreement("wrong", export.compare(model, wrong, cases))
 
 
 def test_without_the_extra_the_command_says_what_to_install(study, tmp_path, monkeypatch):

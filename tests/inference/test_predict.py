@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from msnas_optuna.study.results import evaluated
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -15,6 +14,7 @@ from msnas_optuna.inference import predict as prediction
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.selection import select
 from msnas_optuna.study.setting import RETRAIN
+from msnas_optuna.study.view import StudyView
 from msnas_optuna.training.evaluation import average_precision
 
 
@@ -31,16 +31,16 @@ def predicted(study_file: Path, *arguments: str | Path, code: int = 0):
 
 
 def val_images(study_file: Path) -> list[Path]:
-    return [r.path for r in Experiment.load(study_file).bench.val.dataset.records]
+    return [r.path for r in Experiment.load(study_file).task.val.dataset.records]
 
 
 def truth(study_file: Path) -> dict:
-    return Experiment.load(study_file).bench.val.dataset.ground_truth
+    return Experiment.load(study_file).task.val.dataset.ground_truth
 
 
 def stored(study_file: Path, stage: str | None) -> dict[str, float]:
-    setting = Experiment.load(study_file).setting
-    return {str(e.architecture): e.values[0] for e in evaluated(setting, stage)}
+    study = Experiment.load(study_file).setting.stored_study(stage)
+    return {t.user_attrs["arch"]: t.value for t in study.trials}
 
 
 @pytest.mark.parametrize("trial", ["best", "fpn-like", "number"])
@@ -69,7 +69,7 @@ def test_one_shot_weights_are_those_of_the_search(retrained, trial):
 def test_the_best_has_the_highest_stand_alone_ap_of_the_search(retrained):
     setting = Experiment.load(retrained).setting
     values = stored(retrained, RETRAIN)
-    del values[str(setting.space.fpn_like())]
+    del values[str(setting.baseline)]
     assert values[str(select(setting, "best").architecture)] == max(values.values())
 
 
@@ -135,17 +135,17 @@ def test_unreadable_images_are_named_and_the_others_done(retrained, tmp_path):
 
 def test_ids_are_those_of_the_study_and_unique(retrained, tmp_path):
     experiment = Experiment.load(retrained)
-    val, train = experiment.bench.val.dataset, experiment.bench.train.dataset
+    val, train = experiment.task.val.dataset, experiment.task.train.dataset
     foreign = tmp_path / "new.png"
     Image.new("RGB", (9, 9)).save(foreign)
     paths = [train.records[0].path, foreign, val.records[0].path, val.records[0].path]
-    records, unreadable = prediction.identified(paths, [val, train])
+    records, unreadable = prediction.assign_ids(paths, [val, train])
     assert unreadable == []
     assert [r.path for r in records] == paths[:3]
     assert records[2].id == val.records[0].id
     assert len({r.id for r in records}) == 3
     assert records[1].id > max(r.id for d in (val, train) for r in d.records)
-    alone, _ = prediction.identified(paths[:1], [val, train])
+    alone, _ = prediction.assign_ids(paths[:1], [val, train])
     assert alone[0].id == train.records[0].id
 
 
@@ -170,7 +170,7 @@ def test_pictures_of_equal_names_do_not_overwrite_each_other(retrained, tmp_path
 )
 def test_a_trial_without_weights_is_refused_with_the_repair(searched, trial, message):
     setting = Experiment.load(searched).setting
-    word = str(evaluated(setting)[-1].trials[0].number) if trial == "worst" else trial
+    word = str(StudyView.load(setting).results[-1].number) if trial == "worst" else trial
     refused = msnas("predict", searched, "any.png", "--trial", word, code=1)
     assert message in refused.stderr
     assert refused.stdout == ""

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from optuna_dashboard import get_note
 
+from msnas_optuna.cli.experiments import open_experiment
 from msnas_optuna.inference.predict import predict
-from msnas_optuna.inference.samples import SAMPLES, with_detections
+from msnas_optuna.inference.samples import SAMPLES
 from msnas_optuna.report.detections import Detections, stored_detections
 from msnas_optuna.report.overview import Overview
 from msnas_optuna.report.page import report_page
@@ -31,7 +32,7 @@ def predicted(study_file: Path, folder: Path, *, one_shot: bool) -> dict[str, by
     experiment = Experiment.load(study_file)
     selected = select(experiment.setting, "best", one_shot=one_shot)
     load = experiment.one_shot if one_shot else experiment.retrained
-    paths = [record.path for record in experiment.bench.val.dataset.records]
+    paths = [record.path for record in experiment.task.val.dataset.records]
     found = predict(experiment, load(selected.architecture), paths, folder=folder)
     return {picture.drawn.name: picture.drawn.read_bytes() for picture in found.pictures}
 
@@ -42,9 +43,7 @@ def content(found: Detections) -> dict[str, bytes]:
 
 def test_they_follow_the_best_from_the_supernet_s_weights_to_its_own(searched, tmp_path):
     steps: list[str] = []
-    experiment = with_detections(
-        Experiment.load(searched, report=lambda step, *_: steps.append(step))
-    )
+    experiment = open_experiment(searched, None, lambda step, *_: steps.append(step))
     experiment.search(5)  # nothing is left but to refresh
     setting, found = experiment.setting, stored(searched)
     study = setting.stored_study()
@@ -55,9 +54,7 @@ def test_they_follow_the_best_from_the_supernet_s_weights_to_its_own(searched, t
     assert content(found) == predicted(searched, tmp_path / "shot", one_shot=True)
 
     assert steps.count(STEP) == SAMPLES
-    with_detections(Experiment.load(searched, report=lambda step, *_: steps.append(step))).search(
-        5
-    )
+    open_experiment(searched, None, lambda step, *_: steps.append(step)).search(5)
     assert steps.count(STEP) == SAMPLES  # they are there already
 
     experiment.retrain(top=2)
@@ -72,11 +69,11 @@ def test_they_follow_the_best_from_the_supernet_s_weights_to_its_own(searched, t
 
 
 def test_a_lost_picture_is_drawn_again(searched):
-    with_detections(Experiment.load(searched)).search(5)
+    open_experiment(searched, None).search(5)
     lost = next(iter(stored(searched).pictures.values())).artifact_id
     setting = Setting.load(searched)
     (setting.artifact_dir / lost).unlink()
     with pytest.raises(AssertionError):
         stored(searched)
-    with_detections(Experiment.load(searched)).search(5)
+    open_experiment(searched, None).search(5)
     assert len(stored(searched).pictures) == SAMPLES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -13,20 +14,19 @@ from pathlib import Path
 
 import optuna
 import pytest
-from msnas_optuna.report.figures.catalogue import FIGURES
-from msnas_optuna.study.results import summarise
 from optuna_dashboard import get_note, save_note
 from typer.testing import CliRunner
 
 from msnas_optuna.cli import app
 from msnas_optuna.report.dashboard import publish
-from msnas_optuna.report.detections import Drawn, refresh_detections
+from msnas_optuna.report.detections import Drawing, refresh_detections
+from msnas_optuna.report.figures import figures_of
 from msnas_optuna.report.overview import NothingToShowError, Overview
 from msnas_optuna.report.page import (
-    _versions,
     one_shot_table,
     report_page,
     standalone_table,
+    version_table,
     write_report,
 )
 from msnas_optuna.storage import (
@@ -64,9 +64,17 @@ class Reader(HTMLParser):
             self.text += data
 
 
-@pytest.fixture
-def overview(finished: Path) -> Overview:
-    return Overview(Setting.load(finished))
+@pytest.fixture(scope="module")
+def overview(_finished_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Overview:
+    """Of a finished study; to be read alone."""
+    folder = tmp_path_factory.mktemp("overview") / "study"
+    shutil.copytree(_finished_once, folder)
+    return Overview(Setting.load(folder / "tiny.toml"))
+
+
+@pytest.fixture(scope="module")
+def page(overview: Overview) -> str:
+    return report_page(overview)
 
 
 def test_a_pareto_front_is_called_one(tiny):
@@ -95,13 +103,13 @@ def test_a_pareto_front_is_called_one(tiny):
     assert "Best architectures" not in Reader(page).text + note
 
 
-def test_the_page_says_what_won_and_why(overview):
-    text = Reader(report_page(overview)).text
+def test_the_page_says_what_won_and_why(overview, page):
+    text = Reader(page).text
     best = overview.best[0]
-    architecture, study = str(best.architecture), overview.search
+    architecture, study = str(best.architecture), overview.study
     for part in architecture.split(" | "):
         assert part in text
-    assert f"Best: trial {best.trial} with {100 * study.best_value:.1f} one-shot mAP" in text
+    assert f"Best: {best.name} with {100 * study.best_value:.1f} one-shot mAP" in text
     assert "GFLOPs are inside the window" in text
     assert "random architectures of the window have" in text
     assert "for its measured value, so a part of the margins is luck" in text
@@ -117,19 +125,20 @@ def test_the_page_says_what_won_and_why(overview):
         assert json.dumps(value) in text
 
 
-def test_versions_are_those_of_the_search_and_others_of_this_process_stand_beside(overview):
-    study = overview.search
-    assert "unknown" in {row[1] for row in _versions(overview)}  # a study of an older version
+def test_versions_are_those_of_the_search_and_others_of_this_process_stand_beside(finished):
+    overview = Overview(Setting.load(finished))
+    study = overview.study
+    assert "unknown" in {row[1] for row in version_table(overview)}  # a study of an older version
     write_versions(study)
     here = version("torch")
-    assert ["torch", here] in _versions(overview)
+    assert ["torch", here] in version_table(overview)
     attributes = study._storage.get_study_system_attrs(study._study_id)[VERSIONS]
     old = {**attributes, "torch": ["1.0", "1.1"]}
     study._storage.set_study_system_attr(study._study_id, VERSIONS, old)
-    assert ["torch", "1.0, 1.1", here] in _versions(overview)
+    assert ["torch", "1.0, 1.1", here] in version_table(overview)
     assert re.search(rf"torch\s*1.0, 1.1\s*{re.escape(here)}", Reader(report_page(overview)).text)
     write_versions(study)
-    assert ["torch", f"1.0, 1.1, {here}", here] in _versions(overview)
+    assert ["torch", f"1.0, 1.1, {here}", here] in version_table(overview)
 
 
 def test_the_trials_that_a_search_was_told_are_repeated(searched):
@@ -139,17 +148,15 @@ def test_the_trials_that_a_search_was_told_are_repeated(searched):
     assert read_versions(Setting.load(searched).stored_study())["torch"] == [version("torch")]
 
 
-def test_the_page_has_every_figure_and_plotly_once(overview):
-    page = report_page(overview)
+def test_the_page_has_every_figure_and_plotly_once(overview, page):
     ids = [attributes.get("id") for _, attributes in Reader(page).tags]
-    for name in FIGURES:
+    for name in figures_of(overview.setting.method):
         assert ids.count(f"figure-{name}") == 1
         assert page.count(f'Plotly.newPlot("figure-{name}"') == 1
     assert page.count("plotly.js v") == 1
 
 
-def test_the_page_loads_nothing(overview):
-    page = report_page(overview)
+def test_the_page_loads_nothing(page):
     for tag, attributes in Reader(page).tags:
         for name in ("src", "href", "data", "action", "srcset", "poster"):
             value = attributes.get(name) or ""
@@ -167,12 +174,12 @@ def test_the_page_loads_nothing(overview):
     assert "http" not in policy
 
 
-def test_the_page_can_be_printed(overview):
-    assert "@media print" in report_page(overview)
+def test_the_page_can_be_printed(page):
+    assert "@media print" in page
 
 
 def test_tables_are_those_of_the_results(overview):
-    summary = summarise(overview.setting)
+    summary = overview.view.summary
     rows = {row[0]: row[1:] for row in one_shot_table(overview)}
     random = rows["random, a uniform sample of the window"]
     bred = rows.get("children", ["0"])
@@ -204,7 +211,7 @@ def test_free_text_stays_text(finished):
     save_note(study, EVIL)
     file = finished.with_name("evil <b>&.toml")
     file.write_text(f"# {EVIL}\n{finished.read_text()}")
-    refresh_detections(setting, study, lambda _: Drawn(EVIL, {"<b>'.png": b"PNG"}))
+    refresh_detections(setting, study, lambda _: Drawing(EVIL, {"<b>'.png": b"PNG"}))
     page = report_page(Overview(Setting.load(file)))
     tags = Reader(page).tags
     assert not any("onerror" in attributes for _, attributes in tags)
@@ -215,9 +222,8 @@ def test_free_text_stays_text(finished):
     assert json.dumps(EVIL) in text  # configuration
 
 
-def test_without_detections_the_page_says_what_draws_them(overview):
-    file = overview.setting.study_file
-    text = Reader(report_page(overview)).text
+def test_without_detections_the_page_says_what_draws_them(overview, page):
+    file, text = overview.setting.study_file, Reader(page).text
     assert f"None are stored; `msnas search {file}` draws them" in text
 
 
@@ -256,7 +262,7 @@ def test_a_page_is_written_whole_or_not_at_all(overview, tmp_path, monkeypatch):
     write_report(overview, file)
     before = file.read_text()
     assert before.startswith("<!DOCTYPE html>")
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_report(overview, file)
     assert file.read_text() == before

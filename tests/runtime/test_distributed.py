@@ -10,14 +10,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from msnas_optuna.models.synchronised import CPUSyncBatchNorm2d, synchronised
+from msnas_optuna.models.sync_batchnorm import CPUSyncBatchNorm2d, convert_sync_batchnorm
 from msnas_optuna.runtime.distributed import (
     ALONE,
     PeerLostError,
     Ranks,
-    _without_the_dead,
-    launched,
+    _store_of_this_start,
     resolve_device,
+    torchrun_ranks,
 )
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -37,20 +37,20 @@ def test_one_process_talks_to_nobody():
     assert not ALONE.any(False)
     assert ALONE.broadcast("this") == "this"
     assert ALONE.sum(torch.ones(2)).tolist() == [1, 1]
-    with ALONE.first_goes_first():
+    with ALONE.rank_zero_first():
         ALONE.wait()
 
 
 def test_ranks_are_those_that_torchrun_sets(monkeypatch):
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    assert launched() is ALONE
+    assert torchrun_ranks() is ALONE
     for name, value in zip(VARIABLES, ("5", "8", "1", "4", "host"), strict=True):
         monkeypatch.setenv(name, value)
-    assert launched() == Ranks(rank=5, size=8, local_rank=1, local_size=4)
+    assert torchrun_ranks() == Ranks(rank=5, size=8, local_rank=1, local_size=4)
     monkeypatch.setenv("RANK", "five")
     with pytest.raises(ValueError, match=r"must be as torchrun sets them: .*'five'"):
-        launched()
+        torchrun_ranks()
 
 
 def test_a_batch_is_split_evenly_or_not_at_all():
@@ -81,10 +81,10 @@ def network() -> nn.Module:
 
 
 @pytest.mark.parametrize(("device", "kind"), [(GPU, nn.SyncBatchNorm), (CPU, CPUSyncBatchNorm2d)])
-def test_every_batch_norm_becomes_a_synchronised_one_of_the_device(device, kind):
+def test_every_batch_norm_becomes_a_synchronized_one_of_the_device(device, kind):
     model = network()
     before = dict(model.named_parameters())
-    assert synchronised(model, device) is model
+    assert convert_sync_batchnorm(model, device) is model
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert [type(norm) for norm in norms] == [kind]
     assert list(model.state_dict()) == list(network().state_dict())
@@ -92,7 +92,7 @@ def test_every_batch_norm_becomes_a_synchronised_one_of_the_device(device, kind)
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
-def test_a_synchronised_norm_of_one_rank_is_batch_norm(group_of_one, momentum):
+def test_a_synchronized_norm_of_one_rank_is_batch_norm(group_of_one, momentum):
     torch.manual_seed(0)
     plain = nn.BatchNorm2d(3, momentum=momentum)
     nn.init.uniform_(plain.weight)
@@ -117,7 +117,7 @@ def test_a_restart_does_not_read_what_dead_processes_wrote():
     store = dist.HashStore()
     for _ in range(3):  # the same store for every start
         with ThreadPoolExecutor() as pool:
-            parts = list(pool.map(lambda r: _without_the_dead(store, Ranks(r, 3)), range(3)))
+            parts = list(pool.map(lambda r: _store_of_this_start(store, Ranks(r, 3)), range(3)))
         assert not parts[0].check(["address"])
         parts[1].set("address", "here")
         assert parts[0].get("address") == parts[2].get("address") == b"here"
@@ -126,4 +126,4 @@ def test_a_restart_does_not_read_what_dead_processes_wrote():
 def test_a_rank_that_does_not_start_is_named(monkeypatch):
     monkeypatch.setattr("msnas_optuna.runtime.distributed.TIMEOUT", timedelta(seconds=0.05))
     with pytest.raises(PeerLostError, match=r"rank 1 did not start within 0:00:00\.05"):
-        _without_the_dead(dist.HashStore(), Ranks(0, 2))
+        _store_of_this_start(dist.HashStore(), Ranks(0, 2))

@@ -8,11 +8,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from msnas_optuna import PUBLISHED, MSNASSampler, queue_architectures
+from msnas_optuna import PUBLISHED, ArchitectureSampler, queue_architectures
+from msnas_optuna.methods import METHODS
 from msnas_optuna.methods.msnas.cost import EncoderCost
-from msnas_optuna.methods.msnas.published import PRESETS, resolve_architecture
-from msnas_optuna.methods.msnas.space import MSNASSpace
-from msnas_optuna.samplers.queue import resolve_architectures
+from msnas_optuna.methods.msnas.published import PRESETS
+from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.spaces.base import InvalidArchitectureError
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.storage import (
@@ -30,33 +30,40 @@ INSIDE = [name for name in PUBLISHED if name.startswith("r18-")
           and LATTICE.violation(PUBLISHED[name].architecture) is None]  # fmt: skip
 
 
+def resolve(text: str) -> Architecture:
+    return METHODS["msnas"].resolve(text, SPACE)
+
+
 def objective(trial: optuna.Trial) -> float:
     return float(sum(trial._suggest(n, d) for n, d in SPACE.distributions.items()))
 
 
 def new_study() -> optuna.Study:
-    sampler = MSNASSampler(LATTICE, population_size=6, n_children=4, n_random=1, seed=0)
+    sampler = ArchitectureSampler(LATTICE, population_size=6, n_children=4, n_random=1, seed=0)
     return optuna.create_study(direction="maximize", sampler=sampler)
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith("r18")])
 def test_names_and_texts_mean_the_same(name: str) -> None:
     architecture = PUBLISHED[name].architecture
-    assert resolve_architecture(name, SPACE) == architecture
-    assert resolve_architecture(str(architecture), SPACE) == architecture
+    assert METHODS["msnas"].resolve(name, SPACE) == architecture
+    assert METHODS["msnas"].resolve(str(architecture), SPACE) == architecture
 
 
 @pytest.mark.parametrize("n_blocks", range(3, 33))
 def test_the_hand_made_path_has_a_name_in_every_space(n_blocks: int) -> None:
     space = MSNASSpace(n_blocks)
-    assert resolve_architectures(["fpn-like"], space) == [space.fpn_like()]
+    assert METHODS["msnas"].resolve("fpn-like", space) == space.fpn_like()
 
 
 def test_queued_architectures_come_first_and_join_the_population() -> None:
     study = new_study()
     literal = str(LATTICE.at(3))
     given = [*INSIDE, literal, LATTICE.at(4), LATTICE.at(3)]
-    assert queue_architectures(study, SPACE, given, feasible=LATTICE) == len(INSIDE) + 2
+    assert (
+        queue_architectures(study, SPACE, given, resolve=resolve, feasible=LATTICE)
+        == len(INSIDE) + 2
+    )
     study.optimize(objective, n_trials=30)
     found = [SPACE.decode(t.params) for t in study.trials]
     assert found[: len(INSIDE) + 2] == [
@@ -69,13 +76,12 @@ def test_queued_architectures_come_first_and_join_the_population() -> None:
     assert parents & set(range(len(INSIDE) + 2))
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_what_is_queued_in_part_is_filled_with_something_new_while_there_is(seed: int) -> None:
+def test_what_is_queued_in_part_is_filled_with_something_new_while_there_is() -> None:
     space = MSNASSpace(7)
     everything = Lattice(space)
     encoder = dict(list(space.encode(space.fpn_like()).items())[:7])
     n = sum(a.strides == space.fpn_like().strides for a in everything)
-    sampler = MSNASSampler(everything, max_attempts=1, seed=seed)
+    sampler = ArchitectureSampler(everything, max_attempts=1, seed=0)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for _ in range(n + 1):  # once more than there are
         study.enqueue_trial(encoder)
@@ -89,11 +95,11 @@ def test_what_is_queued_in_part_is_filled_with_something_new_while_there_is(seed
 
 def test_a_resumed_study_with_seeds_proposes_what_an_uninterrupted_one_does() -> None:
     def run(study: optuna.Study, n_trials: int) -> None:
-        queue_architectures(study, SPACE, [*INSIDE, LATTICE.at(3)], feasible=LATTICE)
+        queue_architectures(study, SPACE, [*INSIDE, LATTICE.at(3)], resolve=resolve)
         study.optimize(objective, n_trials=n_trials)
 
     def reevaluating(storage: optuna.storages.BaseStorage | None = None) -> optuna.Study:
-        sampler = MSNASSampler(
+        sampler = ArchitectureSampler(
             LATTICE, population_size=6, n_children=4, n_random=1, n_reevaluated=2, seed=0
         )
         return optuna.create_study(
@@ -143,7 +149,10 @@ def test_of_two_workers_the_later_one_withdraws_its_doubles(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("r18-9", "no architecture is called 'r18-9'; give one of r18-1, .* fpn-like, or strides"),
+        (
+            "r18-9",
+            "no architecture is called 'r18-9'; give one of r18-1, .* fpn-like, or a notation",
+        ),
         ("r34-1", "'r34-1' is none of the study's: the space has 13 blocks, .* 21 strides"),
         ("1 2 | 8", r"'1 2 \| 8' is none of the study's: the space has 13 blocks"),
         ("1 2 | a", "an architecture reads"),
@@ -156,7 +165,7 @@ def test_of_two_workers_the_later_one_withdraws_its_doubles(
 def test_what_the_study_may_not_evaluate_is_refused_by_name(name: str, message: str) -> None:
     study = new_study()
     with pytest.raises(InvalidArchitectureError, match=message):
-        queue_architectures(study, SPACE, [LATTICE.at(0), name], feasible=LATTICE)
+        queue_architectures(study, SPACE, [LATTICE.at(0), name], resolve=resolve, feasible=LATTICE)
     assert not study.trials
 
 
@@ -178,8 +187,13 @@ def test_a_queued_trial_whose_process_died_before_its_plan_is_evaluated_again(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [("fpn-like", "must be a list of names or values, got 'fpn-like' alone"),
-     ([3], "3 cannot be queued: it is neither an Architecture nor a text")],
+     ([3], "3 cannot be queued: it is neither an architecture nor a text that")],
 )  # fmt: skip
 def test_what_is_no_list_of_architectures_is_refused(wrong, message) -> None:
     with pytest.raises(InvalidArchitectureError, match=message):
-        queue_architectures(new_study(), SPACE, wrong)
+        queue_architectures(new_study(), SPACE, wrong, resolve=resolve)
+
+
+def test_names_need_somebody_who_reads_them() -> None:
+    with pytest.raises(InvalidArchitectureError, match=r"'r18-1' cannot be queued: .* `resolve`"):
+        queue_architectures(new_study(), SPACE, ["r18-1"])

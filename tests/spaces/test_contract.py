@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from msnas_optuna.spaces import InvalidArchitectureError
-from msnas_optuna.spaces.base import EmptyWindowError
+from msnas_optuna.spaces.base import EmptyWindowError, InvalidArchitectureError
 from msnas_optuna.spaces.enumerated import Enumerated
 from msnas_optuna.spaces.lattice import Lattice
 
@@ -138,18 +137,6 @@ def test_distribution_is_that_of_brute_force(case, kind):
             assert distribution.quantile(q) == np.quantile(every, q, method="inverted_cdf")
 
 
-def test_paths_through_each_choice_are_those_of_brute_force(case):
-    automaton = case.space.automaton()
-    for window in case.windows:
-        expected = [Counter() for _ in automaton.choices]
-        for architecture in case.inside(window):
-            state = automaton.start
-            for position, gene in enumerate(case.space.genes(architecture)):
-                expected[position][state, gene] += 1
-                state = automaton.next(position, state, gene)
-        assert Lattice(case.space, case.cost, window=window).through() == expected
-
-
 # --- draws --------------------------------------------------------------------------------------
 
 
@@ -267,29 +254,6 @@ def test_the_best_is_that_of_brute_force(case, kind):
             feasible.best(scores[1:])
 
 
-def test_the_best_by_scores_of_transitions_is_that_of_brute_force(case):
-    automaton, source = case.space.automaton(), rng()
-    scores = Counter()
-
-    def score(position, before, gene, after):
-        key = position, before, gene, after
-        if key not in scores:
-            scores[key] = float(source.normal())
-        return scores[key]
-
-    def total(architecture):
-        state, found = automaton.start, 0.0
-        for position, gene in enumerate(case.space.genes(architecture)):
-            after = automaton.next(position, state, gene)
-            found += score(position, state, gene, after)
-            state = after
-        return found
-
-    for window in case.windows:
-        best = Lattice(case.space, case.cost, window=window).best(score)
-        assert total(best) == pytest.approx(max(map(total, case.inside(window))))
-
-
 # --- what a space says of itself ----------------------------------------------------------------
 
 
@@ -358,3 +322,20 @@ def test_a_set_survives_pickling(case, middle):
     feasible, _ = middle
     copy = pickle.loads(pickle.dumps(feasible))
     assert (copy.window, [*copy]) == (feasible.window, [*feasible])
+
+
+def test_what_is_contained_is_what_breaks_no_rule(case, middle):
+    feasible, _ = middle
+    choices = [d.choices for d in case.space.distributions.values()]
+    chosen = rng().integers([len(c) for c in choices], size=(2000, len(choices)))
+    members = [[c.index(g) for c, g in zip(choices, case.space.genes(a), strict=True)]
+               for a in feasible]  # fmt: skip
+    chosen = np.concatenate([chosen, members])
+    every = [
+        case.space.architecture(tuple(c[i] for c, i in zip(choices, row, strict=True)))
+        for row in chosen.tolist()
+    ]
+    broken = [feasible.violation(a) is not None for a in every]
+    assert any(broken)
+    assert feasible.contains(chosen).tolist() == np.logical_not(broken).tolist()
+    assert feasible.contains(chosen[:0]).shape == (0,)

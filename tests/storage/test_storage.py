@@ -255,7 +255,7 @@ def test_plan_round_trip() -> None:
 def test_record_round_trip(url: str) -> None:
     study = study_in(open_storage(url))
     trial = study.ask()
-    record = TrialRecord("1 2 | 4 8", {"gflops": 1.5, "ap50": 0.7, "ap_large": None}, repeat=2)
+    record = TrialRecord("1 2 | 4 8", {"gflops": 1.5, "ap50": 0.7}, repeat=2)
     assert read_record(study.trials[0]) is None
     write_record(trial, record)
     assert read_record(study.trials[0]) == record

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from msnas_optuna.data.coco import CocoDetection
-from msnas_optuna.data.transforms import Resized
-from msnas_optuna.methods.msnas.detector import ASPECT_RATIOS, CentredAnchorGenerator
+from msnas_optuna.data.transforms import ResizedImages
+from msnas_optuna.methods.msnas.detector import ASPECT_RATIOS
 from msnas_optuna.methods.msnas.heads import GroupRoIPool
+from msnas_optuna.models.torchvision_parts import CenteredAnchorGenerator
 from msnas_optuna.study import anchors
 from msnas_optuna.study.anchors import (
     anchor_report,
@@ -33,7 +34,7 @@ def centred(*sizes, stride=32):
 
 
 def generator(base):
-    return CentredAnchorGenerator(
+    return CenteredAnchorGenerator(
         sizes=tuple((base * 2**g,) for g in range(5)), aspect_ratios=(ASPECT_RATIOS,) * 5
     )
 
@@ -125,7 +126,7 @@ def coco(folder, entries, *, size=(400, 200)):
 def test_boxes_are_scaled_as_the_training_scales_them(tmp_path):
     dataset = coco(tmp_path, [([10, 20, 30, 40], 0), ([0, 0, 100, 100], 1), ([5, 5, 7, 9], 0)])
     boxes = resized_boxes(dataset, 100, 150)
-    assert boxes == pytest.approx(Resized(dataset, 100, 150)[0].boxes.numpy())
+    assert boxes == pytest.approx(ResizedImages(dataset, 100, 150)[0].boxes.numpy())
     assert len(boxes) == 2
 
 

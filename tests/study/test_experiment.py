@@ -7,7 +7,6 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
-from msnas_optuna.study.results import best_results, ranked, summarise
 from optuna.trial import TrialState
 
 from msnas_optuna.data.images import DataError
@@ -17,6 +16,7 @@ from msnas_optuna.spaces.lattice import EmptyWindowError
 from msnas_optuna.storage import StudyMismatchError, read_record
 from msnas_optuna.study.config import ConfigError
 from msnas_optuna.study.experiment import Experiment
+from msnas_optuna.study.view import StudyView
 from msnas_optuna.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 
@@ -62,7 +62,7 @@ def test_a_trial_keeps_all_that_was_measured(searched):
         assert values["train_seconds"] > 0
         assert values["evaluate_seconds"] > 0
         assert 0 <= trial.values[0] <= values["ap50"] <= 1
-        assert values["ap_large"] is None  # objects have 90 pixels at most
+        assert "ap_large" not in values  # objects have 90 pixels at most
         assert trial.user_attrs["generation"] == (0 if trial.number < 3 else trial.number // 3)
     origins = [t.user_attrs["origin"] for t in study.trials]
     assert origins[:4] == ["random"] * 4
@@ -105,12 +105,9 @@ def test_an_interrupted_search_ends_like_an_uninterrupted_one(trained, tmp_path,
     undisturbed = Experiment.load(trained).search()
 
     interrupted = Experiment.load(twin / "tiny.toml")
-    score = interrupted.one_shot_objective(interrupted.setting.feasible).score
     calls = []
 
     class Interrupting:
-        feasible, cost = interrupted.setting.feasible, interrupted.setting.cost
-
         def __call__(self, trial):
             calls.append(trial.number)
             objective = interrupted_objective
@@ -119,7 +116,6 @@ def test_an_interrupted_search_ends_like_an_uninterrupted_one(trained, tmp_path,
             return objective(trial)
 
     interrupted_objective = interrupted.one_shot_objective(interrupted.setting.feasible)
-    assert score is not None
     interrupted.one_shot_objective = lambda feasible: Interrupting()
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
@@ -146,7 +142,7 @@ def test_a_non_finite_loss_fails_its_trial_alone(trained):
     states = [t.state for t in study.trials]
     assert len(states) == 7
     assert TrialState.FAIL in states, "no trial went through the spoiled block: choose another"
-    assert summarise(experiment.setting).failed == states.count(TrialState.FAIL)
+    assert StudyView.load(experiment.setting).summary.failed == states.count(TrialState.FAIL)
 
 
 def test_a_queued_architecture_outside_the_budget_is_refused(trained):
@@ -166,12 +162,13 @@ def test_the_hand_made_path_is_the_default_target_and_stands_beside_the_best(tra
     experiment.evaluate_baseline()
     experiment.search()
     experiment.retrain(top=2)
-    best, reference = best_results(experiment.setting, top=3)
-    assert [r.one_shot_ap for r in best] == sorted((r.one_shot_ap for r in best), reverse=True)
+    view = StudyView.load(experiment.setting)
+    best, reference = view.best[:3], view.baseline
+    assert [r.ap for r in best] == sorted((r.ap for r in best), reverse=True)
     assert [r.standalone_ap is None for r in best] == [False, False, True]
     assert reference.architecture == by_hand
-    assert None not in (reference.one_shot_ap, reference.standalone_ap)
-    summary = summarise(experiment.setting)
+    assert None not in (reference.values.get("ap"), reference.standalone_ap)
+    summary = StudyView.load(experiment.setting).summary
     alone = [r.standalone_ap for r in best[:2]]
     assert summary.retrained == 2
     assert summary.standalone_mean == pytest.approx(sum(alone) / 2)
@@ -206,19 +203,19 @@ def test_the_best_are_measured_again_with_another_seed(trained):
     experiment = Experiment.load(trained)
     experiment.search(trials=5)
     study = Experiment.load(trained).search()
-    results, _ = best_results(experiment.setting, top=None)
-    again = [r for r in results if len(r.measurements) > 1]
+    view = StudyView.load(experiment.setting)
+    results = view.results
+    again = [r for r in results if len(r.records) > 1]
     assert [t.user_attrs["origin"] == "reevaluated" for t in study.trials].count(True) == 4
-    assert sum(len(r.measurements) for r in results) == 13
+    assert sum(len(r.records) for r in results) == 13
     for result in again:
-        assert result.one_shot_ap == pytest.approx(
-            sum(result.measurements) / len(result.measurements)
-        )
-    aps = [r.one_shot_ap for r in results]
+        values = [record.trial.value for record in result.records]
+        assert result.ap == pytest.approx(sum(values) / len(values))
+    aps = [r.ap for r in results]
     assert aps == sorted(aps, reverse=True)
     trials = [t for t in study.trials if t.user_attrs["arch"] == str(again[0].architecture)]
     assert [read_record(t).repeat for t in trials] == list(range(len(trials)))
-    summary = summarise(experiment.setting)
+    summary = StudyView.load(experiment.setting).summary
     assert (summary.completed, summary.architectures) == (13, len(results))
 
 
@@ -226,18 +223,20 @@ def test_a_repeated_measurement_trains_on_other_batches(trained):
     experiment = Experiment.load(trained)
     objective = experiment.one_shot_objective(experiment.setting.feasible)
     seeds = []
-    batches = type(objective.bench).batches
+    batches = type(objective.task).batches
 
-    class Spy(type(objective.bench)):
+    class Spy(type(objective.task)):
         def batches(self, recipe, seed):
             seeds.append(seed)
             return batches(self, recipe, seed)
 
-    objective.bench = Spy(**vars(objective.bench))
+    objective.task = Spy(**vars(objective.task))
     architecture = experiment.setting.feasible.at(0)
-    first = objective.score(architecture)
-    assert objective.score(architecture).metrics == first.metrics
-    objective.score(architecture, repeat=2)
+    first, again = objective.measure(architecture), objective.measure(architecture)
+    assert {key for key in first if first[key] != again[key]} <= {
+        "train_seconds", "evaluate_seconds",
+    }  # fmt: skip
+    objective.measure(architecture, repeat=2)
     assert seeds == [0, 0, 2]
 
 
@@ -253,18 +252,18 @@ def test_two_objectives_give_a_pareto_front(trained, cost):
         values = read_record(trial).values
         assert trial.values[1] == values["gflops" if cost == "gflops" else "latency_ms"] > 0
         assert ("latency_ms" in values) == (cost == "latency")
-    front = ranked(experiment.setting)
+    front = StudyView.load(experiment.setting).best
     # Optuna keeps those too that equal another in every objective.
-    assert {e.trials[0].number for e in front} == {t.number for t in study.best_trials}
-    aps = [e.values[0] for e in front]
+    assert {r.number for r in front} == {t.number for t in study.best_trials}
+    aps = [r.ap for r in front]
     assert aps == sorted(aps, reverse=True)
     experiment.evaluate_baseline()
     retrained = experiment.retrain(top=1)
     assert retrained.metric_names == ["AP"]
-    assert retrained.trials[0].params == front[0].trials[0].params
-    best, by_hand = best_results(experiment.setting, top=1)
-    assert best[0].standalone_ap is not None
-    assert None not in (by_hand.one_shot_ap, by_hand.standalone_ap)
+    assert retrained.trials[0].params == front[0].records[0].trial.params
+    view = StudyView.load(experiment.setting)
+    assert view.best[0].standalone_ap is not None
+    assert None not in (view.baseline.values.get("ap"), view.baseline.standalone_ap)
     with pytest.raises(StudyMismatchError, match="objectives"):
         Experiment.load(edited(trained, f', "{cost}"', "")).search()
 
@@ -354,7 +353,7 @@ def test_splits_must_have_the_same_categories(trained):
     content["categories"][0]["name"] = "ring"
     annotations.write_text(json.dumps(content))
     with pytest.raises(DataError, match="must have the same categories"):
-        _ = experiment.bench
+        _ = experiment.task
 
 
 def test_retraining_needs_a_search(trained):
@@ -408,7 +407,7 @@ def test_a_bad_image_in_the_search_costs_no_trial(trained):
 
 def test_a_bad_validation_image_shows_before_the_training(tiny):
     experiment = Experiment.load(tiny)
-    _ = experiment.bench  # generates the data
+    _ = experiment.task  # generates the data
     image = next((tiny.parent / "data" / "val").iterdir())
     image.write_bytes(image.read_bytes()[:200])
     with pytest.raises(DataError, match=image.name):
@@ -458,7 +457,7 @@ def test_a_storage_file_is_relative_to_the_study_file(trained, tmp_path, monkeyp
 def test_results_of_another_configuration_are_refused(searched, trained):
     edited(trained, "channels = 8\n", "channels = 16\n")
     with pytest.raises(StudyMismatchError, match=r"space\.channels: 8 stored, 16 given"):
-        best_results(Experiment.load(trained).setting, top=1)
+        StudyView.load(Experiment.load(trained).setting)
 
 
 def test_another_recipe_for_the_retraining_says_how_to_begin_anew(searched, trained):
@@ -478,7 +477,7 @@ def test_a_retrained_detector_is_loaded_with_its_weights(searched):
     study = experiment.retrain(top=1)
     detector = experiment.retrained(by_hand)
     (value,) = [t.value for t in study.trials if t.user_attrs["arch"] == str(by_hand)]
-    assert experiment.bench.evaluate(detector).ap == value
+    assert experiment.task.evaluate(detector).ap == value
 
 
 def test_lost_weights_are_trained_again_and_the_stored_value_stays(searched):
@@ -494,7 +493,7 @@ def test_lost_weights_are_trained_again_and_the_stored_value_stays(searched):
         experiment.retrained(best)
     assert [t.value for t in experiment.retrain(top=1).trials] == values
     assert all(file.exists() for file in lost)
-    assert experiment.bench.evaluate(experiment.retrained(best)).ap == values[0]
+    assert experiment.task.evaluate(experiment.retrained(best)).ap == values[0]
 
 
 def test_more_measurements_than_architectures_end_cleanly(trained):
@@ -523,4 +522,4 @@ def test_results_refuse_another_source_of_data(searched, trained):
     ]
     edited(trained, shapes, "\n".join(paths))
     with pytest.raises(StudyMismatchError, match=r"data\.shapes"):
-        best_results(Experiment.load(trained).setting, top=1)
+        StudyView.load(Experiment.load(trained).setting)

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from typer.testing import CliRunner
 
 from msnas_optuna.cli import app
-from msnas_optuna.runtime.processes import Place, launched_place
+from msnas_optuna.runtime.processes import Place, torchrun_place
 from msnas_optuna.storage import is_withdrawn, open_storage
 from msnas_optuna.study.config import load_config
 from msnas_optuna.study.launch import placed
@@ -187,10 +187,10 @@ def test_the_place_under_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     for name in names:
         monkeypatch.delenv(name, raising=False)
-    assert launched_place() is None
+    assert torchrun_place() is None
     for name, value in zip(names, "3412", strict=True):
         monkeypatch.setenv(name, value)
-    assert launched_place() == Place(3, 4, 1, 2)
+    assert torchrun_place() == Place(3, 4, 1, 2)
 
 
 def test_a_worker_under_torchrun_starts_no_others(

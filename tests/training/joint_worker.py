@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from msnas_optuna.runtime.distributed import joined, resolve_device
+from msnas_optuna.runtime.distributed import process_group, resolve_device
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.setting import Setting
 from msnas_optuna.training.loop import Checkpointing, NonFiniteLossError, train
@@ -24,12 +24,12 @@ STEPS_BEFORE = 3
 
 def main(study_file: Path, folder: Path, *, diverge: bool, stop: bool) -> None:
     setting = Setting.load(study_file)
-    with joined(resolve_device("cpu")) as ranks:
+    with process_group(resolve_device("cpu")) as ranks:
         experiment = Experiment(setting, ranks=ranks)
         model = experiment.build_detector()
         paths = {}
 
-        def sample_path(step):
+        def sample(step):
             paths[step] = setting.valid.sample(np.random.default_rng([7, step]))
             if diverge and step == STEPS_BEFORE and not ranks.first:  # one rank's image is bad
                 with torch.no_grad():
@@ -43,8 +43,8 @@ def main(study_file: Path, folder: Path, *, diverge: bool, stop: bool) -> None:
         error, losses = None, []
         try:
             losses = train(
-                model, experiment.bench.batches(RECIPE, 7, ranks), recipe=RECIPE, seed=7,
-                device=torch.device("cpu"), precision="fp32", sample_path=sample_path,
+                model, experiment.task.batches(RECIPE, 7, ranks), recipe=RECIPE, seed=7,
+                device=torch.device("cpu"), precision="fp32", sample=sample,
                 on_step=on_step, ranks=ranks,
                 checkpointing=Checkpointing(folder / f"net{ranks.rank}.pt", {}, 1e9),
             )  # fmt: skip

@@ -13,7 +13,12 @@ import torch
 from PIL import Image
 
 from msnas_optuna.data.coco import CocoDetection
-from msnas_optuna.training.evaluation import DetectionMetrics, average_precision, coco_results
+from msnas_optuna.training.evaluation import (
+    DetectionMetrics,
+    ImageDetections,
+    average_precision,
+    coco_results,
+)
 
 
 def truth(*boxes: list[float], images: int = 1, **extra: Any) -> dict[str, Any]:
@@ -185,11 +190,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> CocoDetection:
     return CocoDetection(folder, folder / "set.json")
 
 
-@pytest.mark.parametrize("kind", [torch.tensor, np.array])
-def test_results_have_original_ids_and_sizes(data: CocoDetection, kind: Any) -> None:
-    boxes = kind([[4.0, 8.0, 20.0, 28.0], [0.0, 0.0, 1.0, 2.0]])
+def detections(index: int, boxes: Any, scores: Any, labels: Any) -> ImageDetections:
+    return ImageDetections(index, *map(torch.as_tensor, (boxes, scores, labels)))
+
+
+def test_results_have_original_ids_and_sizes(data: CocoDetection) -> None:
+    boxes = torch.tensor([[4.0, 8.0, 20.0, 28.0], [0.0, 0.0, 1.0, 2.0]])
     before = boxes.tolist()
-    results = coco_results(data, 1, boxes, kind([0.5, 0.25]), kind([3, 1]))
+    results = coco_results(data, detections(1, boxes, [0.5, 0.25], [3, 1]))
     assert results == [
         {"image_id": 9, "category_id": 90, "bbox": [4, 8, 16, 20], "score": 0.5},
         {"image_id": 9, "category_id": 1, "bbox": [0, 0, 1, 2], "score": 0.25},
@@ -200,12 +208,12 @@ def test_results_have_original_ids_and_sizes(data: CocoDetection, kind: Any) -> 
 
 def test_bfloat16_detections_with_gradient_are_fine(data: CocoDetection) -> None:
     boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0]], dtype=torch.bfloat16, requires_grad=True)
-    (result,) = coco_results(data, 0, boxes, boxes[:, 2] / 8, torch.tensor([1]))
+    (result,) = coco_results(data, detections(0, boxes, boxes[:, 2] / 8, [1]))
     assert (result["bbox"], result["score"]) == ([0, 0, 4, 4], 0.5)
 
 
 def test_no_detections_give_no_results(data: CocoDetection) -> None:
-    assert coco_results(data, 0, torch.empty((0, 4)), torch.empty(0), torch.empty(0)) == []
+    assert coco_results(data, detections(0, torch.empty((0, 4)), [], [])) == []
 
 
 def test_the_targets_as_detections_score_one(data: CocoDetection) -> None:
@@ -214,10 +222,12 @@ def test_the_targets_as_detections_score_one(data: CocoDetection) -> None:
         for i, record in enumerate(data.records)
         for result in coco_results(
             data,
-            i,
-            record.boxes[~record.crowd],
-            np.ones(int((~record.crowd).sum())),
-            record.labels[~record.crowd],
+            detections(
+                i,
+                record.boxes[~record.crowd],
+                np.ones(int((~record.crowd).sum())),
+                record.labels[~record.crowd],
+            ),
         )
     ]
     assert average_precision(data.ground_truth, results).ap == pytest.approx(1.0)
@@ -226,14 +236,14 @@ def test_the_targets_as_detections_score_one(data: CocoDetection) -> None:
 @pytest.mark.parametrize("label", [0, 4])
 def test_labels_outside_the_classes_are_refused(data: CocoDetection, label: int) -> None:
     with pytest.raises(ValueError, match=rf"labels must lie in 1\.\.3, got \[{label}"):
-        coco_results(data, 0, np.zeros((1, 4)), np.ones(1), np.array([label]))
+        coco_results(data, detections(0, np.zeros((1, 4)), [1.0], [label]))
 
 
 def test_detections_that_are_not_finite_are_refused(data: CocoDetection) -> None:
     with pytest.raises(ValueError, match="detections must be finite"):
-        coco_results(data, 0, np.full((1, 4), np.nan), np.ones(1), np.array([1]))
+        coco_results(data, detections(0, np.full((1, 4), np.nan), [1.0], [1]))
 
 
 def test_detections_of_unequal_number_are_refused(data: CocoDetection) -> None:
     with pytest.raises(ValueError, match="got 2 boxes, 1 scores, 2 labels"):
-        coco_results(data, 0, np.zeros((2, 4)), np.ones(1), np.array([1, 1]))
+        coco_results(data, detections(0, np.zeros((2, 4)), [1.0], [1, 1]))

@@ -34,7 +34,7 @@ def run(experiment: Experiment, *, path: Path | None = None, stop: int | None = 
     """Trains a supernet and returns losses, the paths of its steps and its weights."""
     paths = {}
 
-    def sample_path(step):
+    def sample(step):
         paths[step] = experiment.setting.valid.sample(np.random.default_rng([7, step]))
         return paths[step]
 
@@ -46,11 +46,11 @@ def run(experiment: Experiment, *, path: Path | None = None, stop: int | None = 
     model = experiment.build_detector()
     losses = train(
         model,
-        experiment.bench.batches(recipe, 7),
+        experiment.task.batches(recipe, 7),
         recipe=recipe,
         seed=7,
         device=CPU,
-        sample_path=sample_path,
+        sample=sample,
         checkpointing=None if path is None else Checkpointing(path, {"made": "here"}, 0.0),
         on_step=on_step,
     )
@@ -87,7 +87,7 @@ def test_a_checkpoint_of_other_settings_is_refused(experiment, tmp_path):
     model = experiment.build_detector()
     with pytest.raises(CheckpointError, match="made: 'here' in the checkpoint, 'there' in"):
         train(
-            model, experiment.bench.batches(RECIPE, 7), recipe=RECIPE, seed=7, device=CPU,
+            model, experiment.task.batches(RECIPE, 7), recipe=RECIPE, seed=7, device=CPU,
             checkpointing=Checkpointing(tmp_path / "net.pt", {"made": "there"}),
         )  # fmt: skip
 
@@ -99,16 +99,16 @@ def test_the_loss_falls(experiment, optimizer, precision):
         steps=30, batch_size=4, optimizer=optimizer,
         learning_rate=0.02 if optimizer == "sgd" else 3e-3,
     )  # fmt: skip
-    path = experiment.setting.space.fpn_like()
+    path = experiment.setting.baseline
     losses = train(
-        experiment.build_detector(path), experiment.bench.batches(recipe, 0),
+        experiment.build_detector(path), experiment.task.batches(recipe, 0),
         recipe=recipe, seed=0, device=CPU, precision=precision,
     )  # fmt: skip
     assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
 
 
 def test_a_non_finite_loss_stops_before_it_spoils_the_weights(experiment):
-    path = experiment.setting.space.fpn_like()
+    path = experiment.setting.baseline
     model = experiment.build_detector(path)
     with torch.no_grad():
         model.rpn.head.objectness[0].bias.fill_(float("nan"))
@@ -117,7 +117,7 @@ def test_a_non_finite_loss_stops_before_it_spoils_the_weights(experiment):
         NonFiniteLossError, match=r"the loss is nan at step 1; lower learning_rate"
     ):
         train(
-            model, experiment.bench.batches(RECIPE, 0), recipe=RECIPE, seed=0, device=CPU,
+            model, experiment.task.batches(RECIPE, 0), recipe=RECIPE, seed=0, device=CPU,
         )  # fmt: skip
     unchanged = [torch.equal(before[k], v) for k, v in model.named_parameters()]
     assert sum(unchanged) == len(unchanged) - 1  # nan is not equal to itself
@@ -148,9 +148,9 @@ def test_biases_and_norms_have_no_weight_decay(experiment):
 
 
 def test_recalibration_replaces_the_running_statistics(experiment):
-    model = experiment.build_detector(experiment.setting.space.fpn_like())
+    model = experiment.build_detector(experiment.setting.baseline)
     norm = model.encoder.stem.convolution[1]
-    batches = list(training_batches(experiment.bench.train, batch_size=4, steps=range(3), seed=0))
+    batches = list(training_batches(experiment.task.train, batch_size=4, steps=range(3), seed=0))
     recalibrate(model, batches, device=CPU, precision="fp32")
     with torch.no_grad():
         means = [
@@ -176,8 +176,8 @@ def test_a_signal_ends_the_training_after_a_saved_step(experiment, tmp_path, num
     try:
         with pytest.raises(KeyboardInterrupt):
             train(
-                experiment.build_detector(experiment.setting.space.fpn_like()),
-                experiment.bench.batches(RECIPE, 7), recipe=RECIPE, seed=7, device=CPU,
+                experiment.build_detector(experiment.setting.baseline),
+                experiment.task.batches(RECIPE, 7), recipe=RECIPE, seed=7, device=CPU,
                 checkpointing=Checkpointing(tmp_path / "net.pt", {"made": "here"}, 1e9),
                 on_step=on_step,
             )  # fmt: skip

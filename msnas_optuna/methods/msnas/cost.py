@@ -12,17 +12,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from msnas_optuna.methods.msnas.published import PRESETS
+from msnas_optuna.methods.msnas.published import PRESETS, Block
 from msnas_optuna.methods.msnas.space import (
     STEM_STRIDE,
     Architecture,
     EncoderState,
     UtilisationState,
 )
-from msnas_optuna.models import BOTTLENECK_EXPANSION, Block
 
 ANCHORS_PER_CELL: Final = 3
 """Anchors of one group at one position: ratios 1:2, 1:1 and 2:1."""
+
+BOTTLENECK_EXPANSION: Final = 4
 
 
 @dataclass(frozen=True)

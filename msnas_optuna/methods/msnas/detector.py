@@ -1,8 +1,6 @@
 """The detector: encoder, RPN and RoI heads around torchvision's Faster R-CNN parts.
 
 "Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §3.3, §4.1.
-The only file that touches torchvision's detection seams.
-
 `MultiScaleRoIAlign` is replaced by `GroupRoIPool`: it caches the scales of its first forward and
 takes the levels for consecutive, which a path that reads one stride twice breaks.
 """
@@ -13,9 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import torch
-from torch import Generator, Tensor, nn
-from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
-from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torch import Generator, Tensor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
@@ -30,70 +26,18 @@ from msnas_optuna.methods.msnas.heads import (
 )
 from msnas_optuna.methods.msnas.space import N_GROUPS, Architecture
 from msnas_optuna.models import Norm
-
-Targets = Sequence[dict[str, Tensor]]
-Losses = dict[str, Tensor]
+from msnas_optuna.models.network import DetectionNetwork, Losses, Targets
+from msnas_optuna.models.torchvision_parts import (
+    PIXEL_MEAN,
+    PIXEL_STD,
+    CenteredAnchorGenerator,
+    ImageWiseSampler,
+)
 
 ASPECT_RATIOS: Final = (0.5, 1.0, 2.0)
-PIXEL_MEAN: Final = (0.485, 0.456, 0.406)
-PIXEL_STD: Final = (0.229, 0.224, 0.225)
 
 
-class CentredAnchorGenerator(AnchorGenerator):  # type: ignore[misc]
-    """Anchors in the middle of their cell; torchvision puts them on its top-left corner."""
-
-    def grid_anchors(
-        self, grid_sizes: list[list[int]], strides: list[list[Tensor]]
-    ) -> list[Tensor]:
-        """Anchors [cells * A, 4] of every group."""
-        corners: list[Tensor] = super().grid_anchors(grid_sizes, strides)
-        return [
-            anchors + torch.stack((width, height, width, height)) / 2
-            for anchors, (height, width) in zip(corners, strides, strict=True)
-        ]
-
-
-class ImageWiseSampler(BalancedPositiveNegativeSampler):  # type: ignore[misc]
-    """Draws the anchors or RoIs of each image from a generator of its own.
-
-    torchvision draws those of all images from the global one, so that what an image gets depends
-    on the images before it.
-
-    Attributes:
-        generators: one for each image of the batch; None is torchvision's way.
-        n_drawn: how many the last call has drawn, over all images.
-    """
-
-    def __init__(self, batch_size_per_image: int, positive_fraction: float) -> None:
-        super().__init__(batch_size_per_image, positive_fraction)
-        self.generators: Sequence[Generator] | None = None
-        self.n_drawn = 0
-
-    def __call__(self, matched_idxs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Masks of the positive and of the negative ones that were drawn in each image."""
-        generators = self.generators or (None,) * len(matched_idxs)
-        self.n_drawn = 0
-        masks = [
-            self._draw(matches, generator)
-            for matches, generator in zip(matched_idxs, generators, strict=True)
-        ]
-        return [positive for positive, _ in masks], [negative for _, negative in masks]
-
-    def _draw(self, matches: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        masks = []
-        left = int(self.batch_size_per_image * self.positive_fraction)
-        for candidates in (torch.where(matches >= 1)[0], torch.where(matches == 0)[0]):
-            order = torch.randperm(len(candidates), generator=generator, device=matches.device)
-            mask = torch.zeros_like(matches, dtype=torch.uint8)
-            mask[candidates[order[:left]]] = 1
-            masks.append(mask)
-            n = min(len(candidates), left)
-            self.n_drawn += n
-            left = self.batch_size_per_image - n
-        return masks[0], masks[1]
-
-
-class Detector(nn.Module):
+class Detector(DetectionNetwork):
     """Faster R-CNN whose object groups read the features that the architecture says.
 
     The path is an argument of `forward`, so that one detector serves as supernet; built around
@@ -141,7 +85,7 @@ class Detector(nn.Module):
         self.encoder = encoder
         proposals = {"training": proposals_train, "testing": proposals_test}
         self.rpn = RegionProposalNetwork(
-            CentredAnchorGenerator(
+            CenteredAnchorGenerator(
                 sizes=tuple((anchor_base * 2**g,) for g in range(N_GROUPS)),
                 aspect_ratios=(ASPECT_RATIOS,) * N_GROUPS,
             ),
@@ -224,8 +168,3 @@ class Detector(nn.Module):
             "loss_classifier": rois,
             "loss_box_reg": rois,
         }
-
-    @property
-    def n_parameters(self) -> int:
-        """Trainable parameters."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)

@@ -8,14 +8,16 @@ same absolute stride as stage end i. Shapes: B images of H x W pixels, a absolut
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final, cast
 
 from torch import Tensor, nn
 
+from msnas_optuna.methods.msnas.blocks import ResidualBlock
+from msnas_optuna.methods.msnas.cost import BOTTLENECK_EXPANSION
+from msnas_optuna.methods.msnas.published import Block
 from msnas_optuna.methods.msnas.space import FEATURE_STRIDES, STRIDES, Architecture
-from msnas_optuna.models import BOTTLENECK_EXPANSION, Block, Norm
-from msnas_optuna.models.blocks import ResidualBlock, Stem, initialise
+from msnas_optuna.models import Norm
+from msnas_optuna.models.blocks import Stem, initialize
 
 CANDIDATES: Final = {0.5: "doubles", 1.0: "keeps", 2.0: "halves"}
 """Stride -> name of the candidate block in a mixed block (module names cannot hold a dot)."""
@@ -68,7 +70,7 @@ class MSNASEncoder(nn.Module):
         self.outputs = nn.ModuleDict(
             {str(s): nn.Conv2d(C_out, channels, 3, padding=1) for s in features}
         )
-        initialise(self)
+        initialize(self)
 
     def forward(self, images: Tensor, architecture: Architecture | None = None) -> list[Tensor]:
         """The feature of every object group.
@@ -104,10 +106,3 @@ class MSNASEncoder(nn.Module):
             if i in ends:
                 merged[i] = x
         return {s: merged[end] for s, end in path.outputs.items()}
-
-
-def subset_state(
-    supernet: Mapping[str, Tensor], standalone: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """The supernet's weights of one path: the entries that the stand-alone network has too."""
-    return {name: supernet[name] for name in standalone}

@@ -20,7 +20,7 @@ from torchvision.ops import roi_align
 from msnas_optuna.methods.msnas.cost import ANCHORS_PER_CELL
 from msnas_optuna.methods.msnas.space import N_GROUPS
 from msnas_optuna.models import Norm
-from msnas_optuna.models.blocks import initialise, normalised
+from msnas_optuna.models.blocks import conv_norm, initialize
 
 FINEST_LEVEL = 2
 """Level k of the finest object group in FPN's rule (Lin et al., 2017, Eq. 1)."""
@@ -61,7 +61,7 @@ class GroupRPNHead(nn.Module):
         self.deltas = nn.ModuleList(
             nn.Conv2d(channels, 4 * ANCHORS_PER_CELL, 1) for _ in range(N_GROUPS)
         )
-        initialise(self.convolutions)
+        initialize(self.convolutions)
         for output in (*self.objectness, *self.deltas):
             nn.init.normal_(output.weight, std=0.01)
             nn.init.zeros_(output.bias)
@@ -129,7 +129,7 @@ class GroupRoIPool(nn.Module):
 
 
 class BoxHead(nn.Module):
-    """The paper's "2 conv + 1 fc" (§4.1), with normalised convolutions.
+    """The paper's "2 conv + 1 fc" (§4.1), with normalized convolutions.
 
     Args:
         channels: C of the pooled features.
@@ -141,13 +141,13 @@ class BoxHead(nn.Module):
     def __init__(self, channels: int, pool_size: int, *, hidden: int, norm: Norm) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(
-            normalised(channels, channels, kernel=3, norm=norm),
+            conv_norm(channels, channels, kernel=3, norm=norm),
             nn.ReLU(inplace=True),
-            normalised(channels, channels, kernel=3, norm=norm),
+            conv_norm(channels, channels, kernel=3, norm=norm),
             nn.ReLU(inplace=True),
         )
         self.linear = nn.Linear(channels * pool_size**2, hidden)
-        initialise(self.convolutions)
+        initialize(self.convolutions)
         nn.init.kaiming_uniform_(self.linear.weight, a=math.sqrt(5))
 
     def forward(self, pooled: Tensor) -> Tensor:  # [R, C, p, p] -> [R, hidden]

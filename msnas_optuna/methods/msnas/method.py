@@ -5,19 +5,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from msnas_optuna.methods.base import AnchorLayout, Column, Heatmap, Method, Part, Preset
 from msnas_optuna.methods.msnas.cost import EncoderCost, fpn_baseline
 from msnas_optuna.methods.msnas.picture import LEGEND, draw
-from msnas_optuna.methods.msnas.published import (
-    FPN_LIKE,
-    PRESETS,
-    PUBLISHED,
-    resolve_architecture,
-)
+from msnas_optuna.methods.msnas.published import PRESETS, PUBLISHED
 from msnas_optuna.methods.msnas.sections import (
     DetectorSection,
     SpaceSection,
@@ -44,7 +38,7 @@ class MSNASMethod(Method[Architecture]):
     name = "msnas"
     title = "Multi-scale network architecture search"
     baseline = "FPN-like path"
-    baseline_stage = FPN_LIKE
+    baseline_stage = "fpn-like"
     section = SpaceSection
     detector_section = DetectorSection
     evaluation_keys = frozenset({"max_detections", "proposals_test", "score_threshold"})
@@ -115,9 +109,9 @@ class MSNASMethod(Method[Architecture]):
         """Down as a residual backbone, up as FPN's top-down pathway."""
         return space.fpn_like()
 
-    def resolve(self, text: str, space: MSNASSpace) -> Architecture:
-        """Of r18-1 to r50-5, fpn-like, or strides and feature strides."""
-        return resolve_architecture(text, space)
+    def parse(self, text: str) -> Architecture:
+        """Strides and feature strides, as in the paper's tables."""
+        return Architecture.parse(text)
 
     def notation(self, cells: Mapping[str, str]) -> str:
         """As in the paper's tables."""
@@ -159,57 +153,26 @@ class MSNASMethod(Method[Architecture]):
         only: Architecture | None,
     ) -> Detector:
         """Faster R-CNN around the encoder."""
-        from msnas_optuna.methods.msnas.detector import Detector
-        from msnas_optuna.methods.msnas.encoder import MSNASEncoder
+        from msnas_optuna.methods.msnas import build
 
-        encoder = MSNASEncoder(
-            section.n_blocks,
-            section.block,
-            channels=section.channels,
-            stem_channels=section.stem_channels,
-            norm=section.norm,
-            only=only,
-        )
-        settings = dataclasses.asdict(detector)
-        settings["canonical_size"] = canonical_size(detector, image_size)
-        return Detector(
-            encoder, n_classes, channels=section.channels, norm=section.norm, **settings
+        size = canonical_size(detector, image_size)
+        return build.detector(
+            section, detector, n_classes=n_classes, canonical_size=size, only=only
         )
 
     def exportable(self, network: Detector) -> SingleImageDetector:
         """See `single`."""
-        from msnas_optuna.methods.msnas.single import SingleImageDetector
+        from msnas_optuna.methods.msnas import build
 
-        return SingleImageDetector(network)
+        return build.SingleImageDetector(network)
 
     def facts(
         self, section: SpaceSection, detector: DetectorSection, network: Detector
     ) -> dict[str, Any]:
-        """The encoder, the pixels' normalization, anchors and thresholds."""
-        from msnas_optuna.methods.msnas.detector import ASPECT_RATIOS, PIXEL_MEAN, PIXEL_STD
+        """The encoder, the normalization of pixels, anchors and thresholds."""
+        from msnas_optuna.methods.msnas import build
 
-        heads, rpn, path = network.roi_heads, network.rpn, network.encoder.only
-        assert path is not None
-        return {
-            "strides": list(path.strides),
-            "feature_strides": list(path.feature_strides),
-            "absolute_strides": list(path.absolute_strides),
-            "block": section.block,
-            "channels": section.channels,
-            "stem_channels": section.stem_channels,
-            "norm": section.norm,
-            "pixel_mean": list(PIXEL_MEAN),
-            "pixel_std": list(PIXEL_STD),
-            "anchor_sides": [side for (side,) in rpn.anchor_generator.sizes],
-            "anchor_aspect_ratios": list(ASPECT_RATIOS),
-            "canonical_size": heads.box_roi_pool.canonical_size,
-            "pool_size": detector.pool_size,
-            "score_threshold": heads.score_thresh,
-            "nms_iou": heads.nms_thresh,
-            "max_detections": heads.detections_per_img,
-            "proposals": detector.proposals_test,
-            "proposal_nms_iou": rpn.nms_thresh,
-        }
+        return build.facts(section, detector, network)
 
     def anchors(
         self, section: SpaceSection, detector: DetectorSection, *, image_size: tuple[int, int]

@@ -35,16 +35,12 @@ _HEAD_GAP: Final = 0.8
 _ARC_HEIGHTS: Final = (0.32, 0.77)
 """Of an arc over two neighboring blocks and of the longest one, in octaves."""
 
-_FEW: Final = 5
-"""Blocks that have a number in a small picture."""
-
 
 def draw(architecture: Architecture, *, name: str, cost: EncoderCost | None = None) -> Picture:
     """Draws a valid architecture; a cost adds the GFLOPs of its parts as bars below."""
-    n, n_heads = len(architecture.strides), len(architecture.feature_strides)
-    heads = [n + _HEAD_GAP * (g + 1.5) for g in range(n_heads)]
+    n, groups = len(architecture.strides), range(len(architecture.feature_strides))
+    heads = [n + _HEAD_GAP * (g + 1.5) for g in groups]
     numbers = [(float(i), str(i)) for i in range(1, n + 1)]
-    every = -(-n // _FEW)
     panels = [
         Panel(
             title="absolute stride",
@@ -65,7 +61,6 @@ def draw(architecture: Architecture, *, name: str, cost: EncoderCost | None = No
         panels=tuple(panels),
         x=(-0.6, heads[-1] + 0.6),
         ticks=((0.0, "stem"), *numbers, *((x, f"h{g + 1}") for g, x in enumerate(heads))),
-        few_ticks=((0.0, "stem"), *numbers[every - 1 :: every], (heads[n_heads // 2], "heads")),
     )
 
 

@@ -7,12 +7,12 @@ Table 1 (targets) and Tables 7-9 (architectures with the COCO mAP after retraini
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from msnas_optuna.methods.base import Published
-from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
-from msnas_optuna.models import Block
-from msnas_optuna.spaces.base import InvalidArchitectureError
+from msnas_optuna.methods.msnas.space import Architecture
+
+Block = Literal["basic", "bottleneck"]
 
 
 @dataclass(frozen=True)
@@ -70,25 +70,3 @@ PUBLISHED: Final = {
     for row, (text, coco_map) in enumerate(table, start=1)
 }
 """The published architectures by name, r18-1 to r50-5."""
-
-FPN_LIKE: Final = "fpn-like"
-"""Name of the hand-made path of every space."""
-
-
-def resolve_architecture(name: str, space: MSNASSpace) -> Architecture:
-    """The architecture of a name (r18-1 to r50-5, fpn-like) or of a text in the paper's notation.
-
-    Raises:
-        InvalidArchitectureError: the name is unknown, or the architecture is none of the space.
-    """
-    if name == FPN_LIKE:
-        return space.fpn_like()
-    if name not in PUBLISHED and "|" not in name:
-        raise InvalidArchitectureError(
-            f"no architecture is called {name!r}; give one of {', '.join(PUBLISHED)}, {FPN_LIKE}, "
-            f"or strides and feature strides as in '1 2 2 .5 | 8 8 16 16 32'"
-        )
-    architecture = PUBLISHED[name].architecture if name in PUBLISHED else Architecture.parse(name)
-    if (violation := space.violation(architecture)) is not None:
-        raise InvalidArchitectureError(f"{name!r} is none of the study's: {violation}")
-    return architecture

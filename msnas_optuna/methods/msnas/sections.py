@@ -14,8 +14,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from msnas_optuna.methods.base import CHECKED, PositiveInt
+from msnas_optuna.methods.msnas.published import Block
 from msnas_optuna.methods.msnas.space import FEATURE_STRIDES
-from msnas_optuna.models import Block, Norm
+from msnas_optuna.models import Norm
 
 CANONICAL_SIZE: Final = 224 / 800
 """Side of a RoI of level 4 as a fraction of the shorter side of the image (Lin et al., 2017)."""

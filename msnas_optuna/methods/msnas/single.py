@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import nms, roi_align
 
-from msnas_optuna.methods.msnas.detector import CentredAnchorGenerator, Detector
+from msnas_optuna.methods.msnas.detector import Detector
 from msnas_optuna.methods.msnas.heads import GroupRoIPool, GroupRPNHead
+from msnas_optuna.models.torchvision_parts import CenteredAnchorGenerator
 
 PROPOSAL_SIDE = 1e-3
 DETECTION_SIDE = 1e-2
@@ -48,7 +49,7 @@ class SingleImageDetector(nn.Module):
         # The names of operations, mean and std, would clash with theirs in ONNX.
         self.register_buffer("pixel_mean", detector.mean)
         self.register_buffer("pixel_std", detector.std)
-        anchors: CentredAnchorGenerator = self.rpn.anchor_generator
+        anchors: CenteredAnchorGenerator = self.rpn.anchor_generator
         self.cells: list[Tensor] = [cell.cpu() for cell in anchors.cell_anchors]  # G x [A, 4]
         self.eval()
 

@@ -97,11 +97,12 @@ def plot_best_architectures(study: Study | StudyView[Any], *, top: int = 5) -> g
     places = [divmod(i, COLUMNS) for i in range(len(pictures))]
     for picture, (row, col) in zip(pictures, places, strict=True):
         for trace in _traces(picture.panels[0], named):
+            trace.update(hovertext=None, hoverinfo="skip")  # many texts make a large figure
             figure.add_trace(trace, row=row + 1, col=col + 1)
     styled(
         figure,
         f"{title}{by}, and the {view.method.baseline}",
-        note=f"{pictures[0].panels[0].title} against depth",
+        note=pictures[0].panels[0].title,
     )
     figure.update_layout(margin={"t": 108, "l": 35, "r": 10})
     for picture, (row, col) in zip(pictures, places, strict=True):
@@ -184,10 +185,10 @@ def _depth(picture: Picture, width: float) -> dict[str, Any]:
         for left, right in zip(picture.ticks[::every], picture.ticks[every::every], strict=False)
     ):
         every += 1
-    values, texts = zip(*picture.ticks[::every], strict=True)
+    shown = picture.ticks[::every]
     return {
-        "tickvals": list(values),
-        "ticktext": list(texts),
+        "tickvals": [value for value, _ in shown],
+        "ticktext": [text for _, text in shown],
         "range": list(picture.x),
         "tickangle": 0,
         "showgrid": False,

@@ -1,7 +1,6 @@
 """Objectives of a study: callables that take a trial and return its values."""
 
-from msnas_optuna.training.objectives.bench import Bench, Score
 from msnas_optuna.training.objectives.oneshot import OneShotObjective
 from msnas_optuna.training.objectives.standalone import StandaloneObjective
 
-__all__ = ["Bench", "OneShotObjective", "Score", "StandaloneObjective"]
+__all__ = ["OneShotObjective", "StandaloneObjective"]

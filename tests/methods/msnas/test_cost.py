@@ -7,12 +7,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.rpn import RPNHead
 
+from msnas_optuna.methods.msnas.blocks import ResidualBlock
 from msnas_optuna.methods.msnas.cost import EncoderCost, fpn_baseline
 from msnas_optuna.methods.msnas.encoder import MSNASEncoder
 from msnas_optuna.methods.msnas.heads import GroupRPNHead
 from msnas_optuna.methods.msnas.published import PRESETS, PUBLISHED
 from msnas_optuna.methods.msnas.space import MSNASSpace
-from msnas_optuna.models.blocks import ResidualBlock, Stem
+from msnas_optuna.models.blocks import Stem
 
 
 def counted(run) -> int:

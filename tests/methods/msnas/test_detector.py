@@ -6,9 +6,10 @@ import torch
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.image_list import ImageList
 
-from msnas_optuna.methods.msnas.detector import CentredAnchorGenerator, Detector, ImageWiseSampler
-from msnas_optuna.methods.msnas.encoder import MSNASEncoder, subset_state
+from msnas_optuna.methods.msnas.detector import Detector
+from msnas_optuna.methods.msnas.encoder import MSNASEncoder
 from msnas_optuna.methods.msnas.space import MSNASSpace
+from msnas_optuna.models.torchvision_parts import CenteredAnchorGenerator, ImageWiseSampler
 from msnas_optuna.spaces.lattice import Lattice
 
 FPN_LIKE = MSNASSpace(7).fpn_like()
@@ -66,7 +67,8 @@ def test_images_without_objects_train():
 
 def test_alone_detects_what_the_supernet_detects():
     supernet, alone = detector().eval(), detector(FPN_LIKE).eval()
-    alone.load_state_dict(subset_state(supernet.state_dict(), alone.state_dict()))
+    weights = supernet.state_dict()
+    alone.load_state_dict({name: weights[name] for name in alone.state_dict()})
     with torch.no_grad():
         ours, _ = alone(images(), SIZES)
         theirs, _ = supernet(images(), SIZES, architecture=FPN_LIKE)
@@ -85,7 +87,7 @@ def test_detections_stay_inside_the_unpadded_image():
 
 
 def test_anchors_sit_in_the_middle_of_their_cells():
-    generator = CentredAnchorGenerator(((8,), (16,)), ((1.0,), (1.0,)))
+    generator = CenteredAnchorGenerator(((8,), (16,)), ((1.0,), (1.0,)))
     maps = [torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 4, 4)]
     (anchors,) = generator(ImageList(torch.zeros(1, 3, 64, 64), [(64, 64)]), maps)
     centres = (anchors[:, :2] + anchors[:, 2:]) / 2

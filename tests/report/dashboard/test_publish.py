@@ -13,26 +13,30 @@ from pathlib import Path
 
 import optuna
 import pytest
-from msnas_optuna.report.figures.catalogue import FIGURES
-from msnas_optuna.report.notes import BEGIN, END, by_people, merged
-from msnas_optuna.study.results import best_results
 from optuna.artifacts import get_all_artifact_meta
 from optuna_dashboard import get_note, save_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 from sqlalchemy import event
 
+from msnas_optuna.cli.experiments import open_experiment
+from msnas_optuna.methods import METHODS
 from msnas_optuna.report.artifacts import (
     ArtifactFolder,
-    artifact_folder,
+    Picture,
     put_pictures,
     stored_pictures,
 )
 from msnas_optuna.report.dashboard import Publisher, PublishingError, publish
-from msnas_optuna.report.detections import Drawn, refresh_detections, stored_detections
-from msnas_optuna.report.figures.svg import LEGEND
+from msnas_optuna.report.dashboard.note import BEGIN, END, by_people, merged
+from msnas_optuna.report.detections import Drawing, refresh_detections, stored_detections
+from msnas_optuna.report.figures import figures_of
 from msnas_optuna.report.overview import TOP, NothingToShowError
 from msnas_optuna.storage import PUBLISHED, read_curves
 from msnas_optuna.study.setting import Setting
+from msnas_optuna.study.view import StudyView
+
+MSNAS = METHODS["msnas"]
+FIGURES = figures_of(MSNAS)
 
 FULL_REFRESH = len(FIGURES) + TOP + len(["note version", "note", "what is shown"])
 """Writes, each a commit, when everything is new; 21 for a study of any length."""
@@ -66,6 +70,11 @@ def shown(setting: Setting) -> dict[str, str]:
     return get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
 
 
+def best_pictures(setting: Setting) -> dict[str, Picture]:
+    found = stored_pictures(setting.stored_study(), ArtifactFolder(setting.artifact_dir))
+    return {name: picture for name, picture in found.items() if name.startswith("best-")}
+
+
 def test_a_refresh_writes_figures_note_and_pictures(finished):
     setting = Setting.load(finished)
     publish(setting)
@@ -76,13 +85,13 @@ def test_a_refresh_writes_figures_note_and_pictures(finished):
     strides, reading = best.user_attrs["arch"].split(" | ")
     assert f"| trial {best.number}&emsp; | `{strides}`&emsp; | `{reading}`&emsp; |" in note
     assert "inside the window" in note
-    assert LEGEND in note
+    assert MSNAS.legend in note
     assert f"msnas search {finished}" in note
     ids = {meta.filename: meta.artifact_id for meta in get_all_artifact_meta(study)}
     assert sorted(ids) == [f"best-{rank}.svg" for rank in range(1, TOP + 1)]
     for artifact in ids.values():
         assert f"(/artifacts/{study._study_id}/{artifact})" in note
-    pictures = stored_pictures(study, artifact_folder(setting), "best-")
+    pictures = best_pictures(setting)
     assert all(b"<svg " in picture.content for picture in pictures.values())
 
 
@@ -122,17 +131,17 @@ def test_a_kill_leaves_whole_figures_and_the_next_refresh_repairs(finished, step
     assert shown(setting).keys() == FIGURES.keys()
     assert get_note(study).count(BEGIN) == get_note(study).count(END) == 1
     assert len(get_all_artifact_meta(study)) == TOP
-    assert len(stored_pictures(study, artifact_folder(setting), "best-")) == TOP
+    assert len(best_pictures(setting)) == TOP
 
 
 def test_a_picture_that_was_announced_and_never_written_comes_with_the_next_refresh(finished):
     setting = Setting.load(finished)
     publish(setting)
-    for file in artifact_folder(setting)._folder.iterdir():
+    for file in ArtifactFolder(setting.artifact_dir).folder.iterdir():
         file.unlink()
     publish(setting)
     study = setting.stored_study()
-    assert len(stored_pictures(study, artifact_folder(setting), "best-")) == TOP
+    assert len(best_pictures(setting)) == TOP
     assert len(get_all_artifact_meta(study)) == TOP
 
 
@@ -141,24 +150,25 @@ def test_a_picture_that_somebody_has_deleted_in_the_dashboard_comes_back(finishe
     publish(setting)
     study = setting.stored_study()
     for meta in get_all_artifact_meta(study):  # as optuna-dashboard does
-        artifact_folder(setting).remove(meta.artifact_id)
+        ArtifactFolder(setting.artifact_dir).remove(meta.artifact_id)
         key = f"artifacts:{meta.artifact_id}"
         study._storage.set_study_system_attr(study._study_id, key, "null")
     publish(setting)
-    assert len(stored_pictures(study, artifact_folder(setting), "best-")) == TOP
+    assert len(best_pictures(setting)) == TOP
     assert len(get_all_artifact_meta(study)) == TOP
 
 
 PUBLISHING = """
 import sys
 from msnas_optuna.report.dashboard import publish
-from msnas_optuna.report.detections import Drawn
+from msnas_optuna.report.detections import Drawing
 from msnas_optuna.study.setting import Setting
+from msnas_optuna.study.view import StudyView
 
 def draw(selected):
     print("at it", flush=True)
     sys.stdin.read()
-    return Drawn("supernet.pt", {})
+    return Drawing("supernet.pt", {})
 
 publish(Setting.load(sys.argv[1]), draw=draw)
 """
@@ -266,7 +276,7 @@ def test_detections_are_drawn_once_for_the_best_retrained_architecture(finished)
 
     def draw(selected):
         asked.append(selected)
-        return Drawn("retrained/of-it.pt", {"image-1.png": b"a PNG file", "image-2.png": b"two"})
+        return Drawing("retrained/of-it.pt", {"image-1.png": b"a PNG file", "image-2.png": b"two"})
 
     Publisher(Setting.load(finished), draw=draw).refresh()
     setting = Setting.load(finished)
@@ -292,7 +302,7 @@ def test_detections_are_drawn_once_for_the_best_retrained_architecture(finished)
 
 def test_names_of_images_are_text_in_the_note(finished):
     names = {"a](b c.png": b"1", "[d\\.png": b"2"}
-    Publisher(Setting.load(finished), draw=lambda _: Drawn("w.pt", names)).refresh()
+    Publisher(Setting.load(finished), draw=lambda _: Drawing("w.pt", names)).refresh()
     note = get_note(Setting.load(finished).stored_study())
     assert r" on a\](b c](/artifacts/" in note
     assert r" on \[d\\](/artifacts/" in note
@@ -301,7 +311,7 @@ def test_names_of_images_are_text_in_the_note(finished):
 def test_a_kill_never_leaves_pictures_under_another_trial_s_name(finished):
     setting = Setting.load(finished)
     study = setting.stored_study()
-    refresh_detections(setting, study, lambda _: Drawn("first.pt", {"a.png": b"1"}))
+    refresh_detections(setting, study, lambda _: Drawing("first.pt", {"a.png": b"1"}))
     retrained = setting.stored_study("retrain")
     best = max(retrained.trials[:2], key=lambda t: t.value)
     retrained.add_trial(  # measured again: it has another mean, and is drawn again
@@ -309,13 +319,13 @@ def test_a_kill_never_leaves_pictures_under_another_trial_s_name(finished):
     )
     for step in (1, 2):
         with writes(setting, stop_at=step), pytest.raises(Killed):
-            refresh_detections(setting, study, lambda _: Drawn("second.pt", {"b.png": b"2"}))
+            refresh_detections(setting, study, lambda _: Drawing("second.pt", {"b.png": b"2"}))
         stored = stored_detections(setting, study)
         assert stored is None or (stored.source.weights, list(stored.pictures)) == (
             "first.pt",
             ["a.png"],
         )
-    refresh_detections(setting, study, lambda _: Drawn("second.pt", {"b.png": b"2"}))
+    refresh_detections(setting, study, lambda _: Drawing("second.pt", {"b.png": b"2"}))
     assert list(stored_detections(setting, study).pictures) == ["b.png"]
 
 
@@ -343,14 +353,11 @@ def test_a_failure_is_a_warning(finished):
 
 
 def test_the_note_is_written_though_the_weights_to_draw_with_are_lost(retrained):
-    from msnas_optuna.inference.samples import with_detections
-    from msnas_optuna.study.experiment import Experiment
-
-    experiment = with_detections(Experiment.load(retrained))
+    experiment = open_experiment(retrained, None)
     for file in (retrained.parent / "retrained").glob("*.pt"):
         file.unlink()
     with pytest.warns(UserWarning, match="the detections are not drawn: there is no checkpoint"):
-        experiment.publisher.refresh()
+        experiment.refresh()
     assert get_note(experiment.setting.stored_study())
     assert shown(experiment.setting).keys() == FIGURES.keys()
 
@@ -358,8 +365,7 @@ def test_the_note_is_written_though_the_weights_to_draw_with_are_lost(retrained)
 def test_the_search_refreshes_once_a_generation_and_at_its_end(trained):
     from msnas_optuna.study.experiment import Experiment
 
-    experiment = Experiment.load(trained)
-    stages: list[int] = []
+    setting, stages = Setting.load(trained), []
 
     class Counting(Publisher):
         def refresh(self, **options):
@@ -367,10 +373,11 @@ def test_the_search_refreshes_once_a_generation_and_at_its_end(trained):
             study = self.setting.stored_study()
             stages.append(study._storage.get_study_system_attrs(study._study_id)[PUBLISHED])
 
-    experiment.publisher = Counting(experiment.setting)
+    publisher = Counting(setting)
+    experiment = Experiment(setting, after_trial=publisher.after_trial, refresh=publisher.refresh)
     experiment.search()  # population 3, then 3 trials a generation, 7 in all
     assert stages == [3, 6, 7]
-    Experiment.load(trained).search(9)
+    open_experiment(trained, None).search(9)
     study = experiment.setting.stored_study()
     assert study._storage.get_study_system_attrs(study._study_id)[PUBLISHED] == 9
     assert shown(experiment.setting).keys() == FIGURES.keys()
@@ -378,10 +385,8 @@ def test_the_search_refreshes_once_a_generation_and_at_its_end(trained):
 
 
 def test_the_dashboard_can_be_turned_off(trained: Path):
-    from msnas_optuna.study.experiment import Experiment
-
     trained.write_text(trained.read_text() + "dashboard = false\n")
-    experiment = Experiment.load(trained)
+    experiment = open_experiment(trained, None)
     experiment.search(3)
     assert shown(experiment.setting) == {}
     assert not (trained.parent / "artifacts").exists()
@@ -391,7 +396,7 @@ def test_the_dashboard_can_be_turned_off(trained: Path):
 def test_a_study_keeps_the_losses_of_its_training_runs(retrained):
     setting = Setting.load(retrained)
     curves = read_curves(setting.stored_study())
-    trials = [f"trial {result.trial}" for result in best_results(setting, 2)[0]]
+    trials = [result.name for result in StudyView.load(setting).best[:2]]
     assert sorted(curves) == sorted(["supernet", *trials, "FPN-like path"])
     assert curves.pop("supernet").steps == (1, 2, 3, 4)
     for curve in curves.values():

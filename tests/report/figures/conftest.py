@@ -6,6 +6,7 @@ import optuna
 import pytest
 from optuna.study import Study
 
+from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.methods.msnas.tabular import TabularBenchmark, TabularObjective, load_table
 from msnas_optuna.samplers import ArchitectureSampler
 from msnas_optuna.spaces.lattice import Lattice
@@ -69,14 +70,7 @@ def by_hand(table: TabularBenchmark, searched: Study) -> Study:
     """The study beside a search that holds the FPN-like path."""
     study = beside(searched, "fpn-like")
     space = table.space
-    study.add_trial(
-        optuna.create_trial(
-            params=space.encode(space.fpn_like()),
-            distributions=space.distributions,
-            value=0.3,
-            user_attrs={"gflops": 0.1},
-        )
-    )
+    add_trial(study, space, space.fpn_like(), 0.3)
     return study
 
 
@@ -85,14 +79,19 @@ def standalone(table: TabularBenchmark, searched: Study) -> Study:
     """The best three, trained alone, in the opposite order, and the FPN-like path."""
     study = beside(searched, "retrain")
     best = sorted(searched.trials, key=lambda t: -t.value)[:3]
-    paths = [t.params for t in best] + [table.space.encode(table.space.fpn_like())]
-    for params, value in zip(paths, (0.4, 0.5, 0.6, 0.2), strict=True):
-        study.add_trial(
-            optuna.create_trial(
-                params=params, distributions=table.space.distributions, value=value
-            )
-        )
+    paths = [*(table.space.decode(t.params) for t in best), table.space.fpn_like()]
+    for path, value in zip(paths, (0.4, 0.5, 0.6, 0.2), strict=True):
+        add_trial(study, table.space, path, value)
     return study
+
+
+def add_trial(study: Study, space: MSNASSpace, architecture: Architecture, *values: float) -> None:
+    """Adds a finished trial that no sampler has proposed."""
+    study.add_trial(
+        optuna.create_trial(
+            params=space.encode(architecture), distributions=space.distributions, values=values
+        )
+    )
 
 
 def beside(searched: Study, stage: str) -> Study:

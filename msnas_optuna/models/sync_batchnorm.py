@@ -11,15 +11,14 @@ channels, H x W cells.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from msnas_optuna.runtime.distributed import SumOverRanks
 
-
-def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
+def convert_sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
     """Turns every batch norm of a model into one over all ranks, in place.
 
     Parameters, statistics and their names stay. Only a forward in training mode talks to the
@@ -33,6 +32,23 @@ def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
             if type(child) is nn.BatchNorm2d:
                 setattr(parent, name, CPUSyncBatchNorm2d.of(child))
     return model
+
+
+class SumOverRanks(torch.autograd.Function):
+    """The sum of every rank's tensor, through which gradients pass."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        """Sums, [..] -> [..]."""
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """The gradient of the sum over the ranks of what each has made of the sum."""
+        (gradient,) = gradients
+        return SumOverRanks.forward(ctx, gradient.contiguous())
 
 
 class CPUSyncBatchNorm2d(nn.BatchNorm2d):
@@ -49,15 +65,25 @@ class CPUSyncBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
         x = input.float()
-        n, mean, variance = _merged(x)
-        with torch.no_grad():
-            self._update(n, mean, variance)
+        n, mean, variance = self._merged_statistics(x)
         scale = self.weight * torch.rsqrt(variance + self.eps)  # [C]
         shift = self.bias - mean * scale
         y = x * scale[:, None, None] + shift[:, None, None]
+        self._update_statistics(n, mean.detach(), variance.detach())
         return y.to(input.dtype)
 
-    def _update(self, n: Tensor, mean: Tensor, variance: Tensor) -> None:
+    def _merged_statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """n, [1], m, [C], and v, [C], over all ranks, of this rank's x, [B, C, H, W]."""
+        count = x.new_tensor([x.numel() / x.shape[1]], dtype=torch.float64)
+        variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)  # [C], [C]
+        m, v = mean.double(), variance.double()  # m² is to be taken away from a sum of squares
+        sums = SumOverRanks.apply(torch.cat((count, count * m, count * (v + m**2))))
+        n, total, squares = sums.split((1, len(m), len(m)))
+        mean = total / n
+        return n, mean.float(), (squares / n - mean**2).clamp(min=0).float()
+
+    @torch.no_grad()
+    def _update_statistics(self, n: Tensor, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -67,14 +93,3 @@ class CPUSyncBatchNorm2d(nn.BatchNorm2d):
             momentum = 1 / int(self.num_batches_tracked)
         self.running_mean.lerp_(mean, momentum)
         self.running_var.lerp_(variance * (n / (n - 1)).float(), momentum)
-
-
-def _merged(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """n, [1], m, [C], and v, [C], over all ranks, of this rank's x, [B, C, H, W]."""
-    count = x.new_tensor([x.numel() / x.shape[1]], dtype=torch.float64)
-    variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)  # [C], [C]
-    m, v = mean.double(), variance.double()  # m² is to be taken away from a sum of squares
-    sums = SumOverRanks.apply(torch.cat((count, count * m, count * (v + m**2))))
-    n, total, squares = sums.split((1, len(m), len(m)))
-    mean = total / n
-    return n, mean.float(), (squares / n - mean**2).clamp(min=0).float()

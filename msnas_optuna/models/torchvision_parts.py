@@ -1,0 +1,68 @@
+"""Parts of torchvision's Faster R-CNN, changed where a search needs them otherwise.
+
+Ren et al., "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks",
+NeurIPS 2015. The only file that inherits from torchvision's private detection modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Generator, Tensor
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+PIXEL_MEAN: Final = (0.485, 0.456, 0.406)
+PIXEL_STD: Final = (0.229, 0.224, 0.225)
+"""Of ImageNet's pixels in 0..1, red, green and blue, by which images are normalized."""
+
+
+class CenteredAnchorGenerator(AnchorGenerator):  # type: ignore[misc]
+    """Anchors in the middle of their cell; torchvision puts them on its top-left corner."""
+
+    def grid_anchors(
+        self, grid_sizes: list[list[int]], strides: list[list[Tensor]]
+    ) -> list[Tensor]:
+        """Anchors [cells * A, 4] of every feature."""
+        corners: list[Tensor] = super().grid_anchors(grid_sizes, strides)
+        return [
+            anchors + torch.stack((width, height, width, height)) / 2
+            for anchors, (height, width) in zip(corners, strides, strict=True)
+        ]
+
+
+class ImageWiseSampler(BalancedPositiveNegativeSampler):  # type: ignore[misc]
+    """Draws the anchors or RoIs of each image from a generator of its own.
+
+    torchvision draws those of all images from the global one, so that what an image gets depends
+    on the images before it.
+
+    Attributes:
+        generators: one for each image of the batch; None is torchvision's way.
+        n_drawn: how many the last call has drawn, over all images.
+    """
+
+    def __init__(self, batch_size_per_image: int, positive_fraction: float) -> None:
+        super().__init__(batch_size_per_image, positive_fraction)
+        self.generators: Sequence[Generator] | None = None
+        self.n_drawn = 0
+
+    def __call__(self, matched_idxs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Masks of the positive and of the negative ones that were drawn in each image."""
+        generators = self.generators or (None,) * len(matched_idxs)
+        self.n_drawn = 0
+        masks: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for matches, generator in zip(matched_idxs, generators, strict=True):
+            left = int(self.batch_size_per_image * self.positive_fraction)
+            for found, candidates in zip(masks, (matches >= 1, matches == 0), strict=True):
+                (places,) = torch.where(candidates)
+                order = torch.randperm(len(places), generator=generator, device=matches.device)
+                mask = torch.zeros_like(matches, dtype=torch.uint8)
+                mask[places[order[:left]]] = 1
+                found.append(mask)
+                n = min(len(places), left)
+                self.n_drawn += n
+                left = self.batch_size_per_image - n
+        return masks
