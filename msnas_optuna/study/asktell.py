@@ -38,6 +38,7 @@ from msnas_optuna.storage import (
     write_record,
     write_versions,
 )
+from msnas_optuna.storage.optuna_private import forget_trials, set_trial_system_attr
 from msnas_optuna.study.setting import Setting
 
 
@@ -96,7 +97,7 @@ def ask(
     asked: list[Asked] = []
     with deferred_interrupts() as interrupts:  # Optuna's bookkeeping is not safe
         while len(asked) < n and (trial_id := claim_trial(study, wanted=wanted)) is not None:
-            study._thread_local.cached_all_trials = None  # as `Study.ask` does
+            forget_trials(study)
             try:
                 trial = optuna.Trial(study, trial_id)  # plans it
             except SpaceExhaustedError:  # other processes have taken what was left
@@ -141,7 +142,7 @@ def _described(setting: Setting, trial: optuna.Trial) -> Asked | None:
 def _hand_over(study: optuna.Study, proposal: Asked) -> None:
     trial, worker = study.get_trials()[proposal.trial], Worker.external(proposal.trial)
     write_plan(study, trial, replace(_plan(trial), worker=worker))
-    study._storage.set_trial_system_attr(trial._trial_id, OWNER, asdict(worker))
+    set_trial_system_attr(study, trial, OWNER, asdict(worker))
 
 
 def _take_back(study: optuna.Study, asked: Sequence[Asked]) -> None:

@@ -32,6 +32,7 @@ from msnas_optuna.storage import (
     storage_exists,
     storage_file,
 )
+from msnas_optuna.storage.optuna_private import system_attrs
 from msnas_optuna.study.config import (
     BudgetSection,
     ConfigError,
@@ -281,8 +282,7 @@ class Setting:
         False where the study file wants no dashboard.
         """
         generation = self.sampler(self.feasible).settings.generation
-        attributes = study._storage.get_study_system_attrs(study._study_id)
-        shown = attributes.get(PUBLISHED, 0)
+        shown = system_attrs(study).get(PUBLISHED, 0)
         due = generation(finished_slots(study)) > generation(shown)
         return self.config.runtime.dashboard and due
 
