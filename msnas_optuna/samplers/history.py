@@ -11,7 +11,7 @@ better.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set as AbstractSet
+from collections.abc import Iterable, Sequence, Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
