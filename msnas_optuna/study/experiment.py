@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
@@ -23,6 +24,7 @@ from msnas_optuna.data.images import DataError
 from msnas_optuna.data.transforms import Batch, ResizedImages
 from msnas_optuna.models.network import DetectionNetwork
 from msnas_optuna.runtime.distributed import ALONE, Ranks, resolve_device
+from msnas_optuna.runtime.processes import Place
 from msnas_optuna.samplers import queue_architectures
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.storage import (
@@ -39,6 +41,7 @@ from msnas_optuna.storage import (
     write_versions,
     write_wanted,
 )
+from msnas_optuna.study.config import StudyConfig
 from msnas_optuna.study.selection import retraining
 from msnas_optuna.study.setting import RETRAIN, Setting
 from msnas_optuna.study.view import StudyView
@@ -594,3 +597,20 @@ def _training_runs(setting: Setting) -> dict[str, Path]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def placed(config: StudyConfig, place: Place) -> StudyConfig:
+    """The configuration of one of several workers: a GPU of its own, a share of the CPU's cores.
+
+    Workers beyond the number of GPUs share them. What the study file fixes, a GPU by its number
+    or the threads of a process, stays.
+    """
+    runtime, n_gpus = config.runtime, torch.cuda.device_count()
+    device, threads = runtime.device, runtime.threads
+    if device in ("auto", "cuda") and n_gpus:
+        device = f"cuda:{place.local_rank % n_gpus}"
+    if not threads and place.local_size > 1:
+        threads = max(1, (os.cpu_count() or 1) // place.local_size)
+    return dataclasses.replace(
+        config, runtime=dataclasses.replace(runtime, device=device, threads=threads)
+    )
