@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import shlex
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -18,9 +16,9 @@ from msnas_optuna.cli.terminal import (
     refuse_closed_output,
     session,
 )
-from msnas_optuna.storage import finished_slots, has_secret
+from msnas_optuna.storage import finished_slots
 from msnas_optuna.study import asktell
-from msnas_optuna.study.asktell import Asked
+from msnas_optuna.study.asktell import Proposal
 from msnas_optuna.study.setting import Setting
 
 NOTHING_LEFT: Final = 3
@@ -48,20 +46,24 @@ def ask(
         refuse_closed_output()
 
         values = ",".join(setting.config.study.objectives).upper()
-        shown = storage is not None and not has_secret(storage)  # else OPTUNA_STORAGE must say it
-        where = f" --storage {shlex.quote(str(storage))}" if shown else ""
 
-        def show(asked: list[Asked]) -> None:
+        def show(proposals: list[Proposal]) -> None:
             described = [
                 {
                     "study": setting.study_name(),
-                    **dataclasses.asdict(one),
-                    "architecture": str(one.architecture),
-                    **setting.method.as_json(one.architecture),
-                    "tell": f"msnas tell {shlex.quote(str(study_file))} --trial {one.trial} "
-                    f"--values {values}{where}",
+                    "trial": proposal.trial,
+                    "params": proposal.params,
+                    "architecture": str(proposal.architecture),
+                    **setting.method.as_json(proposal.architecture),
+                    **proposal.costs,
+                    "generation": proposal.generation,
+                    "origin": proposal.origin,
+                    "repeat": proposal.repeat,
+                    "tell": setting.command(
+                        "tell", "--trial", str(proposal.trial), "--values", values
+                    ),
                 }
-                for one in asked
+                for proposal in proposals
             ]
             if described:
                 print_json(described if n is not None else described[0])

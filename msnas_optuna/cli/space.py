@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ import typer
 from msnas_optuna.cli.terminal import AsJson, app, facts, out, print_json, session, table
 from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.methods import METHODS
-from msnas_optuna.methods.base import Method, Part
+from msnas_optuna.methods.base import Method
 from msnas_optuna.report.table import Column
 from msnas_optuna.study.anchors import AnchorFit, AnchorReport, anchor_report
 from msnas_optuna.study.feasibility import (
@@ -89,36 +90,33 @@ def flops(
         method, cost, references = counted.method, counted.cost, counted.references
         text = _notation(method, architecture or published, context.args)
         found = method.resolve(text, counted.space)
-        total, parts = cost.total(found), method.cost_parts(found, cost)
+        parts = method.cost_parts(found, cost)
+        rows = [{"part": p.name, **p.details, "gflops": p.amount / 1e9} for p in parts]
         if as_json:
             print_json(
                 {
-                    "gflops": total / 1e9,
+                    "gflops": cost.total(found) / 1e9,
                     "unit": f"1e9 multiply-adds of {cost.scope}",
                     "input_size": list(cost.input_size),
                     **method.as_json(found),
-                    "parts": [
-                        {"part": p.name, **p.details, "gflops": p.amount / 1e9} for p in parts
-                    ],
+                    "parts": rows,
                     "reference_gflops": {name: n / 1e9 for name, n in references.items()},
                 }
             )
             return
         height, width = cost.input_size
         named = dict.fromkeys(key for part in parts for key in part.details)
-        totals = {cost.scope: total, **references}
+        costs = {cost.scope: cost.total(found), **references}
+        totals = [{"part": name, "gflops": amount / 1e9} for name, amount in costs.items()]
         columns = [
-            Column("part", lambda part: part.name),
-            *(Column(key, partial(_detail, key), right=True) for key in named),
-            Column("GFLOPs", lambda part: part.amount / 1e9, "{:.4f}", right=True),
+            Column("part", itemgetter("part")),
+            *(Column(key, itemgetter(key), right=True) for key in named),
+            Column("GFLOPs", itemgetter("gflops"), "{:.4f}", right=True),
         ]
-        sums = [Part(name, amount, "", {}) for name, amount in totals.items()]
+        blank = dict.fromkeys(named, "")
+        groups = [[blank | row for row in group] for group in (rows, totals)]
         title = f"GFLOPs (1e9 multiply-adds) at {height}x{width}"
-        out.print(table(columns, parts, sums, title=title))
-
-
-def _detail(key: str, part: Part) -> str:
-    return part.details.get(key, "")
+        out.print(table(columns, *groups, title=title))
 
 
 def _notation(method: Method[Any], text: str | None, arguments: Sequence[str]) -> str:

@@ -104,7 +104,7 @@ class Preset:
     Attributes:
         section: [space] of the setting.
         input_size: height and width in pixels at which the cost is counted.
-        target: centre of the window, multiply-adds.
+        target: center of the window, multiply-adds.
         tolerance: half width of the window as a fraction of the target.
         references: costs of networks to compare with, by name: {"R18-FPN baseline": ...}.
     """
@@ -199,7 +199,7 @@ class Method(Protocol[A]):
         yield from ()
 
     def describe(self, section: Any) -> str:
-        """What is searched, in words that go on after "Searched:"."""
+        """The genes and their meaning, in words that go on after "Searched:"."""
 
     # ------------------------------------------------------------------ space and cost
 
@@ -258,6 +258,10 @@ class Method(Protocol[A]):
     def cost_parts(self, architecture: A, cost: Any) -> list[Part]:
         """The parts of an architecture's cost; they sum to its total."""
 
+    def costs(self, architecture: A, cost: Any) -> dict[str, float]:
+        """Numbers that take no network, by the names that a trial stores them under."""
+        return {"gflops": cost.total(architecture) / 1e9}
+
     # ------------------------------------------------------------------ networks
 
     def build_detector(
@@ -295,7 +299,7 @@ class Method(Protocol[A]):
         )
 
     def facts(self, section: Any, detector: Any, network: Any) -> dict[str, Any]:
-        """What one must know to use a stand-alone network elsewhere, in types that JSON has."""
+        """Facts that using a stand-alone network elsewhere takes, in types that JSON has."""
         return {}
 
     def anchors(

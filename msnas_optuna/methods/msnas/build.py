@@ -45,7 +45,7 @@ def detector(
 
 
 def facts(section: SpaceSection, settings: DetectorSection, network: Detector) -> dict[str, Any]:
-    """What one must know to use a stand-alone detector elsewhere."""
+    """Facts that using a stand-alone detector elsewhere takes."""
     heads, rpn, path = network.roi_heads, network.rpn, network.encoder.only
     assert path is not None
     return {

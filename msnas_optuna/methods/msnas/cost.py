@@ -17,7 +17,7 @@ from msnas_optuna.methods.msnas.space import (
     STEM_STRIDE,
     Architecture,
     EncoderState,
-    UtilisationState,
+    UtilizationState,
 )
 
 ANCHORS_PER_CELL: Final = 3
@@ -132,7 +132,7 @@ class EncoderCost:
         return _rpn_head(self.channels) * self.cells(feature_stride)
 
     def heads(self, feature_strides: tuple[int, ...]) -> int:
-        """Everything that depends on the utilisation alone: output convolutions and RPN."""
+        """Everything that depends on the utilization alone: output convolutions and RPN."""
         outputs = sum(self.output(s) for s in set(feature_strides))
         return outputs + sum(self.rpn(s) for s in feature_strides)
 
@@ -159,17 +159,17 @@ class EncoderCost:
 
     @property
     def base(self) -> int:
-        """What every architecture pays: the stem."""
+        """The stem, which every architecture pays."""
         return self.stem()
 
     def step(
         self,
         position: int,
-        before: EncoderState | UtilisationState,
+        before: EncoderState | UtilizationState,
         gene: float,
-        after: EncoderState | UtilisationState,
+        after: EncoderState | UtilizationState,
     ) -> int:
-        """What one gene adds: a block and the lateral of the stage that ends before it, or a head.
+        """The cost of a gene: a block and the lateral of the stage that ends before it, or a head.
 
         The output convolution is paid where the feature stride changes.
         """

@@ -47,7 +47,7 @@ class Detector(DetectionNetwork):
         encoder: gives one feature with `channels` channels for every object group.
         n_classes: number of object classes, without background.
         channels: C of the features.
-        norm: normalisation of the box head.
+        norm: normalization of the box head.
         anchor_base: side in pixels of the first group's square anchor; group g has
             anchor_base * 2^(g-1).
         canonical_size: side in pixels of a RoI of level 4 in the routing rule.

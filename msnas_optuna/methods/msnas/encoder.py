@@ -34,7 +34,7 @@ class MSNASEncoder(nn.Module):
         block: residual block of every candidate.
         channels: C, also the channels of every feature that the heads read.
         stem_channels: channels of the stem's output.
-        norm: "batch" (batch norm) or "group" (group norm with weight standardisation).
+        norm: "batch" (batch norm) or "group" (group norm with weight standardization).
         only: build the parts of this architecture alone.
     """
 

@@ -135,7 +135,7 @@ class BoxHead(nn.Module):
         channels: C of the pooled features.
         pool_size: cells of a pooled RoI in each direction.
         hidden: width of the fully connected layer.
-        norm: normalisation of the convolutions.
+        norm: normalization of the convolutions.
     """
 
     def __init__(self, channels: int, pool_size: int, *, hidden: int, norm: Norm) -> None:

@@ -33,7 +33,7 @@ STEM_STRIDE: Final = 4
 
 @dataclass(frozen=True)
 class Architecture:
-    """One detector of the space: encoder and utilisation.
+    """One detector of the space: encoder and utilization.
 
     Attributes:
         strides: stride of each of the N blocks, from 0.5, 1 and 2.
@@ -112,7 +112,7 @@ class Architecture:
 
 
 def feature_stride_vectors() -> tuple[tuple[int, ...], ...]:
-    """Every utilisation that Eq. 7 allows, 103 of the 3125."""
+    """Every utilization that Eq. 7 allows, 103 of the 3125."""
     return tuple(
         s
         for s in combinations_with_replacement(FEATURE_STRIDES, N_GROUPS)  # s_g <= s_{g+1}
@@ -130,7 +130,7 @@ def count_paths(n_blocks: int) -> int:
 
 
 class EncoderState(NamedTuple):
-    """What some blocks say about the genes to come.
+    """The state after some blocks.
 
     Attributes:
         level: l of the current absolute stride a = 4 * 2^l.
@@ -152,12 +152,12 @@ class EncoderState(NamedTuple):
 
     @property
     def receives_lateral(self) -> bool:
-        """Whether a stage that ends here follows an earlier one of its resolution (Eq. 4)."""
+        """True where a stage that ends here follows an earlier one of its resolution (Eq. 4)."""
         return bool(self.ended >> self.level & 1)
 
 
-class UtilisationState(NamedTuple):
-    """What some feature strides say about those to come.
+class UtilizationState(NamedTuple):
+    """The state after some feature strides.
 
     Attributes:
         outputs: bit l: the encoder has a feature of level l.
@@ -193,8 +193,8 @@ class MSNASAutomaton:
         return EncoderState(0, 0)
 
     def next(
-        self, position: int, state: EncoderState | UtilisationState, gene: float
-    ) -> EncoderState | UtilisationState | None:
+        self, position: int, state: EncoderState | UtilizationState, gene: float
+    ) -> EncoderState | UtilizationState | None:
         """The state after a stride or feature stride, or None where it breaks V1, V2 or V3."""
         if position < self.n_blocks:
             assert isinstance(state, EncoderState)
@@ -207,14 +207,14 @@ class MSNASAutomaton:
         if not state.outputs >> FEATURE_STRIDES.index(s) & 1:  # V3
             return None
         if isinstance(state, EncoderState):
-            return UtilisationState(state.outputs, s, True) if s <= 8 else None  # Eq. 7
+            return UtilizationState(state.outputs, s, True) if s <= 8 else None  # Eq. 7
         if s < state.last:  # Eq. 7
             return None
-        return UtilisationState(state.outputs, s, state.equal and s == state.last)
+        return UtilizationState(state.outputs, s, state.equal and s == state.last)
 
-    def accepts(self, state: EncoderState | UtilisationState) -> bool:
+    def accepts(self, state: EncoderState | UtilizationState) -> bool:
         """Eq. 7: not all feature strides are equal, and the largest is at least 8."""
-        return isinstance(state, UtilisationState) and not state.equal and state.last >= 8
+        return isinstance(state, UtilizationState) and not state.equal and state.last >= 8
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ class MSNASSpace(Space[Architecture]):
 
     @property
     def parts(self) -> dict[str, slice]:
-        """The strides of the encoder and the feature strides of the utilisation."""
+        """The strides of the encoder and the feature strides of the utilization."""
         n = self.n_blocks
         return {"encoder": slice(0, n), "feature_stride": slice(n, n + N_GROUPS)}
 
@@ -274,7 +274,7 @@ class MSNASSpace(Space[Architecture]):
         for i, a in enumerate(architecture.absolute_strides):
             if not FEATURE_STRIDES[0] <= a <= FEATURE_STRIDES[-1]:  # V1
                 return f"block {i + 1} has absolute stride {a:g}; every block must have 4 to 64"
-        return _utilisation_violation(s) or _reach_violation(architecture)
+        return _utilization_violation(s) or _reach_violation(architecture)
 
     def fpn_like(self) -> Architecture:
         """The hand-made path: down as a residual backbone, up as FPN's top-down pathway.
@@ -294,7 +294,7 @@ class MSNASSpace(Space[Architecture]):
         return Architecture(tuple(strides), tuple(min(s, top) for s in (4, 8, 16, 32, 32)))
 
 
-def _utilisation_violation(s: tuple[int, ...]) -> str | None:
+def _utilization_violation(s: tuple[int, ...]) -> str | None:
     for g, stride in enumerate(s):
         if stride not in FEATURE_STRIDES:
             return f"feature_stride_{g + 1} must be one of {list(FEATURE_STRIDES)}, got {stride}"

@@ -29,7 +29,7 @@ COSTS = {"basic": BASIC, "bottleneck": BOTTLENECK}
 
 @cache
 def all_valid(n_blocks):
-    """Every valid architecture, by trying all stride vectors and all utilisations of Eq. 7."""
+    """Every valid architecture, by trying all stride vectors and all utilizations of Eq. 7."""
     space, vectors = MSNASSpace(n_blocks), feature_stride_vectors()
     found = []
     for strides in itertools.product(STRIDES, repeat=n_blocks):
@@ -279,7 +279,7 @@ def test_short_windows_of_long_encoders_redraw_inside(name):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_completions_of_a_fixed_utilisation_add_up(name):
+def test_completions_of_a_fixed_utilization_add_up(name):
     lattice = preset_lattice(name)
     free = [None] * lattice.space.n_blocks
     for s in feature_stride_vectors()[::25]:
@@ -290,7 +290,7 @@ def test_completions_of_a_fixed_utilisation_add_up(name):
     assert child.feature_strides == (8, 8, 16, 16, 32)
 
 
-def test_completions_over_all_utilisations_add_up_to_the_count():
+def test_completions_over_all_utilizations_add_up_to_the_count():
     lattice = preset_lattice("r18")
     free = [None] * 13
     assert lattice.count() == sum(

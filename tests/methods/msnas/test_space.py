@@ -19,7 +19,7 @@ from msnas_optuna.spaces.base import InvalidArchitectureError
 READABLE = (4, 8, 8, 8, 8)
 
 
-def test_eq_7_leaves_103_of_the_3125_utilisations():
+def test_eq_7_leaves_103_of_the_3125_utilizations():
     vectors = set(feature_stride_vectors())
     assert len(vectors) == 103  # golden count of the design
     space = MSNASSpace(9)  # 4 8 16 32 64 and back: every feature stride is produced
