@@ -30,7 +30,6 @@ from msnas_optuna.storage import (
     Worker,
     claim_trial,
     mark_interrupted,
-    open_study,
     read_plan,
     recover_lost_trials,
     refuse_mixed,
@@ -83,14 +82,7 @@ def ask(
         ConfigError, EmptyWindowError, StudyMismatchError: see there.
     """
     seeds, wanted = setting.seeds, setting.n_trials()
-    study = open_study(
-        setting.storage,
-        name=setting.study_name(),
-        directions=[metric.direction for metric in setting.metrics],
-        sampler=setting.sampler(setting.feasible),
-        config=setting.config.identity() | {OBJECTIVE: EXTERNAL},
-        metric_names=[metric.label for metric in setting.metrics],
-    )
+    study = setting.open_study(setting.config.identity() | {OBJECTIVE: EXTERNAL})
     write_versions(study)
     recover_lost_trials(study)
     queue_architectures(study, setting.space, seeds)
