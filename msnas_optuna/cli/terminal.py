@@ -174,7 +174,12 @@ def session(*, quiet: bool = False, plain: bool = False, joint: bool = False) ->
         joint: torchrun may have started several processes for one job. Then the first one speaks
             for all, and the others print nothing but the errors that end them.
     """
-    rank = _rank() if joint else 0
+    try:
+        place = torchrun_place() if joint else None
+    except ValueError as error:
+        show_error(f"{error}; start the command with torchrun, or unset them")
+        raise typer.Exit(1) from None
+    rank = 0 if place is None else place.rank
     heeded = insist_on_interrupts()
     warnings.showwarning = show_warning
     if rank:
@@ -198,16 +203,6 @@ def session(*, quiet: bool = False, plain: bool = False, joint: bool = False) ->
     finally:
         heeded()
         bars.stop()
-
-
-def _rank() -> int:
-    """The place of this process among those that torchrun has started, 0 for one alone."""
-    try:
-        place = torchrun_place()
-    except ValueError as error:
-        show_error(f"{error}; start the command with torchrun, or unset them")
-        raise typer.Exit(1) from None
-    return 0 if place is None else place.rank
 
 
 @app.callback(invoke_without_command=True)
