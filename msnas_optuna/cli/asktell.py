@@ -52,13 +52,13 @@ def ask(
                 {
                     "study": setting.study_name(),
                     "trial": proposal.trial,
-                    "params": proposal.params,
+                    "params": dict(proposal.plan.params),
                     "architecture": str(proposal.architecture),
                     **setting.method.as_json(proposal.architecture),
                     **proposal.costs,
-                    "generation": proposal.generation,
-                    "origin": proposal.origin,
-                    "repeat": proposal.repeat,
+                    "generation": proposal.plan.generation,
+                    "origin": proposal.plan.origin,
+                    "repeat": proposal.plan.repeat,
                     "tell": setting.command(
                         "tell", "--trial", str(proposal.trial), "--values", values
                     ),
@@ -100,16 +100,15 @@ def tell(
                 f"got {given}--state {state}{' --repeat' if repeat else ''}"
             )
         setting = Setting.load(study_file, storage=storage)
-        if values is None:
-            told = asktell.tell_failure(setting, trial, repeat=repeat)
-        else:
-            try:
-                numbers = [float(part) for part in values.replace(",", " ").split()]
-            except ValueError:
-                raise ValueError(
-                    f"--values are numbers joined by commas, as 0.41 or 0.41,12.5; got {values!r}"
-                ) from None
-            told = asktell.tell(setting, trial, numbers)
+        numbers = None
+        try:
+            if values is not None:
+                numbers = [float(text) for text in values.replace(",", " ").split()]
+        except ValueError:
+            raise ValueError(
+                f"--values are numbers joined by commas, as 0.41 or 0.41,12.5; got {values!r}"
+            ) from None
+        told = asktell.tell(setting, trial, numbers, repeat=repeat)
         study = setting.stored_study()
         assert study is not None
         # The dashboard is refreshed as by a search: after each generation, and at the end.
