@@ -7,10 +7,10 @@ from typing import Annotated, Final
 
 import typer
 
-from msnas_optuna.cli.app import app
 from msnas_optuna.cli.terminal import (
     StorageUrl,
     StudyFile,
+    app,
     err,
     print_json,
     refuse_closed_output,
@@ -52,13 +52,13 @@ def ask(
                 {
                     "study": setting.study_name(),
                     "trial": proposal.trial,
-                    "params": proposal.params,
+                    "params": dict(proposal.plan.params),
                     "architecture": str(proposal.architecture),
                     **setting.method.as_json(proposal.architecture),
                     **proposal.costs,
-                    "generation": proposal.generation,
-                    "origin": proposal.origin,
-                    "repeat": proposal.repeat,
+                    "generation": proposal.plan.generation,
+                    "origin": proposal.plan.origin,
+                    "repeat": proposal.plan.repeat,
                     "tell": setting.command(
                         "tell", "--trial", str(proposal.trial), "--values", values
                     ),
@@ -73,7 +73,6 @@ def ask(
                 f"study {setting.study_name()}: all {setting.n_trials()} trials are told or "
                 "handed out; raise study.trials for more",
                 soft_wrap=True,
-                highlight=False,
             )
             raise typer.Exit(NOTHING_LEFT)
 
@@ -95,29 +94,26 @@ def tell(
     with session():
         failed = state is State.fail
         if failed == (values is not None) or (repeat and not failed):
-            given = {"--values": values, "--state": str(state), "--repeat": repeat or None}
-            got = " ".join(f"{name} {value}" for name, value in given.items() if value is not None)
+            given = "" if values is None else f"--values {values} "
             raise ValueError(
-                f"give either --values, or --state fail with or without --repeat; got {got}"
+                "give either --values, or --state fail with or without --repeat; "
+                f"got {given}--state {state}{' --repeat' if repeat else ''}"
             )
         setting = Setting.load(study_file, storage=storage)
-        if values is None:
-            told = asktell.tell_failure(setting, trial, repeat=repeat)
-        else:
-            told = asktell.tell(setting, trial, _numbers(values))
+        numbers = None
+        try:
+            if values is not None:
+                numbers = [float(text) for text in values.replace(",", " ").split()]
+        except ValueError:
+            raise ValueError(
+                f"--values are numbers joined by commas, as 0.41 or 0.41,12.5; got {values!r}"
+            ) from None
+        told = asktell.tell(setting, trial, numbers, repeat=repeat)
         study = setting.stored_study()
         assert study is not None
+        # The dashboard is refreshed as by a search: after each generation, and at the end.
         if setting.is_refresh_due(study) or finished_slots(study) >= setting.config.study.trials:
             from msnas_optuna.report.dashboard import Publisher  # plotly is slow
 
             Publisher(setting).refresh()
         print_json({"trial": trial, "state": told.state.name.lower(), "values": told.values})
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.replace(",", " ").split()]
-    except ValueError:
-        raise ValueError(
-            f"--values are numbers joined by commas, as 0.41 or 0.41,12.5; got {text!r}"
-        ) from None

@@ -25,6 +25,7 @@ from msnas_optuna.storage import (
     finished_slots,
     has_secret,
     open_storage,
+    open_study,
     relative_to,
     require_config,
     require_usable,
@@ -39,7 +40,7 @@ from msnas_optuna.study.config import (
     StudyConfig,
     load_config,
 )
-from msnas_optuna.training.metrics import Metric
+from msnas_optuna.training.metrics import METRICS, Metric
 
 RETRAIN: Final = "retrain"
 """The stage of the retraining; it is an Optuna study of its own beside that of the search."""
@@ -309,6 +310,26 @@ class Setting:
             for suffix in ("", "-wal", "-shm", "-journal"):
                 self.inside(os.path.relpath(f"{file}{suffix}", self.run_dir))
         return open_storage(self.storage_url)
+
+    def open_study(self, config: dict[str, Any], stage: str | None = None) -> optuna.Study:
+        """The Optuna study of the search or of a stage, made if need be, with its sampler.
+
+        Args:
+            config: the settings that its values depend on.
+            stage: see `stages`.
+
+        Raises:
+            ConfigError, EmptyWindowError, StorageError, StudyMismatchError: see there.
+        """
+        metrics = [METRICS["ap"]] if stage == RETRAIN else self.metrics
+        return open_study(
+            self.storage,
+            name=self.study_name(stage),
+            directions=[metric.direction for metric in metrics],
+            sampler=self.sampler(self.feasible if stage is None else self.valid),
+            config=config,
+            metric_names=[metric.label for metric in metrics],
+        )
 
     def stored_study(self, stage: str | None = None) -> optuna.Study | None:
         """The Optuna study of the search or of a stage, if it has begun; for reading.

@@ -37,7 +37,7 @@ from msnas_optuna.spaces.base import A, Space
 from msnas_optuna.storage import CONFIG, PLAN, finished_slots, read_plan
 from msnas_optuna.storage.optuna_private import storage_of
 from msnas_optuna.study.config import DEFAULT_METHOD, BudgetSection
-from msnas_optuna.study.feasibility import Feasibility, feasibility
+from msnas_optuna.study.feasibility import Feasibility
 from msnas_optuna.study.setting import (
     RETRAIN,
     Setting,
@@ -340,7 +340,7 @@ class StudyView(Generic[A]):
         if self.budget is None or self.cost is None or self.space is None:
             return None
         target, tolerance = self.budget
-        return feasibility(self.method, self.space, self.cost, target=target, tolerance=tolerance)
+        return Feasibility(self.method, self.space, self.cost, target=target, tolerance=tolerance)
 
     # ------------------------------------------------------------------ decoding
 

@@ -11,12 +11,12 @@ from msnas_optuna.methods.msnas.space import MSNASSpace
 from msnas_optuna.report.figures import plot_flops_distribution, write_figure
 from msnas_optuna.report.figures.space import get_flops_distribution_info, plot_counted_space
 from msnas_optuna.spaces.lattice import Lattice
-from msnas_optuna.study.feasibility import feasibility, preset_feasibility
+from msnas_optuna.study.feasibility import Feasibility, preset_feasibility
 
 
 @pytest.fixture(scope="module")
 def r18():
-    return preset_feasibility("r18")
+    return preset_feasibility("r18")[0]
 
 
 def test_data_of_a_published_setting(r18):
@@ -35,7 +35,7 @@ def test_data_of_a_published_setting(r18):
 
 def test_a_space_of_ones_own_has_no_baseline_and_may_have_an_empty_window():
     cost = EncoderCost("basic", 8, (128, 128))
-    found = feasibility(METHODS["msnas"], MSNASSpace(5), cost, target=1e12, tolerance=0.01)
+    found = Feasibility(METHODS["msnas"], MSNASSpace(5), cost, target=1e12, tolerance=0.01)
     info = get_flops_distribution_info(found)
     assert list(info.marks) == ["target", "FPN-like path"]
     assert info.note.endswith(" 0 (0.00%) in the window")
