@@ -9,8 +9,8 @@ import pytest
 from optuna.trial import TrialState
 
 from msnas_optuna import PUBLISHED, ArchitectureSampler, queue_architectures
-from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods import METHODS
+from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.published import PRESETS
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.spaces.base import InvalidArchitectureError

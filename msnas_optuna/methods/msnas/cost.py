@@ -28,10 +28,9 @@ BOTTLENECK_EXPANSION: Final = 4
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Multiply-adds of one architecture by part; `total` is their sum.
+    """Multiply-adds of one architecture by part.
 
     Attributes:
-        stem: the 7x7 convolution.
         blocks: one entry for each of the N blocks, without its lateral connection.
         laterals: one entry for each block, 0 where it receives no lateral connection.
         outputs: absolute stride of each selected feature -> its 3x3 output convolution.
@@ -62,8 +61,7 @@ class EncoderCost:
         block: residual block of every candidate.
         channels: C.
         input_size: height and width in pixels, multiples of 64.
-        scope: what is counted.
-        stem_channels: channels of the stem's output.
+        stem_channels: of the stem's output.
     """
 
     scope: ClassVar = "encoder + RPN head"
@@ -96,10 +94,6 @@ class EncoderCost:
         height, width = self.input_size
         return height * width // stride**2
 
-    def stem(self) -> int:
-        """The 7x7 convolution of stride 2 from three channels."""
-        return 7 * 7 * 3 * self.stem_channels * self.cells(2)
-
     def mixed_block(self, index: int, *, absolute_stride: int, stride: float) -> int:
         """One candidate block.
 
@@ -128,19 +122,18 @@ class EncoderCost:
         return 9 * self.out_channels * self.channels * self.cells(feature_stride)
 
     def rpn(self, feature_stride: int) -> int:
-        """The RPN head of one object group."""
-        return _rpn_head(self.channels) * self.cells(feature_stride)
+        """The RPN head of one object group.
 
-    def heads(self, feature_strides: tuple[int, ...]) -> int:
-        """Everything that depends on the utilisation alone: output convolutions and RPN."""
-        outputs = sum(self.output(s) for s in set(feature_strides))
-        return outputs + sum(self.rpn(s) for s in feature_strides)
+        It is a 3x3 convolution, then 1x1 for objectness and four box deltas of each anchor.
+        """
+        C = self.channels
+        return (9 * C**2 + C * 5 * ANCHORS_PER_CELL) * self.cells(feature_stride)
 
     def breakdown(self, architecture: Architecture) -> Breakdown:
         """Multiply-adds by part of a valid architecture."""
         absolute = [int(a) for a in architecture.absolute_strides]
         return Breakdown(
-            stem=self.stem(),
+            stem=self.base,
             blocks=tuple(
                 self.mixed_block(i, absolute_stride=a, stride=stride)
                 for i, (a, stride) in enumerate(zip(absolute, architecture.strides, strict=True))
@@ -159,8 +152,8 @@ class EncoderCost:
 
     @property
     def base(self) -> int:
-        """What every architecture pays: the stem."""
-        return self.stem()
+        """The stem, a 7x7 convolution of stride 2 from three channels."""
+        return 7 * 7 * 3 * self.stem_channels * self.cells(2)
 
     def step(
         self,
@@ -189,22 +182,12 @@ class EncoderCost:
         return f"{amount / 1e9:.9g} GFLOPs"
 
 
-def _rpn_head(channels: int) -> int:
-    """3x3 convolution, then 1x1 for objectness and four box deltas of each anchor."""
-    return 9 * channels**2 + channels * 5 * ANCHORS_PER_CELL
-
-
-@dataclass(frozen=True)
-class _ResNet:
-    block: Block
-    depths: tuple[int, int, int, int]
-
-
-_RESNETS: Final = {
-    "r18": _ResNet("basic", (2, 2, 2, 2)),
-    "r34": _ResNet("basic", (3, 4, 6, 3)),
-    "r50": _ResNet("bottleneck", (3, 4, 6, 3)),
+_RESNETS: Final[dict[str, tuple[Block, tuple[int, ...]]]] = {
+    "r18": ("basic", (2, 2, 2, 2)),
+    "r34": ("basic", (3, 4, 6, 3)),
+    "r50": ("bottleneck", (3, 4, 6, 3)),
 }
+"""Blocks, and how many of them each stage has (He et al., 2016, Table 1)."""
 
 FPN_CHANNELS: Final = 256
 
@@ -214,17 +197,15 @@ def fpn_baseline(name: str, input_size: tuple[int, int] = (832, 1280)) -> int:
 
     The feature pyramid has strides 4 to 64, the last by subsampling (Lin et al., 2017).
     """
-    resnet = _RESNETS[name]
-    expansion = BOTTLENECK_EXPANSION if resnet.block == "bottleneck" else 1
-    total = EncoderCost(resnet.block, 64, input_size).stem()
-    C_in = 64
-    for stage, depth in enumerate(resnet.depths):
+    block, depths = _RESNETS[name]
+    total, C_in = EncoderCost(block, 64, input_size).base, 64
+    for stage, depth in enumerate(depths):
         C, a = 64 * 2**stage, STEM_STRIDE * 2**stage
-        cost = EncoderCost(resnet.block, C, input_size, stem_channels=C_in)
+        cost = EncoderCost(block, C, input_size, stem_channels=C_in)
         first = 1.0 if stage == 0 else 2.0
         total += cost.mixed_block(0, absolute_stride=a, stride=first)
         total += (depth - 1) * cost.mixed_block(1, absolute_stride=a, stride=1.0)
-        C_in = C * expansion
+        C_in = cost.out_channels
         total += (C_in * FPN_CHANNELS + 9 * FPN_CHANNELS**2) * cost.cells(a)  # 1x1 and 3x3
     pyramid = EncoderCost("basic", FPN_CHANNELS, input_size)
     return total + sum(pyramid.rpn(stride) for stride in (4, 8, 16, 32, 64))

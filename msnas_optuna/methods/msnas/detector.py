@@ -45,9 +45,9 @@ class Detector(DetectionNetwork):
 
     Args:
         encoder: gives one feature with `channels` channels for every object group.
-        n_classes: number of object classes, without background.
+        n_classes: without background.
         channels: C of the features.
-        norm: normalisation of the box head.
+        norm: of the box head.
         anchor_base: side in pixels of the first group's square anchor; group g has
             anchor_base * 2^(g-1).
         canonical_size: side in pixels of a RoI of level 4 in the routing rule.
@@ -127,21 +127,7 @@ class Detector(DetectionNetwork):
         architecture: Architecture | None = None,
         generators: Sequence[Generator] | None = None,
     ) -> tuple[list[dict[str, Tensor]], Losses]:
-        """Detections in evaluation, losses in training.
-
-        Args:
-            images: [B, 3, H, W] uint8, H and W multiples of 64, padded right and below.
-            sizes: height and width of every image before padding.
-            targets: for training: "boxes" [n, 4] (x1, y1, x2, y2 in pixels of `images`) and
-                "labels" [n] from 1; n may be 0.
-            architecture: the path of a supernet.
-            generators: one for each image, on its device: its anchors and RoIs that enter the
-                losses are drawn from it; None draws from the global one.
-
-        Returns:
-            Detections of every image ("boxes", "scores", "labels", in pixels of `images`;
-            empty in training) and the four losses (empty in evaluation).
-        """
+        """See `DetectionNetwork.forward`; H and W are multiples of 64, the losses are four."""
         path = architecture or self.encoder.only
         if path is None:
             raise ValueError("a supernet needs the path to evaluate: pass architecture=")

@@ -104,27 +104,30 @@ class GroupRoIPool(nn.Module):
         image_shapes: list[tuple[int, int]],
     ) -> Tensor:
         """Pools RoIs [R_b, 4] of every image to [R, C, output_size, output_size]."""
-        boxes = torch.cat(proposals)
-        image = torch.cat([boxes.new_full((len(p), 1), float(b)) for b, p in enumerate(proposals)])
-        rois = torch.cat([image, boxes], dim=1)  # [R, 5]
-        strides = torch.tensor(features.strides, device=rois.device)[self.group_of(boxes)]
-        maps = dict(zip(features.strides, features.values(), strict=True))
-        first = next(iter(maps.values()))
-        shape = (len(rois), first.shape[1], self.output_size, self.output_size)
-        pooled = first.new_zeros(shape)
+        images = [p.new_full((len(p), 1), float(b)) for b, p in enumerate(proposals)]
+        rois = torch.cat([torch.cat(images), torch.cat(proposals)], dim=1)
+        return self.pool(
+            dict(zip(features.strides, features.values(), strict=True)), features.strides, rois
+        )
+
+    def pool(self, maps: dict[int, Tensor], strides: Sequence[int], rois: Tensor) -> Tensor:
+        """Pools RoIs to [R, C, output_size, output_size].
+
+        Args:
+            maps: features [B, C, H/s, W/s] by their stride s.
+            strides: of the feature of each group.
+            rois: [R, 5], number of the image and x1, y1, x2, y2.
+        """
+        read = torch.tensor(strides, device=rois.device)[self.group_of(rois[:, 1:])]
+        side, first = self.output_size, maps[strides[0]]
+        pooled = first.new_zeros(rois.shape[0], first.shape[1], side, side)
         for stride, feature in maps.items():
-            (chosen,) = torch.where(strides == stride)
-            pooled = pooled.index_put(
-                (chosen,),
-                roi_align(
-                    feature,
-                    rois[chosen],
-                    self.output_size,
-                    spatial_scale=1 / stride,
-                    sampling_ratio=2,
-                    aligned=True,
-                ),
-            )
+            (chosen,) = torch.where(read == stride)
+            part = roi_align(
+                feature, rois[chosen], side,
+                spatial_scale=1 / stride, sampling_ratio=2, aligned=True,
+            )  # fmt: skip
+            pooled = pooled.index_put((chosen,), part)
         return pooled
 
 

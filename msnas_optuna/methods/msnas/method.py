@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +14,7 @@ from msnas_optuna.methods.base import AnchorLayout, Column, Heatmap, Method, Par
 from msnas_optuna.methods.msnas.cost import EncoderCost, fpn_baseline
 from msnas_optuna.methods.msnas.picture import LEGEND, draw
 from msnas_optuna.methods.msnas.published import PRESETS, PUBLISHED
-from msnas_optuna.methods.msnas.sections import (
-    DetectorSection,
-    SpaceSection,
-    broken_rules,
-    canonical_size,
-)
+from msnas_optuna.methods.msnas.sections import DetectorSection, SpaceSection, canonical_size
 from msnas_optuna.methods.msnas.space import (
     FEATURE_STRIDES,
     N_GROUPS,
@@ -87,7 +84,16 @@ class MSNASMethod(Method[Architecture]):
 
     def rules(self, config: Any) -> Iterator[str]:
         """Batch norm needs two values of a channel."""
-        return broken_rules(config)
+        shorter, coarsest = config.data.image_size[0], FEATURE_STRIDES[-1]
+        cells = math.ceil(shorter / coarsest) ** 2  # of the coarsest feature, at least
+        for name in ("supernet", "finetune", "retrain"):
+            batch_size = getattr(config, name).batch_size
+            if config.space.norm == "batch" and cells * batch_size < 2:
+                yield (
+                    f"{name}.batch_size: batch norm needs two values of a channel, and the "
+                    f"coarsest feature of an image of {shorter} pixels has one, got {batch_size}; "
+                    f"raise it or set space.norm = 'group'"
+                )
 
     def describe(self, section: SpaceSection) -> str:
         """The blocks and heads."""
@@ -153,26 +159,58 @@ class MSNASMethod(Method[Architecture]):
         only: Architecture | None,
     ) -> Detector:
         """Faster R-CNN around the encoder."""
-        from msnas_optuna.methods.msnas import build
+        from msnas_optuna.methods.msnas.detector import Detector
+        from msnas_optuna.methods.msnas.encoder import MSNASEncoder
 
-        size = canonical_size(detector, image_size)
-        return build.detector(
-            section, detector, n_classes=n_classes, canonical_size=size, only=only
+        encoder = MSNASEncoder(
+            section.n_blocks,
+            section.block,
+            channels=section.channels,
+            stem_channels=section.stem_channels,
+            norm=section.norm,
+            only=only,
+        )
+        settings = dataclasses.asdict(detector)
+        settings["canonical_size"] = canonical_size(detector, image_size)
+        return Detector(
+            encoder, n_classes, channels=section.channels, norm=section.norm, **settings
         )
 
     def exportable(self, network: Detector) -> SingleImageDetector:
         """See `single`."""
-        from msnas_optuna.methods.msnas import build
+        from msnas_optuna.methods.msnas.single import SingleImageDetector
 
-        return build.SingleImageDetector(network)
+        return SingleImageDetector(network)
 
     def facts(
         self, section: SpaceSection, detector: DetectorSection, network: Detector
     ) -> dict[str, Any]:
         """The encoder, the normalization of pixels, anchors and thresholds."""
-        from msnas_optuna.methods.msnas import build
+        from msnas_optuna.methods.msnas.detector import ASPECT_RATIOS
+        from msnas_optuna.models.torchvision_parts import PIXEL_MEAN, PIXEL_STD
 
-        return build.facts(section, detector, network)
+        heads, rpn, path = network.roi_heads, network.rpn, network.encoder.only
+        assert path is not None
+        return {
+            "strides": list(path.strides),
+            "feature_strides": list(path.feature_strides),
+            "absolute_strides": list(path.absolute_strides),
+            "block": section.block,
+            "channels": section.channels,
+            "stem_channels": section.stem_channels,
+            "norm": section.norm,
+            "pixel_mean": list(PIXEL_MEAN),
+            "pixel_std": list(PIXEL_STD),
+            "anchor_sides": [side for (side,) in rpn.anchor_generator.sizes],
+            "anchor_aspect_ratios": list(ASPECT_RATIOS),
+            "canonical_size": heads.box_roi_pool.canonical_size,
+            "pool_size": detector.pool_size,
+            "score_threshold": heads.score_thresh,
+            "nms_iou": heads.nms_thresh,
+            "max_detections": heads.detections_per_img,
+            "proposals": detector.proposals_test,
+            "proposal_nms_iou": rpn.nms_thresh,
+        }
 
     def anchors(
         self, section: SpaceSection, detector: DetectorSection, *, image_size: tuple[int, int]

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import nms, roi_align
+from torchvision.ops import nms
 
 from msnas_optuna.methods.msnas.detector import Detector
-from msnas_optuna.methods.msnas.heads import GroupRoIPool, GroupRPNHead
+from msnas_optuna.methods.msnas.heads import GroupRPNHead
 from msnas_optuna.models.torchvision_parts import CenteredAnchorGenerator
 
 PROPOSAL_SIDE = 1e-3
@@ -103,28 +103,16 @@ class SingleImageDetector(nn.Module):
         corners = torch.stack((x, y, x, y), dim=2)  # [h, w, 4]
         return (corners[:, :, None] + cell + stride / 2).reshape(-1, 4)
 
-    def _pooled(self, features: list[Tensor], rois: Tensor) -> Tensor:  # [R, 4] -> [R, C, p, p]
-        pool: GroupRoIPool = self.roi_heads.box_roi_pool
-        strides = torch.tensor(self.strides)[pool.group_of(rois)]
-        numbered = torch.cat((torch.zeros_like(rois[:, :1]), rois), dim=1)
-        side = pool.output_size
-        pooled = features[0].new_zeros(rois.shape[0], features[0].shape[1], side, side)
-        for stride, feature in dict(zip(self.strides, features, strict=True)).items():
-            (chosen,) = torch.where(strides == stride)
-            part = roi_align(
-                feature, numbered[chosen], side,
-                spatial_scale=1 / stride, sampling_ratio=2, aligned=True,
-            )  # fmt: skip
-            pooled = pooled.index_put((chosen,), part)
-        return pooled
-
     def _detections(
         self, features: list[Tensor], proposals: Tensor, bounds: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         heads = self.roi_heads
         # One more RoI, dropped again: exporters must see that no layer gets an empty batch.
         rois = torch.cat((proposals, (bounds * bounds.new_tensor((0, 0, 1, 1)))[None]))
-        outputs = heads.box_predictor(heads.box_head(self._pooled(features, rois)))
+        numbered = torch.cat((torch.zeros_like(rois[:, :1]), rois), dim=1)
+        maps = dict(zip(self.strides, features, strict=True))
+        pooled = heads.box_roi_pool.pool(maps, self.strides, numbered)
+        outputs = heads.box_predictor(heads.box_head(pooled))
         logits, codes = (output[:-1] for output in outputs)
         decoded = heads.box_coder.decode_single(codes, proposals)  # [R, 4(K+1)]
         boxes = _clipped(decoded.view(-1, logits.shape[1], 4)[:, 1:].reshape(-1, 4), bounds)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from msnas_optuna.methods.msnas.blocks import ResidualBlock
-from msnas_optuna.methods.msnas.encoder import CANDIDATES, MSNASEncoder
+from msnas_optuna.methods.msnas.encoder import CANDIDATES, MSNASEncoder, ResidualBlock
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.spaces.lattice import Lattice
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 
@@ -52,9 +53,10 @@ def test_costs_are_those_of_the_architectures(table):
 
 
 def test_architectures_differ_by_more_than_the_noise(table):
-    assert sum(len(m.ap) > 1 for m in table.measurements.values()) >= 50
-    spread = table.quantile(0.95) - table.quantile(0.05)
-    assert 0 < table.noise < spread / 3
+    repeated = [m.ap for m in table.measurements.values() if len(m.ap) > 1]
+    assert len(repeated) >= 50
+    noise = np.mean([np.var(aps, ddof=1) for aps in repeated]) ** 0.5
+    assert 0 < noise < (table.quantile(0.95) - table.quantile(0.05)) / 3
 
 
 def test_the_provenance_says_how_to_make_it_again(table):
@@ -82,9 +84,9 @@ def test_it_loads_fast_and_without_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_best_and_quantiles_agree(table):
+def test_quantiles_are_those_of_the_values(table):
     values = sorted(map(table.value, table.measurements))
-    assert table.value(table.best) == table.quantile(1) == values[-1]
+    assert table.quantile(1) == values[-1]
     assert table.quantile(0) == values[0]
     for q in (0.5, 0.99, 0.999):
         at_least = sum(v >= table.quantile(q) for v in values)
