@@ -1,8 +1,7 @@
 """A method of architecture search: what the package asks of it, gathered in one object.
 
-A study file names its method in `[space] method`, and `methods.METHODS` holds the objects by name.
-All other code reaches a method through that object alone. It never looks into an architecture,
-which is a frozen, hashable value whose `str` is its notation.
+All other code reaches a method through its object in `methods.METHODS` alone. It never looks into
+an architecture, which is a frozen, hashable value whose `str` is its notation.
 
 Nothing here imports torch; what makes networks imports it when it is called. A cost is a number of
 multiply-adds (GFLOPs are 1e9 of them), a stride is in pixels.
@@ -94,7 +93,7 @@ class Preset:
     Attributes:
         section: [space].
         input_size: height and width in pixels at which the cost is counted.
-        target: centre of the window, multiply-adds.
+        target: center of the window, multiply-adds.
         tolerance: half width of the window as a fraction of the target.
         references: costs of networks to compare with, by name: {"R18-FPN baseline": ...}.
     """
@@ -110,11 +109,9 @@ class Preset:
 class AnchorLayout:
     """Where a detector puts its anchors, and which RoIs its levels pool (Lin et al., 2017).
 
-    Level g of 1..G has anchors of base * 2^(g-1) pixels with ratios 1:2, 1:1 and 2:1.
-
     Attributes:
         strides: of the feature that each level reads in the baseline architecture.
-        base: side in pixels of the first level's square anchor.
+        base: level g of 1..G has anchors of base * 2^(g-1) pixels, ratios 1:2, 1:1 and 2:1.
         canonical_size: side in pixels of a RoI of level 4 in the routing rule.
     """
 
@@ -182,7 +179,7 @@ class Method(Protocol[A]):
         yield from ()
 
     def describe(self, section: Any) -> str:
-        """What is searched, in words that go on after "Searched:"."""
+        """The text after "Searched:" in reports."""
 
     # ------------------------------------------------------------------ space and cost
 

@@ -13,12 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from msnas_optuna.methods.msnas.published import PRESETS, Block
-from msnas_optuna.methods.msnas.space import (
-    STEM_STRIDE,
-    Architecture,
-    EncoderState,
-    UtilisationState,
-)
+from msnas_optuna.methods.msnas.space import STEM_STRIDE, Architecture, EncoderState, State
 
 ANCHORS_PER_CELL: Final = 3
 """Anchors of one group at one position: ratios 1:2, 1:1 and 2:1."""
@@ -43,19 +38,10 @@ class Breakdown:
     outputs: dict[int, int]
     rpn: tuple[int, ...]
 
-    @property
-    def total(self) -> int:
-        """Multiply-adds of encoder + RPN head."""
-        parts = (*self.blocks, *self.laterals, *self.outputs.values(), *self.rpn)
-        return self.stem + sum(parts)
-
 
 @dataclass(frozen=True)
 class EncoderCost:
     """Multiply-adds of encoder + RPN head for one input size (§4.1).
-
-    Every absolute stride divides the input, so that a feature of absolute stride a has exactly
-    H W / a^2 positions.
 
     Attributes:
         block: residual block of every candidate.
@@ -98,9 +84,9 @@ class EncoderCost:
         """One candidate block.
 
         Args:
-            index: 0-based position; the first block reads the stem's channels.
-            absolute_stride: absolute stride of the block's output in pixels.
-            stride: the block's own stride.
+            index: from 0; the first block reads the stem's channels.
+            absolute_stride: of the block's output in pixels.
+            stride: the block's own.
         """
         C, C_out = self.channels, self.out_channels
         C_in = self.stem_channels if index == 0 else C_out
@@ -122,15 +108,11 @@ class EncoderCost:
         return 9 * self.out_channels * self.channels * self.cells(feature_stride)
 
     def rpn(self, feature_stride: int) -> int:
-        """The RPN head of one object group.
-
-        It is a 3x3 convolution, then 1x1 for objectness and four box deltas of each anchor.
-        """
+        """The RPN head of one object group: 3x3, then 1x1 for five outputs of each anchor."""
         C = self.channels
         return (9 * C**2 + C * 5 * ANCHORS_PER_CELL) * self.cells(feature_stride)
 
     def breakdown(self, architecture: Architecture) -> Breakdown:
-        """Multiply-adds by part of a valid architecture."""
         absolute = [int(a) for a in architecture.absolute_strides]
         return Breakdown(
             stem=self.base,
@@ -147,21 +129,15 @@ class EncoderCost:
         )
 
     def total(self, architecture: Architecture) -> int:
-        """Multiply-adds of encoder + RPN head of a valid architecture."""
-        return self.breakdown(architecture).total
+        own = self.breakdown(architecture)
+        return own.stem + sum((*own.blocks, *own.laterals, *own.outputs.values(), *own.rpn))
 
     @property
     def base(self) -> int:
         """The stem, a 7x7 convolution of stride 2 from three channels."""
         return 7 * 7 * 3 * self.stem_channels * self.cells(2)
 
-    def step(
-        self,
-        position: int,
-        before: EncoderState | UtilisationState,
-        gene: float,
-        after: EncoderState | UtilisationState,
-    ) -> int:
+    def step(self, position: int, before: State, gene: float, after: State) -> int:
         """What one gene adds: a block and the lateral of the stage that ends before it, or a head.
 
         The output convolution is paid where the feature stride changes.
@@ -178,7 +154,6 @@ class EncoderCost:
         return paid
 
     def text(self, amount: int) -> str:
-        """Multiply-adds as GFLOPs."""
         return f"{amount / 1e9:.9g} GFLOPs"
 
 

@@ -16,14 +16,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
+from msnas_optuna.methods.msnas import heads
 from msnas_optuna.methods.msnas.encoder import MSNASEncoder
-from msnas_optuna.methods.msnas.heads import (
-    BoxHead,
-    BoxPredictor,
-    GroupFeatures,
-    GroupRoIPool,
-    GroupRPNHead,
-)
 from msnas_optuna.methods.msnas.space import N_GROUPS, Architecture
 from msnas_optuna.models import Norm
 from msnas_optuna.models.network import DetectionNetwork, Losses, Targets
@@ -46,8 +40,6 @@ class Detector(DetectionNetwork):
     Args:
         encoder: gives one feature with `channels` channels for every object group.
         n_classes: without background.
-        channels: C of the features.
-        norm: of the box head.
         anchor_base: side in pixels of the first group's square anchor; group g has
             anchor_base * 2^(g-1).
         canonical_size: side in pixels of a RoI of level 4 in the routing rule.
@@ -58,8 +50,6 @@ class Detector(DetectionNetwork):
         proposals_test: likewise in evaluation.
         pool_size: cells of a pooled RoI in each direction.
         hidden: width of the box head's fully connected layer.
-        score_threshold: detections below are dropped.
-        max_detections: detections kept of an image.
     """
 
     def __init__(
@@ -89,7 +79,7 @@ class Detector(DetectionNetwork):
                 sizes=tuple((anchor_base * 2**g,) for g in range(N_GROUPS)),
                 aspect_ratios=(ASPECT_RATIOS,) * N_GROUPS,
             ),
-            GroupRPNHead(channels, share_convolution=share_rpn_convolution),
+            heads.GroupRPNHead(channels, share_convolution=share_rpn_convolution),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=rpn_batch,
@@ -99,9 +89,9 @@ class Detector(DetectionNetwork):
             nms_thresh=0.7,
         )
         self.roi_heads = RoIHeads(
-            GroupRoIPool(pool_size, canonical_size),
-            BoxHead(channels, pool_size, hidden=hidden, norm=norm),
-            BoxPredictor(hidden, n_classes),
+            heads.GroupRoIPool(pool_size, canonical_size),
+            heads.BoxHead(channels, pool_size, hidden=hidden, norm=norm),
+            heads.BoxPredictor(hidden, n_classes),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
             batch_size_per_image=roi_batch,
@@ -136,12 +126,9 @@ class Detector(DetectionNetwork):
         x = ((images.float() / 255 - self.mean) / self.std).contiguous(
             memory_format=torch.channels_last
         )
-        features = GroupFeatures(self.encoder(x, path), path.feature_strides)
-        image_list = ImageList(x, list(sizes))
-        proposals, rpn_losses = self.rpn(image_list, features, targets)
-        detections, roi_losses = self.roi_heads(
-            features, proposals, image_list.image_sizes, targets
-        )
+        features = heads.GroupFeatures(self.encoder(x, path), path.feature_strides)
+        proposals, rpn_losses = self.rpn(ImageList(x, list(sizes)), features, targets)
+        detections, roi_losses = self.roi_heads(features, proposals, list(sizes), targets)
         return detections, {**rpn_losses, **roi_losses}
 
     @property

@@ -96,7 +96,6 @@ class MSNASMethod(Method[Architecture]):
                 )
 
     def describe(self, section: SpaceSection) -> str:
-        """The blocks and heads."""
         return (
             f"the stride of each of {section.n_blocks} {section.block} blocks with "
             f"{section.channels} channels, and the feature that each of the {N_GROUPS} detection "
@@ -104,31 +103,24 @@ class MSNASMethod(Method[Architecture]):
         )
 
     def space(self, section: SpaceSection) -> MSNASSpace:
-        """Strides of N blocks and of the features of the heads."""
         return MSNASSpace(section.n_blocks)
 
     def cost(self, section: SpaceSection, *, input_size: tuple[int, int]) -> EncoderCost:
-        """FLOPs of encoder + RPN head."""
         return EncoderCost(section.block, section.channels, input_size, section.stem_channels)
 
     def baseline_architecture(self, space: MSNASSpace) -> Architecture:
-        """Down as a residual backbone, up as FPN's top-down pathway."""
         return space.fpn_like()
 
     def parse(self, text: str) -> Architecture:
-        """Strides and feature strides, as in the paper's tables."""
         return Architecture.parse(text)
 
     def notation(self, cells: Mapping[str, str]) -> str:
-        """As in the paper's tables."""
         return f"{cells['strides']} | {cells['feature_strides']}"
 
     def counts(self, space: MSNASSpace) -> Mapping[str, int]:
-        """Stride paths, whatever the heads read."""
         return {"valid stride paths": count_paths(space.n_blocks)}
 
     def cost_parts(self, architecture: Architecture, cost: EncoderCost) -> list[Part]:
-        """Stem, blocks, lateral connections, output convolutions and RPN heads."""
         found, absolute = cost.breakdown(architecture), architecture.absolute_strides
         n, laterals = len(absolute), architecture.laterals
         parts = [Part("stem", found.stem, "stem", {"stride": "", "absolute stride": "4"})]
@@ -158,7 +150,6 @@ class MSNASMethod(Method[Architecture]):
         image_size: tuple[int, int],
         only: Architecture | None,
     ) -> Detector:
-        """Faster R-CNN around the encoder."""
         from msnas_optuna.methods.msnas.detector import Detector
         from msnas_optuna.methods.msnas.encoder import MSNASEncoder
 
@@ -177,7 +168,6 @@ class MSNASMethod(Method[Architecture]):
         )
 
     def exportable(self, network: Detector) -> SingleImageDetector:
-        """See `single`."""
         from msnas_optuna.methods.msnas.single import SingleImageDetector
 
         return SingleImageDetector(network)
@@ -185,7 +175,6 @@ class MSNASMethod(Method[Architecture]):
     def facts(
         self, section: SpaceSection, detector: DetectorSection, network: Detector
     ) -> dict[str, Any]:
-        """The encoder, the normalization of pixels, anchors and thresholds."""
         from msnas_optuna.methods.msnas.detector import ASPECT_RATIOS
         from msnas_optuna.models.torchvision_parts import PIXEL_MEAN, PIXEL_STD
 
@@ -215,7 +204,6 @@ class MSNASMethod(Method[Architecture]):
     def anchors(
         self, section: SpaceSection, detector: DetectorSection, *, image_size: tuple[int, int]
     ) -> AnchorLayout:
-        """Of the object groups of the FPN-like path."""
         return AnchorLayout(
             strides=self.space(section).fpn_like().feature_strides,
             base=detector.anchor_base,
@@ -225,7 +213,6 @@ class MSNASMethod(Method[Architecture]):
     def picture(
         self, architecture: Architecture, *, name: str, cost: EncoderCost | None = None
     ) -> Picture:
-        """See `picture`."""
         return draw(architecture, name=name, cost=cost)
 
 

@@ -22,12 +22,11 @@ LEGEND: Final = (
     "and dots lead to the feature that each reads."
 )
 
-_SIGNS: Final[dict[float, tuple[Symbol, Color]]] = {
+_SIGNS: Final[dict[float, tuple[Symbol, Color]]] = {  # of the strides of a block
     2.0: ("triangle-down", "blue"),
     1.0: ("square", "sky"),
     0.5: ("triangle-up", "orange"),
 }
-"""Of the strides of a block."""
 
 _HEAD_GAP: Final = 0.8
 """From the last block to the first head, and then from head to head, in blocks."""

@@ -16,7 +16,7 @@ from msnas_optuna.methods.msnas.published import Block
 from msnas_optuna.models import Norm
 
 CANONICAL_SIZE: Final = 224 / 800
-"""Side of a RoI of level 4 as a fraction of the shorter side of the image (Lin et al., 2017)."""
+"""Side of a RoI of level 4, by the shorter side of the image (Lin et al., 2017)."""
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

@@ -35,7 +35,7 @@ class Architecture:
     """One detector of the space: encoder and utilisation.
 
     Attributes:
-        strides: stride of each of the N blocks, from 0.5, 1 and 2.
+        strides: of each of the N blocks, from 0.5, 1 and 2.
         feature_strides: absolute stride in pixels of the feature that each of the G groups
             reads, small objects first.
     """
@@ -120,10 +120,9 @@ def count_paths(n_blocks: int) -> int:
 
 
 class EncoderState(NamedTuple):
-    """What some blocks say about the genes to come.
+    """The level l of the current absolute stride a = 4 * 2^l, and bits of levels.
 
     Attributes:
-        level: l of the current absolute stride a = 4 * 2^l.
         ended: bit l says that a stage has ended at level l.
     """
 
@@ -132,7 +131,6 @@ class EncoderState(NamedTuple):
 
     @property
     def absolute_stride(self) -> int:
-        """The current absolute stride in pixels."""
         return FEATURE_STRIDES[self.level]
 
     @property
@@ -147,17 +145,18 @@ class EncoderState(NamedTuple):
 
 
 class UtilisationState(NamedTuple):
-    """What some feature strides say about those to come.
+    """The last feature stride so far, and whether all so far are equal.
 
     Attributes:
-        outputs: bit l: the encoder has a feature of level l.
-        last: the latest feature stride.
-        equal: all so far are equal.
+        outputs: bit l says that the encoder has a feature of level l.
     """
 
     outputs: int
     last: int
     equal: bool
+
+
+State = EncoderState | UtilisationState
 
 
 @dataclass(frozen=True)
@@ -178,32 +177,27 @@ class MSNASSpace(Space[Architecture]):
 
     @cached_property
     def distributions(self) -> dict[str, CategoricalDistribution]:
-        """stride_01..stride_N and feature_stride_1..5, categorical, with their real values."""
+        """stride_01..stride_N and feature_stride_1..5 with their real values."""
         names = [f"stride_{i + 1:02d}" for i in range(self.n_blocks)]
         names += [f"feature_stride_{g + 1}" for g in range(N_GROUPS)]
         return dict(zip(names, map(CategoricalDistribution, self.choices), strict=True))
 
     @property
     def parts(self) -> dict[str, slice]:
-        """The strides of the encoder and the feature strides of the utilisation."""
         n = self.n_blocks
         return {"encoder": slice(0, n), "feature_stride": slice(n, n + N_GROUPS)}
 
     def genes(self, architecture: Architecture) -> tuple[float, ...]:
-        """N strides, then five feature strides."""
         return (*architecture.strides, *architecture.feature_strides)
 
     def architecture(self, genes: Genes) -> Architecture:
-        """The architecture of N strides and five feature strides; it need not be valid."""
         return Architecture(tuple(genes[: self.n_blocks]), tuple(genes[self.n_blocks :]))
 
     def automaton(self) -> MSNASSpace:
-        """The space itself."""
         return self
 
     @property
     def choices(self) -> list[tuple[float, ...]]:
-        """Three strides for each block, five feature strides for each group."""
         return [STRIDES] * self.n_blocks + [FEATURE_STRIDES] * N_GROUPS
 
     @property
@@ -211,9 +205,7 @@ class MSNASSpace(Space[Architecture]):
         """The stem: absolute stride 4, and no stage has ended."""
         return EncoderState(0, 0)
 
-    def next(
-        self, position: int, state: EncoderState | UtilisationState, gene: float
-    ) -> EncoderState | UtilisationState | None:
+    def next(self, position: int, state: State, gene: float) -> State | None:
         """The state after a stride or feature stride, or None where it breaks V1, V2 or V3."""
         if position < self.n_blocks:
             assert isinstance(state, EncoderState)
@@ -231,7 +223,7 @@ class MSNASSpace(Space[Architecture]):
             return None
         return UtilisationState(state.outputs, s, state.equal and s == state.last)
 
-    def accepts(self, state: EncoderState | UtilisationState) -> bool:
+    def accepts(self, state: State) -> bool:
         """Eq. 7: not all feature strides are equal, and the largest is at least 8."""
         return isinstance(state, UtilisationState) and not state.equal and state.last >= 8
 

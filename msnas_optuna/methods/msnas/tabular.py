@@ -20,7 +20,7 @@ from optuna import Trial
 
 from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
-from msnas_optuna.spaces.base import InvalidArchitectureError
+from msnas_optuna.spaces.base import InvalidArchitectureError, Space
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.storage import repeat_of
 
@@ -57,9 +57,8 @@ class TabularBenchmark:
     provenance: Mapping[str, Any]
 
     @property
-    def space(self) -> MSNASSpace:
+    def space(self) -> Space[Architecture]:
         """The space that the architectures belong to."""
-        assert isinstance(self.feasible.space, MSNASSpace)
         return self.feasible.space
 
     def value(self, architecture: Architecture, repeat: int = 0) -> float:
@@ -67,8 +66,7 @@ class TabularBenchmark:
 
         Args:
             architecture: one of the table.
-            repeat: how many measurements of it came before; beyond what the table holds, they
-                begin again.
+            repeat: how many measurements of it came before; after the last comes the first.
 
         Raises:
             InvalidArchitectureError: the table does not hold it.
@@ -107,7 +105,7 @@ class TabularObjective:
         return self.table.value(architecture, repeat_of(trial))
 
 
-def suggest(trial: Trial, space: MSNASSpace) -> Architecture:
+def suggest(trial: Trial, space: Space[Architecture]) -> Architecture:
     """The trial's architecture, feasible or not; every parameter is suggested."""
     every = space.distributions.items()
     return space.decode({n: trial.suggest_categorical(n, own.choices) for n, own in every})
