@@ -87,22 +87,6 @@ def test_fifteen_architectures_are_published():
     assert PUBLISHED["r18-5"].coco_map == 37.2  # Table 7, last row
 
 
-@pytest.mark.parametrize("broken", [{"stride_02": 3.0}, {"feature_stride_1": "8"}])
-def test_decode_refuses_what_is_not_a_choice(broken):
-    space = MSNASSpace(7)
-    params = space.encode(space.fpn_like()) | broken
-    with pytest.raises(InvalidArchitectureError, match=next(iter(broken))):
-        space.decode(params)
-
-
-def test_decode_refuses_a_missing_parameter():
-    space = MSNASSpace(7)
-    params = space.encode(space.fpn_like())
-    del params["stride_03"]
-    with pytest.raises(InvalidArchitectureError, match=r"stride_03 .* got nothing"):
-        space.decode(params)
-
-
 @pytest.mark.parametrize("text", ["1 2 2", "1 2 x | 4 8 8 8 8", "", "1 | 2 | 3"])
 def test_parse_refuses_other_notations(text):
     with pytest.raises(InvalidArchitectureError, match="an architecture reads"):
@@ -123,10 +107,9 @@ def test_the_hand_made_path():
     assert str(MSNASSpace(7).fpn_like()) == "1 2 2 2 .5 .5 .5 | 4 8 16 32 32"
 
 
-@pytest.mark.parametrize("n", range(3, 33))
-def test_every_space_has_a_valid_hand_made_path(n):
-    space = MSNASSpace(n)
-    assert space.violation(space.fpn_like()) is None
+def test_every_space_has_a_valid_hand_made_path():
+    for space in map(MSNASSpace, range(3, 33)):
+        assert space.violation(space.fpn_like()) is None
 
 
 @pytest.mark.parametrize("n", [-1, 2, 33, 7.0, "7", None])
