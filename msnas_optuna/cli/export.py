@@ -25,7 +25,7 @@ from msnas_optuna.cli.terminal import (
 from msnas_optuna.study.selection import Selected
 
 if TYPE_CHECKING:  # it imports torch, which other verbs can do without
-    from msnas_optuna.inference.export import Exported
+    from msnas_optuna.inference.export import ExportResult
 
 
 @app.command()
@@ -69,7 +69,7 @@ def export(
             _print_exported(selected, exported)
 
 
-def _print_exported(selected: Selected, exported: Exported) -> None:
+def _print_exported(selected: Selected, exported: ExportResult) -> None:
     lines = [describe(selected)]
     lines += [f"{exported.folder / name}: {size:,} bytes" for name, size in exported.files.items()]
     lines += [

@@ -18,15 +18,15 @@ from msnas_optuna.cli.terminal import (
     TrialWord,
     err,
     out,
-    percent,
     print_json,
     session,
 )
+from msnas_optuna.report.table import percent
 from msnas_optuna.study.selection import Selected
 from msnas_optuna.study.setting import Setting
 
 if TYPE_CHECKING:  # it imports torch, which other verbs can do without
-    from msnas_optuna.inference.predict import Picture, Prediction
+    from msnas_optuna.inference.predict import ImagePrediction, Prediction
 
 
 @app.command()
@@ -97,7 +97,7 @@ def _prediction_json(selected: dict[str, Any], found: Prediction) -> dict[str, A
     }
 
 
-def _picture_json(picture: Picture) -> dict[str, Any]:
+def _picture_json(picture: ImagePrediction) -> dict[str, Any]:
     return {
         "image_id": picture.record.id,
         "file_name": str(picture.record.path),

@@ -76,7 +76,12 @@ class Bars:
             console=console,
             speed_estimate_period=RATE_SECONDS,
         )
-        self._live = Live(console=console, get_renderable=self._renderable)
+        self._live = Live(
+            console=console,
+            get_renderable=lambda: (
+                self._progress if self._table is None else Group(self._table, self._progress)
+            ),
+        )
 
     def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
         """Shows that `done` of `total` units of `step` are finished."""
@@ -127,6 +132,3 @@ class Bars:
             line = f"{step}: {done}/{total} in {seconds:.0f} s {note}".rstrip()
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
             self._printed[step] = now
-
-    def _renderable(self) -> RenderableType:
-        return self._progress if self._table is None else Group(self._table, self._progress)

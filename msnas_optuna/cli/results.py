@@ -8,8 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from msnas_optuna.cli.table import record, table
-from msnas_optuna.cli.terminal import out, percent, print_json
-from msnas_optuna.report.table import result_columns
+from msnas_optuna.cli.terminal import out, print_json
+from msnas_optuna.report.table import percent, result_columns
 from msnas_optuna.storage import redacted
 from msnas_optuna.study.setting import Setting
 from msnas_optuna.study.view import StudyView

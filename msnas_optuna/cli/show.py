@@ -18,6 +18,7 @@ from msnas_optuna.cli.terminal import (
     print_json,
     session,
 )
+from msnas_optuna.storage.optuna_private import study_id
 from msnas_optuna.study.setting import Setting
 
 
@@ -39,7 +40,7 @@ def dashboard(
         with dashboard_server(setting, port) as server:
             study = setting.stored_study()
             assert study is not None
-            url = f"http://{HOST}:{server.server_port}/dashboard/studies/{study._study_id}"
+            url = f"http://{HOST}:{server.server_port}/dashboard/studies/{study_id(study)}"
             if as_json:
                 print_json({"study": study.study_name, "url": url})
             else:

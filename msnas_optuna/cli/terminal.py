@@ -1,4 +1,4 @@
-"""What all verbs share: options, signals, errors and printing."""
+"""Options, signals, errors and printing that all verbs share."""
 
 from __future__ import annotations
 
@@ -149,8 +149,3 @@ def _print_error(message: str) -> None:
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     err.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
-
-
-def percent(ap: float | None) -> str:
-    """An AP as mAP in percent."""
-    return "-" if ap is None else f"{100 * ap:.1f}"

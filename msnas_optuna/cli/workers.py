@@ -31,7 +31,7 @@ _LOOK_SECONDS: Final = 2.0
 """Between two looks at the progress of the study."""
 
 _END_SECONDS: Final = 30.0
-"""What workers have left for their bookkeeping when they are told to end."""
+"""Until workers that are told to end are killed."""
 
 
 @dataclass
@@ -51,8 +51,8 @@ class _Worker:
                 self.texts.append(text)
                 yield text
 
-    def epitaph(self) -> str | None:
-        """How it ended, None if nobody needs to know."""
+    def failure(self) -> str | None:
+        """A sentence about how it has ended, None if nobody needs to know."""
         code, pid = self.process.exitcode, self.process.pid
         if code is None or code in (0, 130) or (code == 1 and self.texts):
             return None
@@ -129,7 +129,7 @@ def _watch(workers: list[_Worker], setting: Setting, wanted: int, progress: Bars
             texts = list(worker.drain())
             if ended:
                 alive.remove(worker)
-                texts += filter(None, [worker.epitaph()])
+                texts += filter(None, [worker.failure()])
             for text in texts:
                 if text not in said:  # one cause often ends them all
                     warnings.warn(f"{worker.name}: {text}", stacklevel=2)

@@ -33,7 +33,14 @@ SIZE_MULTIPLE: Final = 64
 MIN_SIDE: Final = 1e-3
 """Pixels; thinner boxes have no finite regression target."""
 
-_Key = tuple[int, bool]  # index in the data set, flipped
+_Key = tuple[int, bool]
+"""Index in the data set, and whether the image is flipped."""
+
+_Plan = tuple[list[_Key], tuple[int, int]]
+"""Samples of a batch, and H, W of the batch over all ranks.
+
+The network sees the padding, so that it must not depend on who gets which image.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,14 +127,7 @@ class ResizedImages(Dataset[Sample], Generic[Images]):
             shorter: goal for the shorter side, pixels.
             longer: bound for the longer side, pixels.
             cache_bytes: bound for the cached pixels, one byte per channel; 0 caches nothing.
-
-        Raises:
-            ValueError: not 1 <= shorter <= longer, or cache_bytes is negative.
         """
-        if not 1 <= shorter <= longer:
-            raise ValueError(f"sides must satisfy 1 <= shorter <= longer, got {shorter}, {longer}")
-        if cache_bytes < 0:
-            raise ValueError(f"cache_bytes must not be negative, got {cache_bytes}")
         self.dataset: Final = dataset
         self.image_size: Final = (shorter, longer)
         self.sizes: Final = tuple(
@@ -275,68 +275,23 @@ def collate(samples: Sequence[Sample], *, padded: tuple[int, int] | None = None)
     )
 
 
-@dataclass(frozen=True)
-class BatchOrder:
-    """The images that make up the batch of each step: a pure function of seed and step.
+def batch_keys(
+    step: int, *, n_images: int, batch_size: int, seed: int, flip_probability: float = 0.5
+) -> list[_Key]:
+    """The (index, flipped) pairs of a step's batch: a pure function of seed and step.
 
     The images of step t are at positions t B .. t B + B - 1 of an endless sequence of
     permutations, one per epoch, so that no batch is short and a resumed run goes on as if it had
-    not stopped. Iterating gives (index, flipped) pairs, as a batch sampler does.
-
-    Attributes:
-        n_images: images of the data set.
-        batch_size: B, images per step over all ranks.
-        steps: steps to iterate over.
-        seed: not negative.
-        flip_probability: chance of each image to be mirrored, 0..1.
-        n_ranks: processes that share each batch; must divide B.
-        rank: which contiguous slice of each batch is ours, 0..n_ranks - 1.
+    not stopped.
     """
-
-    n_images: int
-    batch_size: int
-    steps: range
-    seed: int
-    flip_probability: float = 0.5
-    n_ranks: int = 1
-    rank: int = 0
-
-    def __post_init__(self) -> None:
-        if self.n_images < 1:
-            raise ValueError(f"a batch order needs images, got {self.n_images}")
-        if self.batch_size < 1 or self.n_ranks < 1 or self.batch_size % self.n_ranks:
-            raise ValueError(
-                f"batch_size must be a positive multiple of n_ranks, got {self.batch_size} "
-                f"for {self.n_ranks} ranks"
-            )
-        if not 0 <= self.rank < self.n_ranks:
-            raise ValueError(f"rank must lie in 0..{self.n_ranks - 1}, got {self.rank}")
-        if self.seed < 0 or (self.steps and min(self.steps) < 0):
-            raise ValueError(f"seed and steps must be >= 0, got {self.seed}, {self.steps}")
-        if not 0 <= self.flip_probability <= 1:
-            raise ValueError(f"flip_probability must lie in 0..1, got {self.flip_probability}")
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[list[_Key]]:
-        return map(self.batch, self.steps)
-
-    def batch(self, step: int) -> list[_Key]:
-        """The (index, flipped) pairs of our slice of a step's batch."""
-        share = self.batch_size // self.n_ranks
-        return self.whole_batch(step)[self.rank * share : (self.rank + 1) * share]
-
-    def whole_batch(self, step: int) -> list[_Key]:
-        """The (index, flipped) pairs of a step's batch over all ranks."""
-        # The words 0 and 1 keep the streams apart; [seed, 1] alone would equal [seed, 1, 0].
-        flipped = np.random.default_rng([self.seed, 1, step]).random(self.batch_size)
-        keys = []
-        for position, chance in enumerate(flipped, step * self.batch_size):
-            epoch, offset = divmod(position, self.n_images)
-            image = int(_permutation(self.seed, epoch, self.n_images)[offset])
-            keys.append((image, bool(chance < self.flip_probability)))
-        return keys
+    # The words 0 and 1 keep the streams apart; [seed, 1] alone would equal [seed, 1, 0].
+    chances = np.random.default_rng([seed, 1, step]).random(batch_size)
+    keys = []
+    for position, chance in enumerate(chances, step * batch_size):
+        epoch, offset = divmod(position, n_images)
+        image = int(_permutation(seed, epoch, n_images)[offset])
+        keys.append((image, bool(chance < flip_probability)))
+    return keys
 
 
 @lru_cache(maxsize=4)  # a batch may span epochs; drawing anew costs the whole epoch's length
@@ -344,21 +299,6 @@ def _permutation(seed: int, epoch: int, n: int) -> npt.NDArray[np.int64]:
     order = np.random.default_rng([seed, 0, epoch]).permutation(n)
     order.setflags(write=False)
     return order
-
-
-class _PlannedBatches(Dataset[Batch]):
-    """Batches by their samples and by the H, W of the batch over all ranks.
-
-    The padding is seen by the network, so that it must not depend on who gets which image.
-    """
-
-    def __init__(self, samples: ResizedImages[ImageSet]) -> None:
-        self._samples: Final = samples
-
-    def __getitem__(self, plan: tuple[list[_Key], tuple[int, int]]) -> Batch:
-        keys, padded = plan
-        samples = ((self._samples[index], flipped) for index, flipped in keys)
-        return collate([flip(s) if flipped else s for s, flipped in samples], padded=padded)
 
 
 def training_batches(
@@ -377,28 +317,26 @@ def training_batches(
     Args:
         dataset: resized images.
         batch_size: images per step over all ranks.
-        steps: which steps, e.g. range(start, stop).
+        steps: the steps, e.g. range(start, stop).
         seed: of order and flips, not negative.
         flip_probability: chance of each image to be mirrored, 0..1.
         workers: processes that decode; 0 decodes in this one, best where all images are cached.
         n_ranks: processes that train together; must divide `batch_size`.
-        rank: which of them this one is, 0..n_ranks - 1.
+        rank: 0..n_ranks - 1; each has a contiguous slice of the batch.
 
     Raises:
-        ValueError: a number is out of range.
         DataError: an image cannot be read.
     """
-    order = BatchOrder(
-        len(dataset),
-        batch_size,
-        steps=steps,
-        seed=seed,
-        flip_probability=flip_probability,
-        n_ranks=n_ranks,
-        rank=rank,
-    )
-    shares = ((order.batch(step), order.whole_batch(step)) for step in steps)
-    return _load(dataset, shares, workers=workers)
+
+    def plan(step: int) -> _Plan:
+        keys = batch_keys(
+            step, n_images=len(dataset), batch_size=batch_size, seed=seed,
+            flip_probability=flip_probability,
+        )  # fmt: skip
+        share = batch_size // n_ranks
+        return keys[rank * share : (rank + 1) * share], _padding(dataset, keys)
+
+    return _load(dataset, map(plan, steps), workers=workers)
 
 
 def evaluation_batches(
@@ -407,26 +345,31 @@ def evaluation_batches(
     """Every image once, in order, not flipped; the last batch may be short.
 
     Raises:
-        ValueError: batch_size < 1.
         DataError: an image cannot be read.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be positive, got {batch_size}")
     keys = [(i, False) for i in range(len(dataset))]
     chunks = (keys[i : i + batch_size] for i in range(0, len(keys), batch_size))
-    return _load(dataset, ((chunk, chunk) for chunk in chunks), workers=workers)
+    plans = ((chunk, _padding(dataset, chunk)) for chunk in chunks)
+    return _load(dataset, plans, workers=workers)
+
+
+def _padding(dataset: ResizedImages[ImageSet], keys: Sequence[_Key]) -> tuple[int, int]:
+    return padded_size(dataset.sizes[index] for index, _ in keys)
+
+
+class _PlannedBatches(Dataset[Batch]):
+    def __init__(self, samples: ResizedImages[ImageSet]) -> None:
+        self._samples: Final = samples
+
+    def __getitem__(self, plan: _Plan) -> Batch:
+        keys, padded = plan
+        samples = ((self._samples[index], flipped) for index, flipped in keys)
+        return collate([flip(s) if flipped else s for s, flipped in samples], padded=padded)
 
 
 def _load(
-    dataset: ResizedImages[ImageSet],
-    shares: Iterable[tuple[list[_Key], list[_Key]]],
-    *,
-    workers: int,
+    dataset: ResizedImages[ImageSet], plans: Iterable[_Plan], *, workers: int
 ) -> Iterator[Batch]:
-    """The batches of (keys of this rank, keys of all ranks)."""
-    plans = (
-        (keys, padded_size(dataset.sizes[index] for index, _ in whole)) for keys, whole in shares
-    )
     loader = DataLoader(
         _PlannedBatches(dataset),
         batch_size=None,  # a plan is a batch already

@@ -13,9 +13,8 @@ import platform
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -59,7 +58,7 @@ class ExportError(RuntimeError):
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well a program agrees with PyTorch.
+    """The differences between a program and PyTorch.
 
     Attributes:
         images: how many were compared.
@@ -78,8 +77,8 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was written.
+class ExportResult:
+    """The files that were written.
 
     Attributes:
         folder: where.
@@ -93,11 +92,7 @@ class Exported:
 
 
 def require_exporters() -> None:
-    """Checks the optional dependencies.
-
-    Raises:
-        ImportError: one is not installed.
-    """
+    """Raises ImportError where an optional dependency is not installed."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(
@@ -108,13 +103,13 @@ def require_exporters() -> None:
 
 def export_detector(
     experiment: Experiment, model: DetectionNetwork, selected: Selected, *, folder: Path
-) -> Exported:
+) -> ExportResult:
     """Writes a detector to a folder; on an error the folder is left as it was.
 
     Args:
         experiment: the study of the detector.
         model: the detector of one architecture.
-        selected: what it is.
+        selected: the architecture, and where its weights come from.
         folder: made if need be; files of the same names are replaced.
 
     Raises:
@@ -123,12 +118,16 @@ def export_detector(
         OSError: the folder cannot be written.
     """
     require_exporters()
+    from safetensors.torch import save_file
+
     model = model.cpu().eval().requires_grad_(False)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary, _quiet():
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
         new = Path(temporary)
-        agreement = _write_programs(experiment, model, new)
-        _write_weights(model, selected, new / WEIGHTS)
+        with warnings.catch_warnings(action="ignore"):  # the exporters warn of their own workings
+            agreement = _write_programs(experiment, model, new)
+        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        save_file(weights, new / WEIGHTS, metadata={"architecture": str(selected.architecture)})
         described = describe(experiment, model, selected) | {
             "agreement_with_pytorch": {file: asdict(a) for file, a in agreement.items()}
         }
@@ -138,7 +137,7 @@ def export_detector(
         files = {file.name: file.stat().st_size for file in sorted(new.iterdir())}
         for name in files:
             (new / name).replace(folder / name)
-    return Exported(folder, files, agreement)
+    return ExportResult(folder, files, agreement)
 
 
 # ---------------------------------------------------------------------- writing
@@ -157,8 +156,8 @@ def _write_programs(
     report(done=2, note="comparison with PyTorch")
     cases = sample_inputs(experiment)
     agreement = {
-        TORCH_PROGRAM: compared(model, load_torch(folder / TORCH_PROGRAM), cases),
-        ONNX_PROGRAM: compared(model, load_onnx(folder / ONNX_PROGRAM), cases),
+        TORCH_PROGRAM: compare(model, load_torch(folder / TORCH_PROGRAM), cases),
+        ONNX_PROGRAM: compare(model, load_onnx(folder / ONNX_PROGRAM), cases),
     }
     for file, found in agreement.items():
         require_agreement(file, found)
@@ -198,21 +197,6 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
     onnx_program.save(path, external_data=False)
 
 
-def _write_weights(model: DetectionNetwork, selected: Selected, path: Path) -> None:
-    from safetensors.torch import save
-
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    path.write_bytes(save(weights, metadata={"architecture": str(selected.architecture)}))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporters' warnings about their own workings."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 # ---------------------------------------------------------------------- checking
 
 
@@ -245,56 +229,37 @@ def sample_inputs(experiment: Experiment) -> list[tuple[Tensor, Tensor]]:
     val = experiment.task.val
     step = max(1, len(val) // IMAGES)
     batches = [collate([val[i]]) for i in range(0, len(val), step)][:IMAGES]
-    cases = [(batch.images, torch.tensor(batch.sizes[0])) for batch in batches]
-    image, (h, w) = val[0].image, val.sizes[0]
+    _, h, w = val[0].image.shape
     h, w = math.ceil(h / 2), math.ceil(w * 2 / 3)
-    padded = torch.zeros((1, 3, *(-(-side // SIZE_MULTIPLE) * SIZE_MULTIPLE for side in (h, w))))
-    padded[0, :, :h, :w] = image[:, :h, :w]
-    return [*cases, (padded.to(torch.uint8), torch.tensor((h, w)))]
+    batches.append(collate([replace(val[0], image=val[0].image[:, :h, :w])]))
+    return [(batch.images, torch.tensor(batch.sizes[0])) for batch in batches]
 
 
 @torch.no_grad()
-def compared(
+def compare(
     model: DetectionNetwork, program: Program, cases: list[tuple[Tensor, Tensor]]
 ) -> Agreement:
-    """How well a program agrees with the detector it was made from."""
+    """The differences between a program and the detector it was made from."""
     detections = unmatched = 0
     box = score = 0.0
     for image, size in cases:
         (expected,), _ = model(image, [(int(size[0]), int(size[1]))])
-        reference = expected["boxes"], expected["scores"], expected["labels"]
         found = program(image, size)
-        near = _near(reference, found)  # [n, m]
-        detections += len(expected["boxes"])
+        pairs = zip((expected[name][:, None] for name in OUTPUTS), found, strict=True)
+        boxes, scores, labels = ((a - b).abs() for a, b in pairs)  # [n, m, 4], [n, m], [n, m]
+        boxes = boxes.amax(dim=2)
+        near = (boxes <= BOX_TOLERANCE) & (scores <= SCORE_TOLERANCE) & (labels == 0)
+        detections += len(near)
         unmatched += int((~near.any(dim=1)).sum() + (~near.any(dim=0)).sum())
-        boxes, scores = _differences(reference, found)
         closest = torch.where(near, boxes, math.inf)
-        pairs = [(i, int(closest[i].argmin())) for i in range(len(near)) if near[i].any()]
-        box = max([box, *(float(boxes[pair]) for pair in pairs)])
-        score = max([score, *(float(scores[pair]) for pair in pairs)])
+        for i in near.any(dim=1).nonzero().flatten().tolist():
+            j = int(closest[i].argmin())
+            box, score = max(box, float(boxes[i, j])), max(score, float(scores[i, j]))
     return Agreement(len(cases), detections, unmatched, box, score)
 
 
-def _differences(a: Outputs, b: Outputs) -> tuple[Tensor, Tensor]:
-    """Largest difference of a coordinate, and that of the scores, of each pair, [n, m]."""
-    if len(a[0]) == 0 or len(b[0]) == 0:
-        empty = torch.zeros(len(a[0]), len(b[0]))
-        return empty, empty
-    return (a[0][:, None] - b[0]).abs().amax(dim=2), (a[1][:, None] - b[1]).abs()
-
-
-def _near(a: Outputs, b: Outputs) -> Tensor:  # bool [n, m]
-    boxes, scores = _differences(a, b)
-    same_class = a[2][:, None] == b[2]
-    return (boxes <= BOX_TOLERANCE) & (scores <= SCORE_TOLERANCE) & same_class
-
-
 def require_agreement(file: str, found: Agreement) -> None:
-    """Checks a comparison.
-
-    Raises:
-        ExportError: too many detections differ.
-    """
+    """Raises ExportError where too many detections differ."""
     allowed = max(1, found.detections // BORDERLINE) if found.detections else 0
     if found.unmatched > allowed:
         raise ExportError(
@@ -311,7 +276,7 @@ def require_agreement(file: str, found: Agreement) -> None:
 def describe(
     experiment: Experiment, model: DetectionNetwork, selected: Selected
 ) -> dict[str, Any]:
-    """What one must know to use the weights or the programs, in JSON types."""
+    """The facts that one needs to use the weights or the programs, in JSON types."""
     setting, config = experiment.setting, experiment.config
     return {
         "study": setting.study_name(),

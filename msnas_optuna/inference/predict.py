@@ -18,6 +18,7 @@ from msnas_optuna.data.images import DataError, ImageRecord, ImageSet, image_rec
 from msnas_optuna.data.transforms import ResizedImages, Sample, collate
 from msnas_optuna.models.network import DetectionNetwork
 from msnas_optuna.report.drawing import LabelledBox, draw_boxes
+from msnas_optuna.runtime.files import atomic_write
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.training.evaluation import EVALUATION_BATCH, coco_results, detect_batch
 
@@ -30,8 +31,8 @@ JPEG_SIDE: Final = 65_500
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What was found in one image.
+class ImagePrediction:
+    """The detections of one image.
 
     Attributes:
         record: the image with its id.
@@ -56,15 +57,15 @@ class Prediction:
         results: the file with the COCO results of all pictures.
     """
 
-    pictures: list[Picture]
+    pictures: list[ImagePrediction]
     unreadable: list[tuple[Path, str]]
     results: Path
 
 
-def identified(
+def assign_ids(
     paths: Sequence[Path], known: Sequence[CocoDetection]
 ) -> tuple[list[ImageRecord], list[tuple[Path, str]]]:
-    """A record with an id for every file, and what is wrong with the others.
+    """A record with an id for every file, and (file, reason) of those that cannot be read.
 
     An image of one of the data sets keeps its id and its stated size. The other images, and those
     whose id an image of an earlier data set has in this call, get ids above all of the data sets.
@@ -117,29 +118,41 @@ def predict(
         OSError: the folder cannot be written.
     """
     task = experiment.task
-    records, unreadable = identified(paths, [task.val.dataset, task.train.dataset])
+    records, unreadable = assign_ids(paths, [task.val.dataset, task.train.dataset])
     images = ImageSet(records, task.val.dataset.categories)
     folder.mkdir(parents=True, exist_ok=True)
     names = _file_names(records)
-    pictures: list[Picture] = []
+    classes = [category.name for category in images.categories]
+    pictures: list[ImagePrediction] = []
     resized = ResizedImages(images, *task.val.image_size, cache_bytes=0)
     for samples in _batches(resized, unreadable):
         batch = collate(samples)
         for found in detect_batch(model, batch, device=task.device, precision=task.precision):
             results = coco_results(images, found)
-            boxes = [
-                b for b in labelled(results, images) if b.score is not None and b.score >= score
-            ]
+            boxes = labeled_boxes([r for r in results if r["score"] >= score], images)
             drawn = folder / names[found.index]
-            _draw(images, found.index, boxes, drawn)
-            pictures.append(Picture(records[found.index], results, boxes, drawn))
+            picture = draw_boxes(images.read(found.index), boxes, labels=classes)
+            picture.save(drawn, quality=JPEG_QUALITY, subsampling=0)
+            pictures.append(ImagePrediction(records[found.index], results, boxes, drawn))
             experiment.report("detections", len(pictures), len(records))
-    _write_json(folder / RESULTS, [r for picture in pictures for r in picture.results])
-    _write_json(folder / IMAGES, _images_json(images, pictures))
+    known = {
+        "images": [
+            {"id": r.id, "file_name": str(r.path), "width": r.width, "height": r.height}
+            for r in (picture.record for picture in pictures)
+        ],
+        "categories": [{"id": c.id, "name": c.name} for c in images.categories],
+        "annotations": [],
+    }
+    for name, content in (
+        (RESULTS, [r for picture in pictures for r in picture.results]),
+        (IMAGES, known),
+    ):
+        with atomic_write(folder / name) as file:
+            file.write(f"{json.dumps(content)}\n".encode())
     return Prediction(pictures, unreadable, folder / RESULTS)
 
 
-def labelled(results: Sequence[Mapping[str, Any]], images: ImageSet) -> list[LabelledBox]:
+def labeled_boxes(results: Sequence[Mapping[str, Any]], images: ImageSet) -> list[LabelledBox]:
     """COCO results of an image as boxes with the names of their classes."""
     names = {category.id: category.name for category in images.categories}
     boxes = []
@@ -168,12 +181,6 @@ def _batches(
         yield samples
 
 
-def _draw(images: ImageSet, index: int, boxes: Sequence[LabelledBox], path: Path) -> None:
-    labels = [category.name for category in images.categories]
-    picture = draw_boxes(images.read(index), boxes, labels=labels)
-    picture.save(path, quality=JPEG_QUALITY, subsampling=0)
-
-
 def _file_names(records: Sequence[ImageRecord]) -> list[str]:
     """A name for each picture: the image's own, with its id where two have the same."""
     times = Counter(record.path.stem for record in records)
@@ -182,23 +189,3 @@ def _file_names(records: Sequence[ImageRecord]) -> list[str]:
         f"{'.jpg' if max(r.width, r.height) <= JPEG_SIDE else '.png'}"
         for r in records
     ]
-
-
-def _images_json(images: ImageSet, pictures: Sequence[Picture]) -> dict[str, Any]:
-    return {
-        "images": [
-            {
-                "id": picture.record.id,
-                "file_name": str(picture.record.path),
-                "width": picture.record.width,
-                "height": picture.record.height,
-            }
-            for picture in pictures
-        ],
-        "categories": [{"id": c.id, "name": c.name} for c in images.categories],
-        "annotations": [],
-    }
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value) + "\n")

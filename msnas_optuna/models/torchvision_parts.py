@@ -53,21 +53,16 @@ class ImageWiseSampler(BalancedPositiveNegativeSampler):  # type: ignore[misc]
         """Masks of the positive and of the negative ones that were drawn in each image."""
         generators = self.generators or (None,) * len(matched_idxs)
         self.n_drawn = 0
-        masks = [
-            self._draw(matches, generator)
-            for matches, generator in zip(matched_idxs, generators, strict=True)
-        ]
-        return [positive for positive, _ in masks], [negative for _, negative in masks]
-
-    def _draw(self, matches: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        masks = []
-        left = int(self.batch_size_per_image * self.positive_fraction)
-        for candidates in (torch.where(matches >= 1)[0], torch.where(matches == 0)[0]):
-            order = torch.randperm(len(candidates), generator=generator, device=matches.device)
-            mask = torch.zeros_like(matches, dtype=torch.uint8)
-            mask[candidates[order[:left]]] = 1
-            masks.append(mask)
-            n = min(len(candidates), left)
-            self.n_drawn += n
-            left = self.batch_size_per_image - n
-        return masks[0], masks[1]
+        masks: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for matches, generator in zip(matched_idxs, generators, strict=True):
+            left = int(self.batch_size_per_image * self.positive_fraction)
+            for found, candidates in zip(masks, (matches >= 1, matches == 0), strict=True):
+                (places,) = torch.where(candidates)
+                order = torch.randperm(len(places), generator=generator, device=matches.device)
+                mask = torch.zeros_like(matches, dtype=torch.uint8)
+                mask[places[order[:left]]] = 1
+                found.append(mask)
+                n = min(len(places), left)
+                self.n_drawn += n
+                left = self.batch_size_per_image - n
+        return masks

@@ -80,7 +80,7 @@ class Detections:
 
 
 def stored_detections(setting: Setting, study: Study) -> Detections | None:
-    """What is stored, None where it is not or not all of it.
+    """The stored pictures; None where there are none, or not all of them.
 
     Args:
         setting: the study file.

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-COLOURS: Final = (
+COLORS: Final = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442",
 )  # fmt: skip
-"""Colour-blind-safe, one for each class in turn (Okabe and Ito, 2008)."""
+"""Color-blind-safe, one for each class in turn (Okabe and Ito, 2008)."""
 
 READABLE_SIDE: Final = 384
 """Pixels; smaller pictures are enlarged, so that names and scores can be read."""
@@ -21,7 +21,7 @@ LONGEST: Final = 2048
 """Pixels of the longer side that no picture is enlarged beyond."""
 
 _LIGHT: Final = 150
-"""Luminance, 0..255, above which text on a colour is black."""
+"""Luminance, 0..255, above which text on a color is black."""
 
 
 _Corners: TypeAlias = tuple[float, float, float, float]
@@ -57,9 +57,9 @@ def draw_boxes(
 
     Args:
         image: upright, RGB; it stays as it is.
-        detections: drawn with full lines in the colour of their class, with name and score.
+        detections: drawn with full lines in the color of their class, with name and score.
         truth: drawn in white dashes, without text.
-        labels: names of all classes in order, so that a class has one colour in all pictures;
+        labels: names of all classes in order, so that a class has one color in all pictures;
             the default is the names that occur.
         least_side: the picture is enlarged by a whole factor until its shorter side has this
             many pixels, or the longer one `LONGEST`; 1 keeps its size.
@@ -77,17 +77,17 @@ def draw_boxes(
         _dashes(draw, _scaled(box, factor, size), width)
     shown = sorted(detections, key=lambda box: box.score or 0.0)
     for box in shown:
-        draw.rectangle(_scaled(box, factor, size), outline=_colour(box, names), width=width)
+        draw.rectangle(_scaled(box, factor, size), outline=_color(box, names), width=width)
     captions: list[_Corners] = []
     for box in reversed(shown):  # the highest score has the first choice
         corners = _scaled(box, factor, size)
-        captions.append(_caption(draw, corners, box, colour=_colour(box, names), taken=captions))
+        captions.append(_caption(draw, corners, box, color=_color(box, names), taken=captions))
     return picture
 
 
-def _colour(box: LabelledBox, names: Sequence[str]) -> str:
+def _color(box: LabelledBox, names: Sequence[str]) -> str:
     place = names.index(box.label) if box.label in names else len(names)
-    return COLOURS[place % len(COLOURS)]
+    return COLORS[place % len(COLORS)]
 
 
 def _scaled(box: LabelledBox, factor: int, size: tuple[int, int]) -> _Corners:
@@ -103,7 +103,7 @@ def _caption(
     corners: _Corners,
     box: LabelledBox,
     *,
-    colour: str,
+    color: str,
     taken: Sequence[_Corners],
 ) -> _Corners:
     """Draws name and score where they hide no others that are `taken`; returns their place."""
@@ -113,10 +113,10 @@ def _caption(
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     size = math.ceil(right - left) + 4, math.ceil(bottom - top) + 4
     place = _free_place(corners, size, picture=picture, taken=taken)
-    draw.rectangle(place, fill=colour)
-    draw.text(
-        (place[0] + 2 - left, place[1] + 2 - top), text, font=font, fill=_text_colour(colour)
-    )
+    draw.rectangle(place, fill=color)
+    red, green, blue = ImageColor.getrgb(color)[:3]
+    ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > _LIGHT else "white"
+    draw.text((place[0] + 2 - left, place[1] + 2 - top), text, font=font, fill=ink)
     return place
 
 
@@ -140,16 +140,10 @@ def _free_place(
     for x, y in inside:
         column, row = math.floor(max(0.0, min(x, last[0]))), math.floor(y)
         places.append((column, row, column + w, row + h))
-    return next((p for p in places if not any(_overlap(p, other) for other in taken)), places[0])
-
-
-def _overlap(one: _Corners, other: _Corners) -> bool:
-    return one[0] <= other[2] and other[0] <= one[2] and one[1] <= other[3] and other[1] <= one[3]
-
-
-def _text_colour(background: str) -> str:
-    red, green, blue = (int(background[i : i + 2], 16) for i in (1, 3, 5))
-    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > _LIGHT else "white"
+    for left, top, end, bottom in places:
+        if all(left > c or a > end or top > d or b > bottom for a, b, c, d in taken):
+            return left, top, end, bottom
+    return places[0]
 
 
 def _dashes(draw: ImageDraw.ImageDraw, corners: _Corners, width: int) -> None:

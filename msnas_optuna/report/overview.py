@@ -92,7 +92,7 @@ class Overview:
         return cells(result_columns(self.view), self.shown)
 
     def sentences(self) -> list[str]:
-        """What was searched, what won, why it is inside the budget, and by how much it won."""
+        """The study in words: space, window, the winner and its margins."""
         return [*_about_the_space(self), *_about_the_search(self), *_about_the_retraining(self)]
 
 

@@ -63,9 +63,9 @@ def record(columns: Sequence[Column[R]], row: R) -> dict[str, Any]:
 # ---------------------------------------------------------------------- tables of a study
 
 
-def percent(ap: float) -> str:
-    """An AP in [0, 1] as mAP."""
-    return f"{100 * ap:.1f}"
+def percent(ap: float | None) -> str:
+    """An AP in [0, 1] as mAP; a dash where it is unknown."""
+    return "-" if ap is None else f"{100 * ap:.1f}"
 
 
 def result_columns(view: StudyView[A]) -> list[Column[Result[A]]]:
@@ -93,7 +93,7 @@ def result_columns(view: StudyView[A]) -> list[Column[Result[A]]]:
 
 
 def architecture_columns(given: methods.Column[A]) -> list[Column[Result[A]]]:
-    """What a column of the method is in text, and in JSON."""
+    """The text and the JSON of a column that the method gives."""
     return [
         Column(given.title, lambda r: given.text(r.architecture)),
         Column(None, lambda r: given.value(r.architecture), key=given.key),

@@ -35,7 +35,7 @@ from msnas_optuna.spaces.base import A, FeasibleSet
 
 Numbers = NDArray[np.intp]
 
-N_CHILDREN: Final = 32
+N_CHILDREN: Final = 64
 """n, children of each operator in one attempt; a slot takes one of them."""
 
 
@@ -58,6 +58,7 @@ def propose(
     choices = [distribution.choices for distribution in space.distributions.values()]
     genes = [space.genes(parent.architecture) for parent in best]
     pop = np.array([[c.index(g) for c, g in zip(choices, own, strict=True)] for own in genes])
+    seen = {parent.tobytes() for parent in pop}
     for _ in range(settings.max_attempts if best else 0):  # Alg. 1, l. 3-4
         families = {}
         for name, part in space.parts.items():  # Alg. 1, l. 5-6
@@ -70,10 +71,11 @@ def propose(
                 reset=settings.gene_probability,
             )
         children = np.concatenate([children for children, _ in families.values()])
-        first = np.concatenate([parents[:, 0] for _, parents in families.values()])
-        varied = (children != pop[first]).any(axis=1)
-        (selected,) = (varied & feasible.contains(children)).nonzero()  # Alg. 1, l. 7
+        (selected,) = feasible.contains(children).nonzero()  # Alg. 1, l. 7
         for row in rng.permutation(selected).tolist():
+            if (key := children[row].tobytes()) in seen:
+                continue
+            seen.add(key)
             values = (c[j] for c, j in zip(choices, children[row].tolist(), strict=True))
             child = space.architecture(tuple(values))
             # Deviation: what the study has is left out, because it would tell nothing new; one

@@ -19,7 +19,6 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna import Trial
 from optuna.distributions import CategoricalDistribution
 
 A = TypeVar("A", bound=Hashable)
@@ -199,26 +198,3 @@ class FeasibleSet(Protocol[A]):
             InvalidArchitectureError: the number of genes is wrong.
             ValueError: a gene has other choices than the space, or a weight is out of range.
         """
-
-
-def suggest(trial: Trial, feasible: FeasibleSet[A]) -> A:
-    """The trial's architecture; every parameter is suggested at once.
-
-    Raises:
-        InvalidArchitectureError: it breaks a rule of the space or lies outside the budget, or
-            was queued with a value that no parameter of the space has.
-    """
-    params = {}
-    for name, distribution in feasible.space.distributions.items():
-        try:
-            params[name] = trial._suggest(name, distribution)
-        except ValueError as error:
-            if name not in trial._fixed_params:
-                raise
-            raise InvalidArchitectureError(
-                f"{name} is queued with a wrong value: {error}"
-            ) from error
-    architecture = feasible.space.decode(params)
-    if (violation := feasible.violation(architecture)) is not None:
-        raise InvalidArchitectureError(f"{architecture}: {violation}")
-    return architecture

@@ -73,32 +73,36 @@ class Lattice(Windowed[A]):
 
     @cached_property
     def _steps(self) -> list[tuple[NDArray[np.intp], NDArray[np.int64]]]:
-        """For each position, by state and choice: the state after it and what it costs.
+        """For each position two tables by state and choice: row of the state after it, cost.
 
-        The last row and the states beyond the last stand for paths that are not valid.
+        Tables are flat and rows begin at multiples of the number of choices. The row behind the
+        last one stands for paths that are not valid.
         """
+        distributions = list(self.space.distributions.values())
+        next_sizes = [*(len(d.choices) for d in distributions[1:]), 1]
         found = []
-        for position, distribution in enumerate(self.space.distributions.values()):
+        for position, (own, next_size) in enumerate(zip(distributions, next_sizes, strict=True)):
             before, after = self._graph.trellis.states[position : position + 2]
-            number = {gene: i for i, gene in enumerate(distribution.choices)}
-            states = np.full((len(before) + 1, len(number)), len(after), np.intp)
-            costs = np.zeros(states.shape, np.int64)
+            number = {gene: i for i, gene in enumerate(own.choices)}
+            rows = np.full((len(before) + 1) * len(number), len(after) * next_size)
+            costs = np.zeros(rows.shape, np.int64)
             for state, moves in enumerate(self._graph.moves[position]):
                 for gene, reached, cost, _ in moves:
-                    states[state, number[gene]] = reached
-                    costs[state, number[gene]] = cost
-            found.append((states, costs))
+                    at = state * len(number) + number[gene]
+                    rows[at], costs[at] = reached * next_size, cost
+            found.append((rows, costs))
         return found
 
     def contains(self, chosen: NDArray[np.intp]) -> NDArray[np.bool_]:
         """See `FeasibleSet.contains`."""
-        state = np.zeros(len(chosen), np.intp)
+        row = np.zeros(len(chosen), np.intp)
         total = np.full(len(chosen), self._graph.base, np.int64)
-        for (states, costs), own in zip(self._steps, chosen.T, strict=True):
-            total += costs[state, own]
-            state = states[state, own]
+        for (rows, costs), own in zip(self._steps, np.ascontiguousarray(chosen.T), strict=True):
+            at = row + own
+            row = rows.take(at)
+            total += costs.take(at)
         low, high = self._limits
-        valid = state < len(self._graph.trellis.states[-1])
+        valid = row < len(self._graph.trellis.states[-1])
         return np.asarray(valid & (low <= total) & (total <= high))
 
     def _weighted(self, weights: GeneValues) -> WeightedDraw[A]:

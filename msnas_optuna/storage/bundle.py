@@ -26,7 +26,7 @@ from msnas_optuna.storage.urls import sqlite_url
 
 _DATABASE: Final = "study.db"
 _FIRST_FORMAT: Final = "manifest.json"
-"""What the files of the first versions had in place of a database."""
+"""Entry of files that earlier versions have written, in place of a database."""
 
 
 def save_bundle(

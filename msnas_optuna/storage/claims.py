@@ -1,8 +1,7 @@
 """Claims of slots: of several workers, each slot below the wanted number gets one.
 
-A slot is a place in the sequence of proposals: the number of trials before, without repeats and
-withdrawn ones. Storages number trials one after the other, so whoever has created a trial sees
-all that come before it, and knows whether there is a slot left for it.
+Storages number trials one after the other, so whoever has created a trial sees all that come
+before it, and knows whether there is a slot left for it.
 """
 
 from __future__ import annotations
@@ -28,23 +27,9 @@ from msnas_optuna.storage.records import (
     is_withdrawn,
     known_params,
     root_number,
+    slots_of,
 )
 from msnas_optuna.storage.recovery import withdraw_claimed
-
-
-def slots_of(trials: Sequence[FrozenTrial]) -> dict[int, int]:
-    """Trial number -> slot of all trials that have one; repeats have that of the first."""
-    slots: dict[int, int] = {}
-    following = 0
-    for trial in trials:
-        if is_withdrawn(trial):
-            continue
-        if is_retry(trial) and root_number(trial) in slots:
-            slots[trial.number] = slots[root_number(trial)]
-            continue
-        slots[trial.number] = following
-        following += 1
-    return slots
 
 
 def claim_trial(study: Study, *, wanted: int, propose: bool = True) -> int | None:
@@ -84,7 +69,7 @@ def claim_trial(study: Study, *, wanted: int, propose: bool = True) -> int | Non
 
 
 def _is_double(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
-    """Whether another worker has queued the same; then that with the lower number counts."""
+    """True if another worker has queued the same; then that with the lower number counts."""
     others = [t for t in trials if t.number != trial.number and not is_withdrawn(t)]
     if is_retry(trial):
         return any(

@@ -27,7 +27,7 @@ _BEATING: Final = text(
 
 
 def keeps_heartbeats(study: Study) -> bool:
-    """Whether this process can write and read heartbeats in the study's storage."""
+    """True if this process can write and read heartbeats in the study's storage."""
     return _keeper(study) is not None
 
 

@@ -30,7 +30,7 @@ _LOCK_TIMEOUT: Final = 60.0
 """Seconds that a writer waits for SQLite; with Optuna's 5 s, many workers lose trials."""
 
 RECONNECT_SECONDS: Final = 300.0
-"""How long workers wait for a server, of a database or a proxy, that has gone away."""
+"""Seconds that workers wait for a server, of a database or a proxy, that has gone away."""
 
 _RECONNECT_PAUSE: Final = 1.0
 
@@ -87,7 +87,7 @@ _REPAIRS: Final[Mapping[str, str]] = {
     ),
     "grpc": "check host and port, and that `msnas storage-proxy` runs there",
 }
-"""What to do where a server cannot be opened."""
+"""Repairs where a server cannot be opened."""
 
 
 class _SqliteStorage(RDBStorage):

@@ -8,7 +8,7 @@ class orphans no stored study.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -43,7 +43,7 @@ EXTERNAL: Final = "external"
 """Values are told by an external trainer, see `asktell`."""
 
 _ASKED_ON: Final = f"{EXTERNAL} (asked on "
-"""How the host of an external trainer begins."""
+"""Beginning of the host of an external trainer."""
 
 IMPORT: Final = "msnas:import"
 """Study system attribute: the `Worker` that imports it and its stages, None when all is there."""
@@ -129,19 +129,19 @@ class Worker:
 
     @property
     def is_external(self) -> bool:
-        """Whether it is no process of the package; nobody can see whether it lives."""
+        """True if it is no process of the package; nobody can see whether it lives."""
         return self.host.startswith(_ASKED_ON)
 
     def is_here(self) -> bool:
-        """Whether it is, or was, a process of this host."""
+        """True if it is, or was, a process of this host."""
         return Host.parse(self.host).is_here()
 
     def is_this(self) -> bool:
-        """Whether it is this very process."""
+        """True if it is this very process."""
         return replace(self, trial=None) == Worker.current()
 
     def is_dead(self) -> bool:
-        """Whether the process has ended for certain; seldom known of another host's."""
+        """True if the process has ended for certain; seldom known of another host's."""
         if self.is_here():
             return started(self.pid) != self.started
         return Host.parse(self.host).has_restarted()
@@ -215,12 +215,12 @@ def owner_of(trial: FrozenTrial) -> Worker | None:
 
 
 def is_withdrawn(trial: FrozenTrial) -> bool:
-    """Whether the trial was given up before its evaluation, so that it takes no slot."""
+    """True if the trial was given up before its evaluation, so that it takes no slot."""
     return bool(trial.system_attrs.get(WITHDRAWN) == trial.number)  # retries copy the attribute
 
 
 def is_told(trial: FrozenTrial) -> bool:
-    """Whether somebody will tell the trial's values, rather than a process that evaluates it."""
+    """True if somebody will tell the trial's values, rather than a process that evaluates it."""
     owner = owner_of(trial)
     if owner is not None:
         return owner.is_external
@@ -240,7 +240,7 @@ def known_params(trial: FrozenTrial, plan: Plan | None) -> dict[str, Any]:
 
 
 def repeat_of(trial: Trial) -> int:
-    """How many measurements of the trial's parameters come before it, for its random seed.
+    """Number of measurements of the trial's parameters before it, for its random seed.
 
     Planned for trials of our sampler; for others, equal trials with a lower number are counted.
     """
@@ -299,7 +299,7 @@ def read_record(trial: FrozenTrial) -> TrialRecord | None:
 
 
 def is_retry(trial: FrozenTrial) -> bool:
-    """Whether the trial repeats an earlier one."""
+    """True if the trial repeats an earlier one."""
     return bool(trial.system_attrs.get(RETRY_HISTORY))
 
 
@@ -307,3 +307,22 @@ def root_number(trial: FrozenTrial) -> int:
     """The number of the trial that this one repeats, in the end; its own if it repeats none."""
     history = trial.system_attrs.get(RETRY_HISTORY)
     return int(history[0]) if history else trial.number
+
+
+def slots_of(trials: Sequence[FrozenTrial]) -> dict[int, int]:
+    """The slot of each trial by its number, without withdrawn ones.
+
+    A slot is a place in the sequence of proposals: the number of trials before, without repeats,
+    which have that of the first, and without withdrawn ones.
+    """
+    slots: dict[int, int] = {}
+    following = 0
+    for trial in trials:
+        if is_withdrawn(trial):
+            continue
+        if is_retry(trial) and root_number(trial) in slots:
+            slots[trial.number] = slots[root_number(trial)]
+            continue
+        slots[trial.number] = following
+        following += 1
+    return slots

@@ -190,7 +190,7 @@ def refuse_mixed(study: Study, *, external: bool) -> None:
 
 
 def is_external(study: Study) -> bool:
-    """Whether an external trainer tells the values of a study."""
+    """True if an external trainer tells the values of a study."""
     return _is_external(_read_config(study) or {})
 
 

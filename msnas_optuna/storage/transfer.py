@@ -39,7 +39,7 @@ _NOTE: Final = re.compile(r"dashboard:(?:(\d+):)?note_(?:ver|str:(\d+))")
 """Keys of optuna-dashboard's notes of a study or, by its id, of a trial; see its `_note.py`."""
 
 _LINK: Final = re.compile(r"/artifacts/(\d+)/(?:(\d+)/)?(?=[0-9a-fA-F-])")
-"""How notes show an artifact of a study or a trial."""
+"""Link of a note to an artifact of a study or a trial."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of trials that are written, and of all."""
@@ -87,7 +87,7 @@ def copy_studies(
 
 
 def is_evaluated_now(trial: FrozenTrial) -> bool:
-    """Whether a process evaluates the trial, so that nobody would end a copy of it."""
+    """True if a process evaluates the trial, so that nobody would end a copy of it."""
     return trial.state == TrialState.RUNNING and not is_told(trial)
 
 

@@ -50,7 +50,7 @@ def parse(url: str) -> URL:
 
 
 def is_storage_url(text: str) -> bool:
-    """Whether a text names a storage rather than any other file."""
+    """True if a text names a storage rather than any other file."""
     return "://" in text or _JOURNAL_PATH.fullmatch(text) is not None
 
 
@@ -84,7 +84,7 @@ def relative_to(url: str, folder: Path) -> str:
 
 
 def storage_exists(url: str) -> bool:
-    """Whether there is anything to open; a server is taken to be there.
+    """True if there is anything to open; a server is taken to be there.
 
     Raises:
         ValueError: see `parse`.
@@ -94,7 +94,7 @@ def storage_exists(url: str) -> bool:
 
 
 def has_secret(url: str) -> bool:
-    """Whether the URL has a password, or parameters after '?', which may be secrets too.
+    """True if the URL has a password, or parameters after '?', which may be secrets too.
 
     Raises:
         ValueError: see `parse`.
@@ -122,7 +122,7 @@ def redacted(url: str) -> str:
 
 
 def without_secrets(text: str, url: URL) -> str:
-    """What a driver says, without the password and the parameters of its URL."""
+    """A message of a driver without the password and the parameters of its URL."""
     secrets = {value for values in url.normalized_query.values() for value in values}
     secrets = {value for value in secrets if len(value) > 3}  # "9" is none
     for secret in sorted(secrets | {str(url.password or "***")}, key=len, reverse=True):

@@ -47,7 +47,7 @@ def write_versions(study: Study) -> None:
 
 
 def wanted_trials(study: Study) -> int | None:
-    """How many trials the last command asked for, None if it left that to the study file."""
+    """Number of trials that the last command asked for, None if it left that to the study file."""
     wanted = system_attrs(study).get(WANTED)
     return wanted if isinstance(wanted, int) else None
 

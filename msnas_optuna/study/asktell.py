@@ -17,8 +17,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from msnas_optuna.runtime.interrupts import deferred_interrupts
-from msnas_optuna.samplers import SpaceExhaustedError, queue_architectures
-from msnas_optuna.spaces.base import InvalidArchitectureError, suggest
+from msnas_optuna.samplers import SpaceExhaustedError, queue_architectures, suggest
+from msnas_optuna.spaces.base import InvalidArchitectureError
 from msnas_optuna.storage import (
     ERROR,
     EXTERNAL,

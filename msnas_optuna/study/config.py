@@ -37,7 +37,7 @@ DATA_PATHS: Final = ("train_images", "train_annotations", "val_images", "val_ann
 DEFAULT_METHOD: Final = "msnas"
 """Of a study file that names none, and of what was stored before there were several."""
 
-_NO_EFFECT = "it varied the operators of the paper, which no longer have this setting; remove it"
+_NO_EFFECT = "remove it: the operators that it set are gone, too"
 
 REMOVED_KEYS: Final = {
     "sampler.encoder_probability": _NO_EFFECT,
@@ -162,7 +162,7 @@ class SamplerSection:
     n_random: Annotated[int, Field(ge=0)] = 1
     n_reevaluated: Annotated[int, Field(ge=0)] = 0
     gene_probability: Probability = 0.1
-    max_attempts: PositiveInt = 20
+    max_attempts: PositiveInt = 3
     seeds: tuple[str, ...] = ()
 
 

@@ -94,7 +94,7 @@ def _select(setting: Setting, view: StudyView[Any], trial: str, *, one_shot: boo
 
 
 def retraining(setting: Setting, architecture: Any) -> str:
-    """What makes the weights of an architecture's retraining, or stands in for them."""
+    """The command that retrains an architecture, or what stands in for its weights."""
     best = [result.architecture for result in StudyView.load(setting).best]
     shots = "give --one-shot to use the supernet's weights, fine-tuned"
     if architecture in best:

@@ -149,7 +149,7 @@ class StudyView(Generic[A]):
         method: of the study.
         space: of its architectures; None where it is unknown, so that no trial can be read.
         cost: of an architecture; None where it is unknown.
-        budget: centre of the window in multiply-adds, and half its width as a fraction of it.
+        budget: center of the window in multiply-adds, and half its width as a fraction of it.
         population_size: P; None where it is unknown.
         baseline_study: has measured the method's baseline as the search measures.
         retrained_study: has trained architectures from scratch.
@@ -174,7 +174,7 @@ class StudyView(Generic[A]):
 
     @classmethod
     def load(cls, setting: Setting) -> StudyView[Any]:
-        """What is stored of the study of a study file.
+        """The view of a study file's study, as far as it is stored.
 
         Raises:
             StudyMismatchError: the stored study was made with other settings.
@@ -246,7 +246,7 @@ class StudyView(Generic[A]):
 
     @cached_property
     def best(self) -> tuple[Result[A], ...]:
-        """What the search has found: all results, or the Pareto front of several objectives."""
+        """The outcome of the search: all results, or the Pareto front of several objectives."""
         if len(self._directions) == 1:
             return self.results
         front = {candidate.architecture for candidate in pareto_front(self._candidates)}

@@ -164,7 +164,7 @@ def _outcome(
 
 
 def _is_told(outcome: BaseException, failures: Failures) -> bool:
-    """Whether an exception says no more than the state of the trial does."""
+    """True if an exception says no more than the state of the trial does."""
     return isinstance(outcome, (optuna.TrialPruned, _OvertakenError, *failures))
 
 

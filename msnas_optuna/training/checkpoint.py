@@ -131,6 +131,8 @@ def load_checkpoint(path: Path, *, fingerprint: Mapping[str, Any]) -> dict[str, 
         raise CheckpointError(f"there is no checkpoint {path}; run `msnas train` first")
     with _damage_named(path):
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}")
         stored, version = content["fingerprint"], content["format"]
     if version != FORMAT:
         raise CheckpointError(

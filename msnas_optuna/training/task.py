@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from msnas_optuna.data.coco import CocoDetection
@@ -100,23 +99,20 @@ class DetectionTask:
         every architecture sees the same objects.
         """
         model.eval()
-        image, size = self._probe()
+        height, width = self.val.image_size
+        image = self.val[0].image  # uint8 [3, h, w]
+        repeats = math.ceil(height / image.shape[-2]), math.ceil(width / image.shape[-1])
+        tiled = image.repeat(1, *repeats)[:, :height, :width]
+        padding = (0, -width % SIZE_MULTIPLE, 0, -height % SIZE_MULTIPLE)
+        images = functional.pad(tiled, padding)[None].to(self.device)
         times = []
         for _ in range(LATENCY_WARM_UPS + LATENCY_REPEATS):
             start = time.perf_counter()
             with torch.autocast(
                 self.device.type, torch.bfloat16, enabled=self.precision == "bf16"
             ):
-                model(image, [size])
+                model(images, [(height, width)])
             if self.device.type == "cuda":  # it computes while Python runs ahead
                 torch.cuda.synchronize(self.device)
             times.append(1e3 * (time.perf_counter() - start))
         return statistics.median(times[LATENCY_WARM_UPS:])
-
-    def _probe(self) -> tuple[Tensor, tuple[int, int]]:  # uint8 [1, 3, H, W], (h, w)
-        height, width = self.val.image_size
-        image = self.val[0].image
-        repeats = math.ceil(height / image.shape[-2]), math.ceil(width / image.shape[-1])
-        tiled = image.repeat(1, *repeats)[:, :height, :width]
-        padding = (0, -width % SIZE_MULTIPLE, 0, -height % SIZE_MULTIPLE)
-        return functional.pad(tiled, padding)[None].to(self.device), (height, width)

@@ -186,7 +186,7 @@ def test_a_coarse_feature_can_be_exported_at_any_size(random_detector, tmp_path)
         export.load_torch(tmp_path / "model.pt2"),
         export.load_onnx(tmp_path / "model.onnx"),
     ):
-        found = export.compared(model, run, cases)
+        found = export.compare(model, run, cases)
         assert found.detections > 30
         assert found.unmatched <= found.detections // 50
 
@@ -207,7 +207,7 @@ def test_images_with_one_detection_or_none(random_detector, tmp_path):
         export.load_onnx(tmp_path / "model.onnx"),
     ):
         assert sorted(len(run(*case)[1]) for case in cases) == [0, 0, 0, 1]
-        assert export.compared(model, run, cases).unmatched == 0
+        assert export.compare(model, run, cases).unmatched == 0
 
 
 @pytest.mark.slow
@@ -229,7 +229,7 @@ def test_a_wrong_program_is_told_from_a_right_one(study):
     cases = export.sample_inputs(experiment)
     assert len({image.shape for image, _ in cases}) == 2
     right = SingleImageDetector(model)
-    found = export.compared(model, right, cases)
+    found = export.compare(model, right, cases)
     export.require_agreement("right", found)
     assert found.detections > 20
 
@@ -242,7 +242,7 @@ def test_a_wrong_program_is_told_from_a_right_one(study):
 
     for wrong in (other_class, incomplete):
         with pytest.raises(export.ExportError, match="detections on 5 images differ"):
-            export.require_agreement("wrong", export.compared(model, wrong, cases))
+            export.require_agreement("wrong", export.compare(model, wrong, cases))
 
 
 def test_without_the_extra_the_command_says_what_to_install(study, tmp_path, monkeypatch):

@@ -69,7 +69,7 @@ def test_one_shot_weights_are_those_of_the_search(retrained, trial):
 def test_the_best_has_the_highest_stand_alone_ap_of_the_search(retrained):
     setting = Experiment.load(retrained).setting
     values = stored(retrained, RETRAIN)
-    del values[str(setting.space.fpn_like())]
+    del values[str(setting.baseline)]
     assert values[str(select(setting, "best").architecture)] == max(values.values())
 
 
@@ -139,13 +139,13 @@ def test_ids_are_those_of_the_study_and_unique(retrained, tmp_path):
     foreign = tmp_path / "new.png"
     Image.new("RGB", (9, 9)).save(foreign)
     paths = [train.records[0].path, foreign, val.records[0].path, val.records[0].path]
-    records, unreadable = prediction.identified(paths, [val, train])
+    records, unreadable = prediction.assign_ids(paths, [val, train])
     assert unreadable == []
     assert [r.path for r in records] == paths[:3]
     assert records[2].id == val.records[0].id
     assert len({r.id for r in records}) == 3
     assert records[1].id > max(r.id for d in (val, train) for r in d.records)
-    alone, _ = prediction.identified(paths[:1], [val, train])
+    alone, _ = prediction.assign_ids(paths[:1], [val, train])
     assert alone[0].id == train.records[0].id
 
 

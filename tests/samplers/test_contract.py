@@ -21,7 +21,7 @@ from optuna.testing.pytest_samplers import (
 )
 
 from msnas_optuna import ArchitectureSampler, EncoderCost, Lattice, MSNASSpace
-from msnas_optuna.spaces.base import suggest
+from msnas_optuna.samplers import suggest
 
 SPACE = MSNASSpace(7)
 COST = EncoderCost("basic", 32, (128, 128), 32)

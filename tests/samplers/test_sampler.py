@@ -31,7 +31,7 @@ DISTRIBUTIONS = SPACE.distributions
 OPERATORS = {
     f"{operator}_{part}" for operator in ("crossover", "mutation") for part in SPACE.parts
 }
-SMALL = {"population_size": 8, "n_children": 6, "n_random": 2, "max_attempts": 50}
+SMALL = {"population_size": 8, "n_children": 6, "n_random": 2, "max_attempts": 5}
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 

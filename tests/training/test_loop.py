@@ -99,7 +99,7 @@ def test_the_loss_falls(experiment, optimizer, precision):
         steps=30, batch_size=4, optimizer=optimizer,
         learning_rate=0.02 if optimizer == "sgd" else 3e-3,
     )  # fmt: skip
-    path = experiment.setting.space.fpn_like()
+    path = experiment.setting.baseline
     losses = train(
         experiment.build_detector(path), experiment.task.batches(recipe, 0),
         recipe=recipe, seed=0, device=CPU, precision=precision,
@@ -108,7 +108,7 @@ def test_the_loss_falls(experiment, optimizer, precision):
 
 
 def test_a_non_finite_loss_stops_before_it_spoils_the_weights(experiment):
-    path = experiment.setting.space.fpn_like()
+    path = experiment.setting.baseline
     model = experiment.build_detector(path)
     with torch.no_grad():
         model.rpn.head.objectness[0].bias.fill_(float("nan"))
@@ -148,7 +148,7 @@ def test_biases_and_norms_have_no_weight_decay(experiment):
 
 
 def test_recalibration_replaces_the_running_statistics(experiment):
-    model = experiment.build_detector(experiment.setting.space.fpn_like())
+    model = experiment.build_detector(experiment.setting.baseline)
     norm = model.encoder.stem.convolution[1]
     batches = list(training_batches(experiment.task.train, batch_size=4, steps=range(3), seed=0))
     recalibrate(model, batches, device=CPU, precision="fp32")
@@ -176,7 +176,7 @@ def test_a_signal_ends_the_training_after_a_saved_step(experiment, tmp_path, num
     try:
         with pytest.raises(KeyboardInterrupt):
             train(
-                experiment.build_detector(experiment.setting.space.fpn_like()),
+                experiment.build_detector(experiment.setting.baseline),
                 experiment.task.batches(RECIPE, 7), recipe=RECIPE, seed=7, device=CPU,
                 checkpointing=Checkpointing(tmp_path / "net.pt", {"made": "here"}, 1e9),
                 on_step=on_step,

@@ -37,8 +37,8 @@ _ARC_HEIGHTS: Final = (0.32, 0.77)
 
 def draw(architecture: Architecture, *, name: str, cost: EncoderCost | None = None) -> Picture:
     """Draws a valid architecture; a cost adds the GFLOPs of its parts as bars below."""
-    n, n_heads = len(architecture.strides), len(architecture.feature_strides)
-    heads = [n + _HEAD_GAP * (g + 1.5) for g in range(n_heads)]
+    n, groups = len(architecture.strides), range(len(architecture.feature_strides))
+    heads = [n + _HEAD_GAP * (g + 1.5) for g in groups]
     numbers = [(float(i), str(i)) for i in range(1, n + 1)]
     panels = [
         Panel(

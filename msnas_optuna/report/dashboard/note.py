@@ -38,7 +38,7 @@ def merged(written: str, own: str) -> str:
 
 
 def by_people(written: str) -> str:
-    """What people wrote into a note."""
+    """The part of a note that people wrote."""
     return _MARKED.sub("", written).strip()
 
 

@@ -102,7 +102,7 @@ def plot_best_architectures(study: Study | StudyView[Any], *, top: int = 5) -> g
     styled(
         figure,
         f"{title}{by}, and the {view.method.baseline}",
-        note=f"{pictures[0].panels[0].title} against depth",
+        note=pictures[0].panels[0].title,
     )
     figure.update_layout(margin={"t": 108, "l": 35, "r": 10})
     for picture, (row, col) in zip(pictures, places, strict=True):

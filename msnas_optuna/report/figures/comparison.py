@@ -56,7 +56,7 @@ class ComparisonInfo:
 
     @property
     def beaten(self) -> str | None:
-        """What of the random architectures the best exceeds, in words; shares are rounded down.
+        """The share of the random architectures that the best exceeds, in words, rounded down.
 
         None where there is no random architecture but the best itself.
         """

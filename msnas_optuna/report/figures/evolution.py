@@ -52,19 +52,6 @@ class EvolutionInfo:
     random: tuple[tuple[int, float], ...]
 
 
-@dataclass(frozen=True)
-class SurvivorsInfo:
-    """Where the members of the population come from.
-
-    Attributes:
-        generations: 0, 1, ..., thinned where they are many.
-        shares: for each of `KINDS` that occurs, its share of the population by generation, 0..1.
-    """
-
-    generations: tuple[int, ...]
-    shares: dict[str, tuple[float, ...]]
-
-
 def get_evolution_info(view: StudyView[Any]) -> EvolutionInfo | None:
     """The AP of the population by generation, None before the first trial."""
     if not view.populations:
@@ -82,17 +69,14 @@ def get_evolution_info(view: StudyView[Any]) -> EvolutionInfo | None:
     )
 
 
-def get_survivors_info(view: StudyView[Any]) -> SurvivorsInfo | None:
-    """The origins of the population by generation, None before the first trial."""
+def get_survivors_info(view: StudyView[Any]) -> dict[str, dict[int, float]]:
+    """Kind of origin -> generation -> its share of the population, 0..1."""
     counts = {g: Counter(r.kind for r in p) for g, p in view.populations.items()}
-    if not counts:
-        return None
-    shares = {
-        kind: tuple(c[kind] / c.total() for c in counts.values())
+    return {
+        kind: {g: c[kind] / c.total() for g, c in counts.items()}
         for kind in KINDS
         if any(c[kind] for c in counts.values())
     }
-    return SurvivorsInfo(tuple(counts), shares)
 
 
 def plot_evolution(study: Study | StudyView[Any]) -> go.Figure:
@@ -149,21 +133,21 @@ def plot_survivors(study: Study | StudyView[Any]) -> go.Figure:
     Args:
         study: of the search.
     """
-    title, info = "Origin of the population", get_survivors_info(StudyView.of(study))
-    if info is None:
+    title, view = "Origin of the population", StudyView.of(study)
+    if not view.populations:
         return message(title)
     figure = go.Figure()
-    for kind, shares in info.shares.items():
+    for kind, shares in get_survivors_info(view).items():
         figure.add_bar(
-            x=list(info.generations),
-            y=rounded([100 * share for share in shares]),
+            x=list(shares),
+            y=rounded([100 * share for share in shares.values()]),
             name=kind,
             marker={"color": KIND_COLORS[kind], "line": {"width": 0}},
             hovertemplate="generation %{x}: %{y:.0f} %<extra>" + kind + "</extra>",
         )
     styled(figure, title, note="share of the best P architectures after each generation")
     figure.update_layout(barmode="stack", bargap=0.15)
-    dtick = max(1, (info.generations[-1] + 1) // 10)
+    dtick = max(1, view.n_generations // 10)
     figure.update_xaxes(title={"text": "generation"}, dtick=dtick)
     figure.update_yaxes(title={"text": "share of the population, %"}, range=[0, 100])
     return legend_below(figure)

@@ -97,7 +97,7 @@ def plot_heatmap(study: Study | StudyView[Any], name: str) -> go.Figure:
 def get_heatmap_info(
     heatmap: Heatmap[Any], populations: Mapping[int, Sequence[Result[Any]]]
 ) -> HeatmapInfo | None:
-    """What a heat map shows of some populations; None without any.
+    """The numbers of some populations; None without any.
 
     Args:
         heatmap: the numbers of an architecture.

@@ -11,12 +11,8 @@ import plotly.graph_objects as go
 from optuna.study import Study
 
 from msnas_optuna.report.figures.style import (
-    BLUE,
     GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILION,
+    PALETTE,
     legend_below,
     message,
     rounded,
@@ -25,9 +21,6 @@ from msnas_optuna.report.figures.style import (
 from msnas_optuna.study.view import StudyView
 
 SIZES: Final = ("small", "medium", "large")
-
-_COLORS: Final = (VERMILION, BLUE, ORANGE, SKY, PURPLE)
-"""Of the best; the baseline is green."""
 
 
 def get_sizes_info(view: StudyView[Any], *, top: int) -> dict[str, tuple[float | None, ...]]:
@@ -59,7 +52,7 @@ def plot_object_sizes(study: Study | StudyView[Any], *, top: int = 5) -> go.Figu
         return message(title, "no trial with AP by object size is finished yet")
     figure = go.Figure()
     for i, (name, aps) in enumerate(rows.items()):
-        color = GREEN if name == view.method.baseline else _COLORS[i % len(_COLORS)]
+        color = GREEN if name == view.method.baseline else PALETTE[i % PALETTE.index(GREEN)]
         figure.add_bar(
             x=list(SIZES),
             y=[None if ap is None else rounded([ap])[0] for ap in aps],

@@ -20,7 +20,7 @@ TITLE: Final = "FLOPs of the space"
 
 
 class FlopsDistributionInfo(NamedTuple):
-    """What the figure shows; costs in 1e9 multiply-adds.
+    """The data of the figure; costs in 1e9 multiply-adds.
 
     Attributes:
         note: about the space, in words.

@@ -33,6 +33,9 @@ COLORS: Final = {
 }
 """By the names that pictures of architectures use."""
 
+PALETTE: Final = (VERMILION, BLUE, ORANGE, SKY, PURPLE, GREEN, INK)
+"""One after the other, of things without a color of their own."""
+
 KIND_COLORS: Final = {
     "random": ORANGE,
     "recombination": PURPLE,

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import plotly.graph_objects as go
 from optuna.study import Study
 
-from msnas_optuna.report.figures.style import (
-    BLUE,
-    GREEN,
-    INK,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILION,
-    legend_below,
-    message,
-    rounded,
-    styled,
-)
+from msnas_optuna.report.figures.style import PALETTE, legend_below, message, rounded, styled
 from msnas_optuna.storage import read_curves
 from msnas_optuna.study.view import StudyView
-
-_COLORS: Final = (VERMILION, BLUE, ORANGE, SKY, PURPLE, GREEN, INK)
 
 
 def plot_training_curves(study: Study | StudyView[Any]) -> go.Figure:
@@ -38,7 +24,7 @@ def plot_training_curves(study: Study | StudyView[Any]) -> go.Figure:
         text = "no losses are stored yet: `msnas search` and `msnas retrain` store them"
         return message(title, text)
     figure = go.Figure()
-    for (name, curve), color in zip(curves.items(), _COLORS, strict=False):  # the first alone
+    for (name, curve), color in zip(curves.items(), PALETTE, strict=False):  # the first alone
         figure.add_scatter(
             x=list(curve.steps),
             y=rounded(curve.losses, 3),

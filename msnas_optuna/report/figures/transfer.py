@@ -1,4 +1,4 @@
-"""What the one-shot AP is worth: whether it ranks architectures as training them alone does.
+"""One-shot against stand-alone AP: does the first rank architectures as the second does?
 
 "Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, Tables 2 and
 4 (Kendall's tau between one-shot and stand-alone AP).

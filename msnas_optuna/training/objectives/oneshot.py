@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Generic
 
 from optuna import Trial
 from torch import Tensor
 
 from msnas_optuna.models.network import DetectionNetwork
-from msnas_optuna.spaces.base import A, FeasibleSet, suggest
+from msnas_optuna.samplers import suggest
+from msnas_optuna.spaces.base import A, FeasibleSet
 from msnas_optuna.storage import TrialRecord, repeat_of, write_record
 from msnas_optuna.training.loop import recalibrate, train
 from msnas_optuna.training.metrics import METRICS, Metric
@@ -22,10 +24,11 @@ from msnas_optuna.training.recipe import Recipe
 from msnas_optuna.training.task import DetectionTask, Measurements
 
 
+@dataclass(eq=False)
 class OneShotObjective(Generic[A]):
     """`callable(trial) -> AP` (or several objectives) under the supernet's weights.
 
-    Args:
+    Attributes:
         feasible: the architectures that the study may evaluate.
         build: makes the stand-alone detector of an architecture.
         weights: the supernet's state, in which that of each architecture has the same names.
@@ -38,28 +41,16 @@ class OneShotObjective(Generic[A]):
         objectives: AP alone gives one value, more give a tuple.
     """
 
-    def __init__(
-        self,
-        feasible: FeasibleSet[A],
-        build: Callable[[A], DetectionNetwork],
-        *,
-        weights: Mapping[str, Tensor],
-        task: DetectionTask,
-        costs: Callable[[A], Measurements],
-        recipe: Recipe,
-        recalibration_batches: int = 0,
-        seed: int = 0,
-        objectives: Sequence[Metric] = (METRICS["ap"],),
-    ) -> None:
-        self.feasible = feasible
-        self.build = build
-        self.weights = weights
-        self.task = task
-        self.costs = costs
-        self.recipe = recipe
-        self.recalibration_batches = recalibration_batches
-        self.seed = seed
-        self.objectives = tuple(objectives)
+    feasible: FeasibleSet[A]
+    build: Callable[[A], DetectionNetwork]
+    _: KW_ONLY
+    weights: Mapping[str, Tensor]
+    task: DetectionTask
+    costs: Callable[[A], Measurements]
+    recipe: Recipe
+    recalibration_batches: int = 0
+    seed: int = 0
+    objectives: Sequence[Metric] = (METRICS["ap"],)
 
     def __call__(self, trial: Trial) -> float | tuple[float, ...]:
         """The objectives, unrounded; see `storage.TrialRecord` for what the trial keeps."""
@@ -84,7 +75,7 @@ class OneShotObjective(Generic[A]):
         model = self.network(architecture, repeat=repeat)
         measured = self.costs(architecture) | {"train_seconds": time.perf_counter() - start}
         measured |= self.task.measure(model)
-        if METRICS["latency"] in self.objectives:
+        if any(metric.key == METRICS["latency"].key for metric in self.objectives):
             measured["latency_ms"] = self.task.latency(model)
         return measured
 

@@ -10,6 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic
@@ -18,7 +19,8 @@ from optuna import Trial
 
 from msnas_optuna.models.network import DetectionNetwork
 from msnas_optuna.runtime.distributed import ALONE, Ranks
-from msnas_optuna.spaces.base import A, FeasibleSet, suggest
+from msnas_optuna.samplers import suggest
+from msnas_optuna.spaces.base import A, FeasibleSet
 from msnas_optuna.storage import TrialRecord, write_record
 from msnas_optuna.training.checkpoint import Checkpointing, exclusive
 from msnas_optuna.training.loop import NonFiniteLossError, train
@@ -26,10 +28,11 @@ from msnas_optuna.training.recipe import Recipe
 from msnas_optuna.training.task import DetectionTask, Measurements
 
 
+@dataclass(eq=False)
 class StandaloneObjective(Generic[A]):
     """`callable(trial) -> AP` of an architecture trained alone.
 
-    Args:
+    Attributes:
         feasible: the architectures that the study may evaluate.
         build: makes the stand-alone detector of an architecture, with fresh weights.
         task: data and device.
@@ -44,32 +47,18 @@ class StandaloneObjective(Generic[A]):
             trials and evaluates, the others `follow` it.
     """
 
-    def __init__(
-        self,
-        feasible: FeasibleSet[A],
-        build: Callable[[A], DetectionNetwork],
-        *,
-        task: DetectionTask,
-        costs: Callable[[A], Measurements],
-        recipe: Recipe,
-        folder: Path,
-        fingerprint: Mapping[str, Any],
-        checkpoint_seconds: float = 60.0,
-        seed: int = 0,
-        on_step: Callable[[A, int, float], None] = lambda architecture, done, loss: None,
-        ranks: Ranks = ALONE,
-    ) -> None:
-        self.feasible = feasible
-        self.build = build
-        self.task = task
-        self.costs = costs
-        self.recipe = recipe
-        self.folder = folder
-        self.fingerprint = fingerprint
-        self.checkpoint_seconds = checkpoint_seconds
-        self.seed = seed
-        self.on_step = on_step
-        self.ranks = ranks
+    feasible: FeasibleSet[A]
+    build: Callable[[A], DetectionNetwork]
+    _: KW_ONLY
+    task: DetectionTask
+    costs: Callable[[A], Measurements]
+    recipe: Recipe
+    folder: Path
+    fingerprint: Mapping[str, Any]
+    checkpoint_seconds: float = 60.0
+    seed: int = 0
+    on_step: Callable[[A, int, float], None] = lambda architecture, done, loss: None
+    ranks: Ranks = ALONE
 
     def __call__(self, trial: Trial) -> float:
         """AP in [0, 1], unrounded; see `storage.TrialRecord` for what the trial keeps."""

@@ -114,11 +114,10 @@ def test_evolution_info_follows_the_population(searched):
 
 def test_survivors_add_up_to_the_population(searched):
     info = get_survivors_info(StudyView.of(searched))
-    assert [sum(column) for column in zip(*info.shares.values(), strict=True)] == pytest.approx(
-        [1.0] * 5
-    )
-    assert info.shares["random"][0] == 1
-    assert set(info.shares) <= {"random", "recombination", "crossover", "mutation"}
+    sums = [sum(shares[g] for shares in info.values()) for g in range(5)]
+    assert sums == pytest.approx([1.0] * 5)
+    assert info["random"][0] == 1
+    assert set(info) <= {"random", "recombination", "crossover", "mutation"}
 
 
 def test_stride_maps_are_of_the_population(searched, table):
@@ -462,8 +461,9 @@ def test_figures_of_long_studies_are_small_and_end_with_the_last_generation(n_bl
     last = (trials - 1) // per_generation
     assert view.n_generations == last + 1
     blocks = get_heatmap_info(MSNAS.heatmaps["block-strides"], view.populations)
-    for info in (get_evolution_info(view), get_survivors_info(view), blocks):
+    for info in (get_evolution_info(view), blocks):
         assert info.generations[-1] == last
+    assert max(get_survivors_info(view)["random"]) == last
     drawn = study_figures(view)
     assert f"after {last + 1} generations" in drawn["evolution"].layout.title.text
     assert "GFLOPs" in str(drawn["architecture"].data)
