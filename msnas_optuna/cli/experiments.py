@@ -1,4 +1,4 @@
-"""What a study file describes, as verbs need it: for one process, a worker, or a joint job.
+"""The experiment of a study file for a verb: of one process, a worker, or a joint job.
 
 Functions import torch when they are called: verbs that need none start without it.
 """

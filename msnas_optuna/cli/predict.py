@@ -16,7 +16,6 @@ from msnas_optuna.cli.terminal import (
     StorageUrl,
     StudyFile,
     TrialWord,
-    err,
     out,
     print_json,
     session,
@@ -62,11 +61,22 @@ def predict(
         )
         progress.stop()
         if as_json:
-            print_json(_prediction_json(selected_json(selected, experiment.setting), found))
+            print_json(
+                {
+                    **selected_json(selected, experiment.setting),
+                    "results": str(found.results),
+                    "images": [_picture_json(picture) for picture in found.pictures],
+                    "unreadable": [{"file": str(f), "reason": why} for f, why in found.unreadable],
+                }
+            )
         else:
             _print_prediction(selected, found, score)
         if found.unreadable:
-            _refuse(found)
+            n, total = len(found.unreadable), len(found.unreadable) + len(found.pictures)
+            reasons = "\n".join(f"  {reason}" for _, reason in found.unreadable)
+            raise ValueError(
+                f"{n} of {total} images could not be read; the others are done\n{reasons}"
+            )
 
 
 def selected_json(selected: Selected, setting: Setting) -> dict[str, Any]:
@@ -87,14 +97,6 @@ def describe(selected: Selected) -> str:
         f"{selected.name}: {selected.architecture}, {selected.gflops:.4f} GFLOPs, "
         f"{percent(selected.ap)} mAP ({weights})"
     )
-
-
-def _prediction_json(selected: dict[str, Any], found: Prediction) -> dict[str, Any]:
-    return selected | {
-        "results": str(found.results),
-        "images": [_picture_json(picture) for picture in found.pictures],
-        "unreadable": [{"file": str(f), "reason": reason} for f, reason in found.unreadable],
-    }
 
 
 def _picture_json(picture: ImagePrediction) -> dict[str, Any]:
@@ -122,13 +124,3 @@ def _print_prediction(selected: Selected, found: Prediction, score: float) -> No
         f"boxes with a score of {score:g} or more are drawn; COCO results of all: {found.results}",
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip
-
-
-def _refuse(found: Prediction) -> None:
-    n, total = len(found.unreadable), len(found.unreadable) + len(found.pictures)
-    reasons = "\n".join(f"  {reason}" for _, reason in found.unreadable)
-    err.print(
-        f"error: {n} of {total} images could not be read; the others are done\n{reasons}",
-        style="red", markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
-    raise typer.Exit(1)

@@ -24,7 +24,7 @@ from msnas_optuna.cli.terminal import (
     session,
 )
 from msnas_optuna.cli.workers import search_with_workers
-from msnas_optuna.runtime.processes import Place, torchrun_place
+from msnas_optuna.runtime.processes import torchrun_place
 from msnas_optuna.storage import has_secret
 from msnas_optuna.study.setting import Setting
 
@@ -48,7 +48,12 @@ def quickstart(
 ) -> None:
     """Run the whole job on generated data: train, search, retrain, in about ten minutes."""
     with session(joint=True, quiet=quiet, plain=as_json) as progress:
-        _refuse_torchrun()
+        if torchrun_place() is not None:
+            raise ValueError(
+                "the quickstart is the job of one process; run `msnas quickstart` without "
+                "torchrun. Several processes can share the steps `train`, `search` and `retrain` "
+                "of a study file"
+            )
         experiment = open_experiment(_quickstart_study(folder), storage, progress)
         progress.beside(partial(live_table, experiment.setting), step="search")
         experiment.train_supernet()
@@ -114,7 +119,8 @@ def search(
         place, setting = torchrun_place(), Setting.load(study_file, storage=storage)
         progress.beside(partial(live_table, setting), step="search")
         if workers > 1:
-            _refuse_both(place)
+            if place is not None:
+                raise ValueError("under torchrun each process is a worker; leave out --workers")
             search_with_workers(study_file, storage, trials, count=workers, progress=progress)
         else:
             experiment = open_experiment(study_file, storage, progress, place=place)
@@ -123,11 +129,6 @@ def search(
         progress.stop()
         if place is None or place.rank == 0:
             print_results(setting, top=top, as_json=as_json)
-
-
-def _refuse_both(place: Place | None) -> None:
-    if place is not None:
-        raise ValueError("under torchrun each process is a worker; leave out --workers")
 
 
 @app.command()
@@ -171,14 +172,6 @@ def shipped_study(name: str) -> Path:
     """The file of a study that comes with the package."""
     installed = Path(__file__).parents[1] / "studies" / name
     return installed if installed.exists() else Path(__file__).parents[2] / "studies" / name
-
-
-def _refuse_torchrun() -> None:
-    if torchrun_place() is not None:
-        raise ValueError(
-            "the quickstart is the job of one process; run `msnas quickstart` without torchrun. "
-            "Several processes can share the steps `train`, `search` and `retrain` of a study file"
-        )
 
 
 def _quickstart_study(folder: Path) -> Path:

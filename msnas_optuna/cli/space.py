@@ -13,12 +13,11 @@ from typing import Annotated, Any
 import typer
 
 from msnas_optuna.cli.app import app
-from msnas_optuna.cli.progress import Bars
 from msnas_optuna.cli.table import Column, facts, table
 from msnas_optuna.cli.terminal import AsJson, out, print_json, session
 from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.methods import METHODS
-from msnas_optuna.methods.base import Method, Part
+from msnas_optuna.methods.base import Method
 from msnas_optuna.study.anchors import AnchorReport, anchor_report
 from msnas_optuna.study.feasibility import (
     QUANTILES,
@@ -97,40 +96,33 @@ def flops(
             references = chosen.references
         text = _notation(method, architecture or published, context.args)
         found = method.resolve(text, space)
-        total, parts = cost.total(found), method.cost_parts(found, cost)
+        parts = method.cost_parts(found, cost)
+        rows = [{"part": p.name, **p.details, "gflops": p.amount / 1e9} for p in parts]
         if as_json:
             print_json(
                 {
-                    "gflops": total / 1e9,
+                    "gflops": cost.total(found) / 1e9,
                     "unit": f"1e9 multiply-adds of {cost.scope}",
                     "input_size": list(cost.input_size),
                     **method.as_json(found),
-                    "parts": [
-                        {"part": p.name, **p.details, "gflops": p.amount / 1e9} for p in parts
-                    ],
+                    "parts": rows,
                     "reference_gflops": {name: n / 1e9 for name, n in references.items()},
                 }
             )
             return
         height, width = cost.input_size
         named = dict.fromkeys(key for part in parts for key in part.details)
-        totals = {cost.scope: total, **references}
-        out.print(
-            table(
-                [
-                    Column("part", lambda part: part.name),
-                    *(Column(key, partial(_detail, key), right=True) for key in named),
-                    Column("GFLOPs", lambda part: part.amount / 1e9, "{:.4f}", right=True),
-                ],
-                parts,
-                [Part(name, amount, "", {}) for name, amount in totals.items()],
-                title=f"GFLOPs (1e9 multiply-adds) at {height}x{width}",
-            )
-        )
-
-
-def _detail(key: str, part: Part) -> str:
-    return part.details.get(key, "")
+        costs = {cost.scope: cost.total(found), **references}
+        totals = [{"part": name, "gflops": amount / 1e9} for name, amount in costs.items()]
+        columns = [
+            Column("part", itemgetter("part")),
+            *(Column(key, itemgetter(key), right=True) for key in named),
+            Column("GFLOPs", itemgetter("gflops"), "{:.4f}", right=True),
+        ]
+        blank = dict.fromkeys(named, "")
+        groups = [[blank | row for row in group] for group in (rows, totals)]
+        title = f"GFLOPs (1e9 multiply-adds) at {height}x{width}"
+        out.print(table(columns, *groups, title=title))
 
 
 def _notation(method: Method[Any], text: str | None, arguments: Sequence[str]) -> str:
@@ -173,7 +165,12 @@ def space(
             write_figure(plot_counted_space(found), figure)
         width = found.method.width
         widths = scan_widths(found, section) if width else ()
-        anchors = None if setting is None else _anchors(setting, progress)
+        anchors = None
+        if setting is not None:
+            split = setting.splits(partial(progress, "data set"))["train"]
+            # No image is read: a budget can be planned where the annotations alone are.
+            boxes = CocoDetection(split.images, split.annotations, check_files=False)
+            anchors = anchor_report(setting, boxes)
         progress.stop()
         if as_json:
             described = {
@@ -194,14 +191,6 @@ def space(
             _print_widths(widths, width, getattr(section, width))
         if anchors is not None:
             _print_anchors(anchors)
-
-
-def _anchors(setting: Setting, progress: Bars) -> AnchorReport | None:
-    split = setting.splits(partial(progress, "data set"))["train"]
-    # No image is read, so that a budget can be planned where the annotations alone are.
-    return anchor_report(
-        setting, CocoDetection(split.images, split.annotations, check_files=False)
-    )
 
 
 def _space_json(found: Feasibility) -> dict[str, Any]:
@@ -262,8 +251,14 @@ def _print_distribution(found: Feasibility) -> None:
     bars = histogram(found.distribution, COARSE_BINS)
     most = max(bars.counts)
 
+    (low, high), baseline = found.window, found.baseline
+
     def bar(row: tuple[int, int, int]) -> str:
-        return f"{'█' * round(BAR_CELLS * row[2] / most)} {_marks(found, row[0], row[1])}".rstrip()
+        first, end, n = row
+        marks = ["window"] if low < end and high >= first else []
+        marks += [found.method.baseline] if first <= baseline < end else []
+        mark = f" <- {', '.join(marks)}" if marks else ""
+        return "█" * round(BAR_CELLS * n / most) + mark
 
     out.print(
         table(
@@ -281,15 +276,6 @@ def _print_distribution(found: Feasibility) -> None:
         f"{q:.0%} {found.distribution.quantile(q) / 1e9:.4g}" for q in QUANTILES if 0 < q < 1
     )
     out.print(f"quantiles: {', '.join(quantiles)} GFLOPs", highlight=False)
-
-
-def _marks(found: Feasibility, first: int, end: int) -> str:
-    """Names of the window and the baseline where they lie in first <= FLOPs < end."""
-    low, high = found.window
-    marks = ["window"] if low < end and high >= first else []
-    if first <= found.baseline < end:
-        marks.append(found.method.baseline)
-    return f"<- {', '.join(marks)}" if marks else ""
 
 
 def _print_widths(widths: tuple[WidthCount, ...], name: str, own: int) -> None:

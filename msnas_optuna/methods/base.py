@@ -91,7 +91,6 @@ class Preset:
     """A published setting.
 
     Attributes:
-        section: [space].
         input_size: height and width in pixels at which the cost is counted.
         target: center of the window, multiply-adds.
         tolerance: half width of the window as a fraction of the target.
@@ -179,7 +178,7 @@ class Method(Protocol[A]):
         yield from ()
 
     def describe(self, section: Any) -> str:
-        """The text after "Searched:" in reports."""
+        """The genes and their meaning, in words that go on after "Searched:"."""
 
     # ------------------------------------------------------------------ space and cost
 
@@ -234,6 +233,10 @@ class Method(Protocol[A]):
     def cost_parts(self, architecture: A, cost: Any) -> list[Part]:
         """The parts of an architecture's cost; they sum to its total."""
 
+    def costs(self, architecture: A, cost: Any) -> dict[str, float]:
+        """Numbers that take no network, by the names that a trial stores them under."""
+        return {"gflops": cost.total(architecture) / 1e9}
+
     # ------------------------------------------------------------------ networks
 
     def build_detector(
@@ -271,7 +274,7 @@ class Method(Protocol[A]):
         )
 
     def facts(self, section: Any, detector: Any, network: Any) -> dict[str, Any]:
-        """What one must know to use a stand-alone network elsewhere, in types that JSON has."""
+        """Facts that using a stand-alone network elsewhere takes, in types that JSON has."""
         return {}
 
     def anchors(

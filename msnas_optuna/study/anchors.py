@@ -152,24 +152,19 @@ def fit(boxes: _Boxes, strides: Sequence[int], *, base: float) -> AnchorFit:
         strides: s_1..s_G in pixels.
         base: side of the first level's square anchor, pixels.
     """
-    sizes, centres = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
+    sizes, centers = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
     best = np.zeros(len(boxes))
     every_shape = anchor_shapes(base, len(strides))
     for stride, shapes in zip(strides, every_shape, strict=True):
-        shift = np.abs(centres % stride - stride / 2)  # to the middle of the own cell
+        shift = np.abs(centers % stride - stride / 2)  # to the middle of the own cell
         for shape in shapes:
-            np.maximum(best, _shifted_iou(sizes, shape, shift), out=best)
+            overlap = np.minimum(np.minimum(sizes, shape), (sizes + shape) / 2 - shift).clip(0)
+            common = overlap.prod(axis=1)
+            union = sizes.prod(axis=1) + shape.prod() - common
+            np.maximum(best, common / union, out=best)
     return AnchorFit(
         float(base), float(best.mean()), float((best >= 0.5).mean()), float((best >= 0.7).mean())
     )
-
-
-def _shifted_iou(sizes: _Sizes, shape: _Sizes, shift: _Sizes) -> npt.NDArray[np.float64]:
-    """IoU [n] of boxes with one shape [2] whose centre lies `shift` [n, 2] pixels off."""
-    overlap = np.minimum(np.minimum(sizes, shape), (sizes + shape) / 2 - shift).clip(0)
-    common = overlap.prod(axis=1)
-    iou: npt.NDArray[np.float64] = common / (sizes.prod(axis=1) + shape.prod() - common)
-    return iou
 
 
 def propose_base(boxes: _Boxes, strides: Sequence[int], *, configured: float) -> AnchorFit:

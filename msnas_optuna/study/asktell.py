@@ -38,18 +38,19 @@ from msnas_optuna.storage import (
     write_record,
     write_versions,
 )
+from msnas_optuna.storage.optuna_private import forget_trials, set_trial_system_attr
 from msnas_optuna.study.setting import Setting
 
 
 @dataclass(frozen=True)
-class Asked:
+class Proposal:
     """An architecture that an external trainer is to evaluate.
 
     Attributes:
         trial: the number to tell the values for.
         params: the parameters of the trial.
         architecture: the same as an architecture.
-        gflops: 1e9 multiply-adds at the study's input size.
+        costs: see `Method.costs`.
         generation: 0 for the first population.
         origin: see `storage.Plan`.
         repeat: how many measurements of the architecture come before; train with another seed.
@@ -58,15 +59,15 @@ class Asked:
     trial: int
     params: dict[str, Any]
     architecture: Any
-    gflops: float
+    costs: dict[str, float]
     generation: int
     origin: str
     repeat: int
 
 
 def ask(
-    setting: Setting, n: int = 1, *, show: Callable[[list[Asked]], object] | None = None
-) -> list[Asked]:
+    setting: Setting, n: int = 1, *, show: Callable[[list[Proposal]], object] | None = None
+) -> list[Proposal]:
     """Proposes the next architectures of the study file's search, which it creates if need be.
 
     Args:
@@ -93,10 +94,10 @@ def ask(
     write_versions(study)
     recover_lost_trials(study)
     queue_architectures(study, setting.space, seeds)
-    asked: list[Asked] = []
+    asked: list[Proposal] = []
     with deferred_interrupts() as interrupts:  # Optuna's bookkeeping is not safe
         while len(asked) < n and (trial_id := claim_trial(study, wanted=wanted)) is not None:
-            study._thread_local.cached_all_trials = None  # as `Study.ask` does
+            forget_trials(study)
             try:
                 trial = optuna.Trial(study, trial_id)  # plans it
             except SpaceExhaustedError:  # other processes have taken what was left
@@ -106,7 +107,9 @@ def ask(
                 asked.append(proposal)
         try:
             for proposal in asked:  # as late as can be: until here, a kill makes the trials lost
-                _hand_over(study, proposal)
+                found, worker = study.get_trials()[proposal.trial], Worker.external(proposal.trial)
+                write_plan(study, found, replace(_plan(found), worker=worker))
+                set_trial_system_attr(study, found, OWNER, asdict(worker))
             with interrupts.allowed():
                 if show is not None:
                     show(asked)
@@ -116,7 +119,7 @@ def ask(
     return asked
 
 
-def _described(setting: Setting, trial: optuna.Trial) -> Asked | None:
+def _described(setting: Setting, trial: optuna.Trial) -> Proposal | None:
     """The architecture of a trial; a queued one that is not feasible fails."""
     try:
         architecture = suggest(trial, setting.feasible)
@@ -124,27 +127,21 @@ def _described(setting: Setting, trial: optuna.Trial) -> Asked | None:
         trial.set_user_attr(ERROR, str(error))
         trial.study.tell(trial, state=TrialState.FAIL)
         return None
-    gflops = setting.cost.total(architecture) / 1e9
-    write_record(trial, TrialRecord(str(architecture), {"gflops": gflops}))
+    costs = setting.method.costs(architecture, setting.cost)
+    write_record(trial, TrialRecord(str(architecture), costs))
     plan = _plan(trial.study.get_trials(deepcopy=False)[trial.number])
-    return Asked(
+    return Proposal(
         trial=trial.number,
         params=trial.params,
         architecture=architecture,
-        gflops=gflops,
+        costs=costs,
         generation=plan.generation,
         origin=plan.origin,
         repeat=plan.repeat,
     )
 
 
-def _hand_over(study: optuna.Study, proposal: Asked) -> None:
-    trial, worker = study.get_trials()[proposal.trial], Worker.external(proposal.trial)
-    write_plan(study, trial, replace(_plan(trial), worker=worker))
-    study._storage.set_trial_system_attr(trial._trial_id, OWNER, asdict(worker))
-
-
-def _take_back(study: optuna.Study, asked: Sequence[Asked]) -> None:
+def _take_back(study: optuna.Study, asked: Sequence[Proposal]) -> None:
     """Ends proposals that reached nobody, so that they are handed out again."""
     for proposal in asked:
         with suppress(UpdateFinishedTrialError):
@@ -247,7 +244,7 @@ def _is_to_be_repeated(trial: FrozenTrial) -> bool:
 
 
 def _ended(trial: FrozenTrial) -> str:
-    """What has become of a trial, in words."""
+    """The end of a trial, in words."""
     match trial.state:
         case TrialState.COMPLETE:
             return f"is complete with {trial.values}"

@@ -107,7 +107,7 @@ class DataSection:
     Attributes:
         train_images: folder of the training images, relative to the study file.
         train_annotations: COCO JSON of the training images.
-        val_images: folder of the validation images; the search maximises AP on them.
+        val_images: folder of the validation images; the search maximizes AP on them.
         val_annotations: COCO JSON of the validation images.
         shapes: generate the shapes data set into `run_dir` instead.
         image_size: the shorter and the longer side of an image are at most these, in pixels.
@@ -159,9 +159,9 @@ class SamplerSection:
     proposer: Literal["algorithm1", "recombination"] = "algorithm1"
     population_size: PositiveInt = 10
     n_children: PositiveInt = 10
-    n_random: Annotated[int, Field(ge=0)] = 1
+    n_random: Annotated[int, Field(ge=0)] = 2
     n_reevaluated: Annotated[int, Field(ge=0)] = 0
-    gene_probability: Probability = 0.1
+    gene_probability: Probability = 0.05
     max_attempts: PositiveInt = 3
     seeds: tuple[str, ...] = ()
 
@@ -216,7 +216,9 @@ class StudyConfig:
         return METHODS[self.space.method]
 
     def identity(self) -> dict[str, Any]:
-        """What a study is, flat with dotted keys: a stored study refuses other values.
+        """The settings that make a study what it is, flat with dotted keys.
+
+        A stored study refuses other values.
 
         Where it and its data are stored, how many trials it has and what it runs on may change.
         """
@@ -307,7 +309,11 @@ def _explain(detail: ErrorDetails, sections: dict[str, type[Any]]) -> str:
         return f"{key}: this key is gone; {REMOVED_KEYS[key]}"
     section: Any = StudyConfig
     for i, part in enumerate(parts[:-1]):
-        section = sections[part] if i == 0 and part in sections else _section_type(section, part)
+        hints = sections if i == 0 and part in sections else typing.get_type_hints(section)
+        candidates = (hints.get(part), *typing.get_args(hints.get(part)))
+        section = next((kind for kind in candidates if dataclasses.is_dataclass(kind)), None)
+        if section is None:
+            break
     fields = {field.name: field for field in dataclasses.fields(section)} if section else {}
     if detail["type"] == "unexpected_keyword_argument":
         close = difflib.get_close_matches(parts[-1], fields, n=1, cutoff=0.5)
@@ -321,13 +327,6 @@ def _explain(detail: ErrorDetails, sections: dict[str, type[Any]]) -> str:
     plain = isinstance(default, (int, float, str, bool, tuple))
     repair = f"change it, or leave it out for the default {default!r}" if plain else "change it"
     return f"{key}: {rule}, got {detail['input']!r:.80}; {repair}"
-
-
-def _section_type(section: Any, name: str) -> Any:
-    """The dataclass of a section's field, or None."""
-    hint = typing.get_type_hints(section).get(name) if section else None
-    candidates = (hint, *typing.get_args(hint))
-    return next((kind for kind in candidates if dataclasses.is_dataclass(kind)), None)
 
 
 def _broken_rules(config: StudyConfig) -> typing.Iterator[str]:
@@ -415,5 +414,5 @@ def _relative_to(config: StudyConfig, folder: Path) -> StudyConfig:
 
 
 def _lies_in(path: Path, folder: Path) -> bool:
-    """Whether a path, as it is written, does not leave a folder."""
+    """True where a path, as it is written, does not leave a folder."""
     return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))

@@ -65,7 +65,7 @@ EVALUATION_KEYS = frozenset({"data.val_annotations.sha256", "data.size_bounds"})
 """Settings that weights do not depend on, beside the method's."""
 
 FAILURES = (NonFiniteLossError, InvalidArchitectureError)
-"""What fails one trial and lets the study go on."""
+"""Errors that fail one trial and let the study go on."""
 
 
 class Report(Protocol):
@@ -140,7 +140,12 @@ class Experiment:
             DataError: an annotation file or an image breaks a rule.
         """
         data, runtime = self.config.data, self.config.runtime
-        train_set, val_set = self._splits()
+        with self.ranks.rank_zero_first():  # generated data is made once
+            splits = self.setting.splits(partial(self.report, "data set"))
+        train_set, val_set = (
+            CocoDetection(splits[name].images, splits[name].annotations)
+            for name in ("train", "val")
+        )
         if train_set.categories != val_set.categories:
             raise DataError(
                 f"training and validation images must have the same categories, got "
@@ -165,23 +170,6 @@ class Experiment:
             progress=partial(self.report, EVALUATION),
         )
 
-    def _splits(self) -> tuple[CocoDetection, CocoDetection]:
-        with self.ranks.rank_zero_first():  # generated data is made once
-            splits = self.setting.splits(partial(self.report, "data set"))
-        train_set, val_set = (
-            CocoDetection(split.images, split.annotations)
-            for split in (splits["train"], splits["val"])
-        )
-        return train_set, val_set
-
-    def _read_images(self) -> None:
-        """Shows a bad image before hours of training; each rank looks at its share."""
-        ranks = self.ranks
-        for images, name in ((self.task.train, "training"), (self.task.val, "validation")):
-            images.fill_cache(
-                partial(self.report, f"{name} images"), n_ranks=ranks.size, rank=ranks.rank
-            )
-
     def build_detector(self, architecture: Any = None) -> DetectionNetwork:
         """The detector of one architecture, or the supernet, with fresh weights."""
         config = self.config
@@ -198,7 +186,7 @@ class Experiment:
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
-        """What values depend on: the settings and the annotations."""
+        """Settings and annotations that values depend on."""
         train_set, val_set = self.task.train.dataset, self.task.val.dataset
         return self.config.identity() | {
             "data.train_annotations.sha256": _digest(train_set.annotations),
@@ -206,7 +194,7 @@ class Experiment:
         }
 
     def _stage_identity(self, recipe: str) -> dict[str, Any]:
-        """What the values of networks trained by a recipe depend on."""
+        """The part of it that the values of networks trained by a recipe depend on."""
         parts = ("space.", "detector.", "data.", "study.seed", "runtime.", f"{recipe}.")
         identity = self._identity | flatten(
             {recipe: dataclasses.asdict(getattr(self.config, recipe))}
@@ -214,7 +202,7 @@ class Experiment:
         return {key: value for key, value in identity.items() if key.startswith(parts)}
 
     def _training_identity(self, recipe: str) -> dict[str, Any]:
-        """What the weights of a training run depend on: all but what is for evaluation alone."""
+        """The part that the weights of a training run depend on, without that of evaluation."""
         free = EVALUATION_KEYS | {f"detector.{key}" for key in self.setting.method.evaluation_keys}
         return {k: v for k, v in self._stage_identity(recipe).items() if k not in free}
 
@@ -242,7 +230,10 @@ class Experiment:
         model = self.build_detector().to(task.device)
 
         def batches(steps: range) -> Iterable[Batch]:
-            self._read_images()
+            # A bad image is shown before hours of training; each rank looks at its share.
+            for images, name in ((task.train, "training"), (task.val, "validation")):
+                progress = partial(self.report, f"{name} images")
+                images.fill_cache(progress, n_ranks=self.ranks.size, rank=self.ranks.rank)
             return task.batches(recipe, seed, self.ranks)(steps)
 
         with exclusive(self.supernet_path, self.ranks):
@@ -287,7 +278,7 @@ class Experiment:
 
     def _costs(self, architecture: Any) -> Measurements:
         """The costs of an architecture, as trials store them."""
-        return {"gflops": self.setting.cost.total(architecture) / 1e9}
+        return self.setting.method.costs(architecture, self.setting.cost)
 
     def one_shot_objective(self, feasible: FeasibleSet[Any]) -> OneShotObjective[Any]:
         """The objective of the search."""
@@ -471,7 +462,7 @@ class Experiment:
 
     @cached_property
     def _search_identity(self) -> dict[str, Any]:
-        """What one-shot values depend on; an unfinished supernet raises, before it is stored."""
+        """Settings and weights behind one-shot values; an unfinished supernet raises."""
         if (begun := self.setting.begun_study()) is not None:
             refuse_mixed(begun, external=False)
         assert self.supernet_weights
@@ -569,26 +560,20 @@ class Experiment:
 
 def keep_losses(setting: Setting) -> None:
     """Stores the losses of the training runs with the study of the search, as far as they got."""
-    study = setting.stored_study()
+    study, retrained = setting.stored_study(), setting.stored_study(RETRAIN)
     if study is None:
         return
-    for run, checkpoint in _training_runs(setting).items():
-        with suppress(CheckpointError):  # what is stored stays; who needs the weights complains
-            write_curve(study, run, read_losses(checkpoint))
-
-
-def _training_runs(setting: Setting) -> dict[str, Path]:
-    """The checkpoints of the supernet and of the retrained architectures, by name."""
     runs = {"supernet": setting.run_dir / "supernet.pt"}
-    study = setting.stored_study(RETRAIN)
     view = StudyView.load(setting)
     names = {r.architecture: r.name for r in (*view.results, view.baseline) if r is not None}
-    for trial in [] if study is None else study.get_trials(deepcopy=False):
+    for trial in [] if retrained is None else retrained.get_trials(deepcopy=False):
         file = trial.user_attrs.get("checkpoint")
         if file is not None and trial.params:
             name = names.get(setting.space.decode(trial.params), "trial ?")
             runs[name] = setting.run_dir / "retrained" / file
-    return runs
+    for run, checkpoint in runs.items():
+        with suppress(CheckpointError):  # what is stored stays; who needs the weights complains
+            write_curve(study, run, read_losses(checkpoint))
 
 
 def _digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What each of several workers on a machine gets: a GPU of its own, a share of the cores."""
+"""Shares of several workers on a machine: a GPU for each, and some of the cores."""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ from msnas_optuna.storage import (
     storage_exists,
     storage_file,
 )
+from msnas_optuna.storage.optuna_private import system_attrs
 from msnas_optuna.study.config import (
     BudgetSection,
     ConfigError,
@@ -182,7 +183,7 @@ class Setting:
 
     @cached_property
     def cost(self) -> MethodCost[Any]:
-        """What the budget limits, at the study's input size."""
+        """The cost that the budget limits, at the study's input size."""
         config = self.config
         return section_cost(
             self.method, config.space, config.budget, image_size=config.data.image_size
@@ -276,19 +277,18 @@ class Setting:
         return min(wanted, available)
 
     def is_refresh_due(self, study: optuna.Study) -> bool:
-        """Whether a generation has ended since the dashboard was refreshed, by any process.
+        """True where a generation has ended since the dashboard was refreshed, by any process.
 
-        False where the study file wants no dashboard.
+        Never where the study file wants no dashboard.
         """
         generation = self.sampler(self.feasible).settings.generation
-        attributes = study._storage.get_study_system_attrs(study._study_id)
-        shown = attributes.get(PUBLISHED, 0)
+        shown = system_attrs(study).get(PUBLISHED, 0)
         due = generation(finished_slots(study)) > generation(shown)
         return self.config.runtime.dashboard and due
 
     @property
     def ranking(self) -> str:
-        """What the best architectures of a search are, as a heading."""
+        """Heading of the best architectures of a search."""
         return "Pareto front, by AP" if len(self.metrics) > 1 else "Best architectures"
 
     @property

@@ -95,7 +95,7 @@ KILLED = """
 import os, signal, sys
 from msnas_optuna.study import asktell
 from msnas_optuna.study.setting import Setting
-asktell._hand_over = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+asktell.write_plan = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 asktell.ask(Setting.load(sys.argv[1]))
 """
 

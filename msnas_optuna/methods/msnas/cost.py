@@ -44,7 +44,6 @@ class EncoderCost:
     """Multiply-adds of encoder + RPN head for one input size (§4.1).
 
     Attributes:
-        block: residual block of every candidate.
         channels: C.
         input_size: height and width in pixels, multiples of 64.
         stem_channels: of the stem's output.

@@ -49,7 +49,6 @@ class Detector(DetectionNetwork):
         proposals_train: proposals of a group before, and of an image after, NMS in training.
         proposals_test: likewise in evaluation.
         pool_size: cells of a pooled RoI in each direction.
-        hidden: width of the box head's fully connected layer.
     """
 
     def __init__(

@@ -75,7 +75,6 @@ class MSNASEncoder(nn.Module):
 
     Args:
         n_blocks: N.
-        block: residual block of every candidate.
         channels: C, also of every feature that the heads read.
         stem_channels: of the stem's output.
         norm: of all convolutions but the laterals and outputs.

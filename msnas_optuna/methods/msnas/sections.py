@@ -24,7 +24,7 @@ class SpaceSection:
     """[space]: N mixed blocks with C channels (§3.2, §4.1).
 
     Attributes:
-        method: "msnas".
+        method: name of the method.
         n_blocks: N.
         block: residual block of every candidate.
         channels: C.

@@ -32,7 +32,7 @@ STEM_STRIDE: Final = 4
 
 @dataclass(frozen=True)
 class Architecture:
-    """One detector of the space: encoder and utilisation.
+    """One detector of the space: encoder and utilization.
 
     Attributes:
         strides: of each of the N blocks, from 0.5, 1 and 2.
@@ -140,11 +140,11 @@ class EncoderState(NamedTuple):
 
     @property
     def receives_lateral(self) -> bool:
-        """Whether a stage that ends here follows an earlier one of its resolution (Eq. 4)."""
+        """True where a stage that ends here follows an earlier one of its resolution (Eq. 4)."""
         return bool(self.ended >> self.level & 1)
 
 
-class UtilisationState(NamedTuple):
+class UtilizationState(NamedTuple):
     """The last feature stride so far, and whether all so far are equal.
 
     Attributes:
@@ -156,7 +156,7 @@ class UtilisationState(NamedTuple):
     equal: bool
 
 
-State = EncoderState | UtilisationState
+State = EncoderState | UtilizationState
 
 
 @dataclass(frozen=True)
@@ -218,14 +218,14 @@ class MSNASSpace(Space[Architecture]):
         if not state.outputs >> FEATURE_STRIDES.index(s) & 1:  # V3
             return None
         if isinstance(state, EncoderState):
-            return UtilisationState(state.outputs, s, True) if s <= 8 else None  # Eq. 7
+            return UtilizationState(state.outputs, s, True) if s <= 8 else None  # Eq. 7
         if s < state.last:  # Eq. 7
             return None
-        return UtilisationState(state.outputs, s, state.equal and s == state.last)
+        return UtilizationState(state.outputs, s, state.equal and s == state.last)
 
     def accepts(self, state: State) -> bool:
         """Eq. 7: not all feature strides are equal, and the largest is at least 8."""
-        return isinstance(state, UtilisationState) and not state.equal and state.last >= 8
+        return isinstance(state, UtilizationState) and not state.equal and state.last >= 8
 
     def violation(self, architecture: Architecture) -> str | None:
         """The first broken rule among shape, V1, V2 (Eq. 7) and V3, in words, or None."""

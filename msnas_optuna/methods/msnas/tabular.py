@@ -29,7 +29,7 @@ TABLE_FILE: Final = Path(__file__).with_name("msnas_n7.json")
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of one architecture.
+    """The measurements of one architecture.
 
     Attributes:
         gflops: of encoder and RPN head, 1e9 multiply-adds.

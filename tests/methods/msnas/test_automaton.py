@@ -23,7 +23,7 @@ from msnas_optuna.spaces.lattice import Lattice
 
 BASIC = EncoderCost("basic", 32, (128, 128), 32)
 BOTTLENECK = EncoderCost("bottleneck", 24, (128, 192))
-UTILISATIONS = [  # of Eq. 7
+UTILIZATIONS = [  # of Eq. 7
     s
     for s in itertools.combinations_with_replacement(FEATURE_STRIDES, 5)
     if min(s) <= 8 <= max(s) and min(s) != max(s)
@@ -33,8 +33,8 @@ COSTS = {"basic": BASIC, "bottleneck": BOTTLENECK}
 
 @cache
 def all_valid(n_blocks):
-    """Every valid architecture, by trying all stride vectors and all utilisations of Eq. 7."""
-    space, vectors = MSNASSpace(n_blocks), UTILISATIONS
+    """Every valid architecture, by trying all stride vectors and all utilizations of Eq. 7."""
+    space, vectors = MSNASSpace(n_blocks), UTILIZATIONS
     found = []
     for strides in itertools.product(STRIDES, repeat=n_blocks):
         path = Architecture(strides, vectors[0])
@@ -180,7 +180,7 @@ def test_counts_equal_the_enumeration_of_the_published_r18_space():
     lattice, valid, within = preset_lattice("r18"), 0, 0
     distribution = CostDistribution.of(lattice.space, cost)
     seen = Counter()
-    for s in UTILISATIONS:
+    for s in UTILIZATIONS:
         fed = visited[:, [FEATURE_STRIDES.index(a) for a in s]].all(axis=1)
         totals = paths[fed] + sum(map(cost.output, set(s))) + sum(map(cost.rpn, s))
         valid += len(totals)
@@ -283,10 +283,10 @@ def test_short_windows_of_long_encoders_redraw_inside(name):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_completions_of_a_fixed_utilisation_add_up(name):
+def test_completions_of_a_fixed_utilization_add_up(name):
     lattice = preset_lattice(name)
     free = [None] * lattice.space.n_blocks
-    for s in UTILISATIONS[::25]:
+    for s in UTILIZATIONS[::25]:
         by_first = (count_completions(lattice, [f, *free[1:]], s) for f in STRIDES)
         assert count_completions(lattice, free, s) == sum(by_first)
     child = lattice.complete(np.random.default_rng(6), [*free, 8, 8, 16, 16, 32])
@@ -294,10 +294,10 @@ def test_completions_of_a_fixed_utilisation_add_up(name):
     assert child.feature_strides == (8, 8, 16, 16, 32)
 
 
-def test_completions_over_all_utilisations_add_up_to_the_count():
+def test_completions_over_all_utilizations_add_up_to_the_count():
     lattice = preset_lattice("r18")
     free = [None] * 13
-    assert lattice.count() == sum(count_completions(lattice, free, s) for s in UTILISATIONS)
+    assert lattice.count() == sum(count_completions(lattice, free, s) for s in UTILIZATIONS)
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,15 @@ from msnas_optuna.methods.msnas.space import (
 from msnas_optuna.spaces.base import InvalidArchitectureError
 
 READABLE = (4, 8, 8, 8, 8)
-UTILISATIONS = [  # of Eq. 7
+UTILIZATIONS = [  # of Eq. 7
     s
     for s in combinations_with_replacement(FEATURE_STRIDES, 5)
     if min(s) <= 8 <= max(s) and min(s) != max(s)
 ]
 
 
-def test_eq_7_leaves_103_of_the_3125_utilisations():
-    vectors = set(UTILISATIONS)
+def test_eq_7_leaves_103_of_the_3125_utilizations():
+    vectors = set(UTILIZATIONS)
     assert len(vectors) == 103  # golden count of the design
     space = MSNASSpace(9)  # 4 8 16 32 64 and back: every feature stride is produced
     strides = (1, 2, 2, 2, 2, 0.5, 0.5, 0.5, 0.5)
@@ -119,7 +119,7 @@ def test_unreasonable_numbers_of_blocks_are_refused(n):
 
 @given(st.lists(st.sampled_from(STRIDES), min_size=3, max_size=12), st.data())
 def test_encoding_is_the_inverse_of_decoding(strides, data):
-    s = data.draw(st.sampled_from(UTILISATIONS))
+    s = data.draw(st.sampled_from(UTILIZATIONS))
     space, architecture = MSNASSpace(len(strides)), Architecture(tuple(strides), s)
     assert space.decode(space.encode(architecture)) == architecture
     assert Architecture.parse(str(architecture)) == architecture
