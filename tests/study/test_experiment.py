@@ -477,7 +477,7 @@ def test_a_retrained_detector_is_loaded_with_its_weights(searched):
     study = experiment.retrain(top=1)
     detector = experiment.retrained(by_hand)
     (value,) = [t.value for t in study.trials if t.user_attrs["arch"] == str(by_hand)]
-    assert experiment.task.evaluate(detector).ap == value
+    assert experiment.task.evaluate(detector)["ap"] == value
 
 
 def test_lost_weights_are_trained_again_and_the_stored_value_stays(searched):
@@ -493,7 +493,7 @@ def test_lost_weights_are_trained_again_and_the_stored_value_stays(searched):
         experiment.retrained(best)
     assert [t.value for t in experiment.retrain(top=1).trials] == values
     assert all(file.exists() for file in lost)
-    assert experiment.task.evaluate(experiment.retrained(best)).ap == values[0]
+    assert experiment.task.evaluate(experiment.retrained(best))["ap"] == values[0]
 
 
 def test_more_measurements_than_architectures_end_cleanly(trained):
