@@ -32,10 +32,20 @@ def proposals(study: optuna.Study) -> list[tuple[str, float]]:
     return sorted((t.user_attrs["arch"], t.values[0]) for t in complete)
 
 
+@pytest.fixture(scope="session")
+def _searched_to_the_end(_trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("searched_to_the_end") / "study"
+    shutil.copytree(_trained_once, folder)
+    Experiment.load(folder / "tiny.toml").search()
+    return folder
+
+
 @pytest.fixture
-def searched(trained: Path) -> tuple[Experiment, optuna.Study]:
+def searched(_searched_to_the_end: Path, trained: Path) -> tuple[Experiment, optuna.Study]:
+    """The experiment of `trained`, which has been searched, too, and its study."""
+    shutil.copytree(_searched_to_the_end, trained.parent, dirs_exist_ok=True)
     experiment = Experiment.load(trained)
-    return experiment, experiment.search()
+    return experiment, experiment.setting.stored_study()
 
 
 def test_every_trial_is_valid_new_and_inside_the_window(searched):
