@@ -57,12 +57,11 @@ def plot_architecture(study: Study | StudyView[Any], *, trial: int | None = None
         vertical_spacing=0.06,
         row_heights=[panel.height for panel in picture.panels],
     )
+    styled(figure, title, note=picture.name)
     named: set[str] = set()
     for row, panel in enumerate(picture.panels, start=1):
         for trace in _traces(panel, named):
             figure.add_trace(trace, row=row, col=1)
-    styled(figure, title, note=picture.name)
-    for row, panel in enumerate(picture.panels, start=1):
         figure.update_yaxes(_resolution(panel) | {"title": {"text": panel.title}}, row=row, col=1)
     figure.update_xaxes(_depth(picture, WIDTH))
     figure.update_xaxes(showticklabels=False)
@@ -72,12 +71,7 @@ def plot_architecture(study: Study | StudyView[Any], *, trial: int | None = None
 
 
 def plot_best_architectures(study: Study | StudyView[Any], *, top: int = 5) -> go.Figure:
-    """Plots the best architectures side by side, with the hand-made baseline beside them.
-
-    Args:
-        study: of the search.
-        top: how many of the best.
-    """
+    """Plots the `top` best architectures side by side, with the hand-made baseline beside them."""
     view = StudyView.of(study)
     if not view.results or view.baseline is None:
         return message("The best architectures")
@@ -93,19 +87,18 @@ def plot_best_architectures(study: Study | StudyView[Any], *, top: int = 5) -> g
         horizontal_spacing=0.07,
         vertical_spacing=0.46 / rows,
     )
-    named: set[str] = set()
-    places = [divmod(i, COLUMNS) for i in range(len(pictures))]
-    for picture, (row, col) in zip(pictures, places, strict=True):
-        for trace in _traces(picture.panels[0], named):
-            trace.update(hovertext=None, hoverinfo="skip")  # many texts make a large figure
-            figure.add_trace(trace, row=row + 1, col=col + 1)
     title += f"{by}, and the {view.method.baseline}"
     styled(figure, title, note=pictures[0].panels[0].title)
     figure.update_layout(margin={"t": 108, "l": 35, "r": 10})
-    for picture, (row, col) in zip(pictures, places, strict=True):
+    named: set[str] = set()
+    for i, picture in enumerate(pictures):
+        place = {"row": 1 + i // COLUMNS, "col": 1 + i % COLUMNS}
+        for trace in _traces(picture.panels[0], named):
+            trace.update(hovertext=None, hoverinfo="skip")  # many texts make a large figure
+            figure.add_trace(trace, **place)
         axis = _depth(picture, WIDTH // COLUMNS) | {"tickfont": {"size": 10}}
-        figure.update_xaxes(axis, row=row + 1, col=col + 1)
-        figure.update_yaxes(_resolution(picture.panels[0]), row=row + 1, col=col + 1)
+        figure.update_xaxes(axis, **place)
+        figure.update_yaxes(_resolution(picture.panels[0]), **place)
     figure.update_annotations(font={"size": 11, "color": INK})
     figure.update_traces(marker={"size": 7}, selector={"mode": "markers"})
     return legend_below(figure, y=-0.12)
