@@ -56,6 +56,7 @@ def propose(
     best = history.population(i, size=settings.population_size)  # Alg. 1, l. 9
     space = feasible.space
     choices = [distribution.choices for distribution in space.distributions.values()]
+    sizes = [len(values) for values in choices]
     genes = [space.genes(parent.architecture) for parent in best]
     pop = np.array([[c.index(g) for c, g in zip(choices, own, strict=True)] for own in genes])
     seen = {parent.tobytes() for parent in pop}
@@ -64,11 +65,7 @@ def propose(
         for name, part in space.parts.items():  # Alg. 1, l. 5-6
             families[f"crossover_{name}"] = crossover(pop, part, rng=rng)
             families[f"mutation_{name}"] = mutation(
-                pop,
-                part,
-                rng=rng,
-                sizes=[len(c) for c in choices],
-                reset=settings.gene_probability,
+                pop, part, rng=rng, sizes=sizes, reset=settings.gene_probability
             )
         children = np.concatenate([children for children, _ in families.values()])
         (selected,) = feasible.contains(children).nonzero()  # Alg. 1, l. 7
