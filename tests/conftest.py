@@ -237,13 +237,14 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: PostgresServer) -> str:
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     """An empty PostgreSQL database, opened with a password."""
     name = f"d{uuid.uuid4().hex}"
     postgres_server.psql(f"CREATE DATABASE {name};")
     url = make_url(postgres_server.get_uri(database=name))
     url = url.set(drivername="postgresql+psycopg", username="keeper", password="hunter2")
-    return url.render_as_string(hide_password=False)
+    yield url.render_as_string(hide_password=False)
+    postgres_server.psql(f"DROP DATABASE {name} WITH (FORCE);")  # quicker than removing its files
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from msnas_optuna.report.figures.comparison import ComparisonInfo, get_comparison_info, margin
 from msnas_optuna.report.figures.style import counted
-from msnas_optuna.report.figures.transfer import TransferInfo, get_transfer_info
+from msnas_optuna.report.figures.training import TransferInfo, get_transfer_info
 from msnas_optuna.report.table import cells, result_columns
 from msnas_optuna.storage import is_external, wanted_trials
 from msnas_optuna.study.setting import Setting

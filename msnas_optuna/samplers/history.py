@@ -1,7 +1,7 @@
 """What the trials of a study say: which architectures it holds, and which are the best.
 
 "Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, Algorithm 1,
-line 9: Topk.
+lines 9 and 10: Topk.
 
 The slot of a trial is its place in the sequence of proposals; trials that repeat an earlier one
 have its slot, withdrawn trials take none. A loss is one number for each objective, smaller is

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from msnas_optuna.data.coco import CocoDetection
-from msnas_optuna.data.resizing import resized_size
+from msnas_optuna.data.images import resized_size
 from msnas_optuna.study.setting import Setting
 
 QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

@@ -53,8 +53,9 @@ from msnas_optuna.training.checkpoint import (
     read_losses,
 )
 from msnas_optuna.training.loop import NonFiniteLossError, train
+from msnas_optuna.training.metrics import Measurements
 from msnas_optuna.training.objectives import OneShotObjective, StandaloneObjective
-from msnas_optuna.training.task import DetectionTask, Measurements
+from msnas_optuna.training.task import DetectionTask
 
 EVALUATION = "evaluation"
 """Step of the validation images, reported anew for every network."""

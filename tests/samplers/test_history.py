@@ -140,6 +140,12 @@ def test_a_ledger_that_has_read_before_says_what_a_new_one_does() -> None:
     assert len({t.user_attrs[ORIGIN] for t in study.trials}) > 2
 
 
+def test_an_architecture_that_failed_and_waits_again_is_held_once(study: optuna.Study) -> None:
+    study.add_trial(trial(2, TrialState.WAITING))
+    history = Ledger(SPACE).read(study.trials, study.directions)
+    assert history.n_held == 4
+
+
 def test_a_withdrawn_trial_has_neither_slot_nor_architecture(study: optuna.Study) -> None:
     withdraw(study, [study.trials[1]])
     study.add_trial(trial(1, value=0.0))
