@@ -135,7 +135,7 @@ def _evaluate_one(
                 return True  # others took this worker for dead, and repeat the trial
             outcome = _outcome(trial, objective, interrupts, failures)
         _tell(study, trial, outcome)
-        told = (optuna.TrialPruned, _OvertakenError, *failures)  # the trial's state says it all
+        told: Failures = (optuna.TrialPruned, _OvertakenError, *failures)  # by the trial's state
         if isinstance(outcome, BaseException) and not isinstance(outcome, told):
             raise outcome
     return True
