@@ -24,7 +24,6 @@ from msnas_optuna.storage import (
     ERROR,
     PUBLISHED,
     StudyMismatchError,
-    open_study,
     read_plan,
     recover_lost_trials,
 )
@@ -270,11 +269,7 @@ def test_search_refuses_a_study_of_an_external_trainer(tiny: Path) -> None:
 
 def test_ask_and_tell_refuse_a_study_of_the_supernet(tiny: Path) -> None:
     setting = Setting.load(tiny)
-    config = setting.config.identity() | {"supernet.sha256": "00"}
-    sampler = setting.sampler(setting.feasible)
-    open_study(
-        setting.storage, name="tiny", directions=["maximize"], sampler=sampler, config=config
-    )
+    setting.open_study(setting.config.identity() | {"supernet.sha256": "00"})
     with pytest.raises(StudyMismatchError, match="takes its values from the supernet"):
         ask(setting)
     with pytest.raises(StudyMismatchError, match="takes its values from the supernet"):
