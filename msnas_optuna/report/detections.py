@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from optuna.study import Study
 
@@ -26,8 +26,7 @@ _PREFIX: Final = "detections-"
 """File names of the pictures start with this."""
 
 
-@dataclass(frozen=True)
-class Drawing:
+class Drawing(NamedTuple):
     """Pictures by a detector.
 
     Attributes:
@@ -71,8 +70,7 @@ class Source:
         )
 
 
-@dataclass(frozen=True)
-class Detections:
+class Detections(NamedTuple):
     """The stored pictures, by the name of the image, and whose they are."""
 
     source: Source
@@ -80,12 +78,7 @@ class Detections:
 
 
 def stored_detections(setting: Setting, study: Study) -> Detections | None:
-    """The stored pictures; None where there are none, or not all of them.
-
-    Args:
-        setting: the study file.
-        study: its search.
-    """
+    """The stored pictures; None where there are none, or not all of them."""
     stored = system_attrs(study).get(DETECTIONS)
     if not stored:
         return None

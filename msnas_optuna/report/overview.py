@@ -1,7 +1,6 @@
 """A study in words and numbers, for the dashboard's note and the report alike.
 
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §4.1 and
-Tables 1, 2 and 4. FLOPs are 1e9 multiply-adds, AP is in percent where it is called mAP.
+FLOPs are 1e9 multiply-adds, AP is in percent where it is called mAP.
 """
 
 from __future__ import annotations
@@ -9,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Final
+
+from optuna.study import Study
 
 from msnas_optuna.report.figures.comparison import ComparisonInfo, get_comparison_info, margin
 from msnas_optuna.report.figures.style import counted
@@ -26,11 +27,24 @@ class NothingToShowError(ValueError):
     """The search has not begun, so that nothing is stored."""
 
 
+def begun(setting: Setting) -> Study:
+    """The study of the search.
+
+    Raises:
+        NothingToShowError: the search has not begun.
+        StudyMismatchError: the stored study was made with other settings.
+    """
+    study = setting.stored_study()
+    if study is None:
+        raise NothingToShowError(
+            f"study {setting.study_name()} has not begun; run `msnas train` and `msnas search` "
+            f"first"
+        )
+    return study
+
+
 class Overview:
     """All there is to say about a study at one moment.
-
-    Args:
-        setting: the study.
 
     Raises:
         NothingToShowError: the search has not begun.
@@ -38,13 +52,7 @@ class Overview:
     """
 
     def __init__(self, setting: Setting) -> None:
-        self.setting, self.view = setting, StudyView.load(setting)
-        if self.view.study is None:
-            raise NothingToShowError(
-                f"study {setting.study_name()} has not begun; run `msnas train` and "
-                f"`msnas search` first"
-            )
-        self.study = self.view.study
+        self.setting, self.study, self.view = setting, begun(setting), StudyView.load(setting)
 
     @property
     def best(self) -> tuple[Result[Any], ...]:
@@ -72,11 +80,7 @@ class Overview:
         return wanted_trials(self.study) or self.setting.config.study.trials
 
     def commands(self, top: int) -> list[str]:
-        """The lines that make the study, or go on with it.
-
-        Args:
-            top: how many architectures to retrain.
-        """
+        """The lines that make the study, or go on with it and retrain the `top` best."""
         command, study = self.setting.command, self.setting.config.study
         if is_external(self.study):
             values = ",".join(study.objectives).upper()

@@ -37,6 +37,7 @@ def test_generations_of_the_paper() -> None:
     slots = {g: [s for s in range(300) if settings.generation(s) == g] for g in range(4)}
     assert {g: len(s) for g, s in slots.items()} == {0: 50, 1: 60, 2: 60, 3: 60}
     assert [s for s in slots[2] if settings.is_random(s)] == slots[2][:10]
+    assert all(map(settings.is_random, range(50)))
     assert not any(map(settings.is_reevaluation, range(300)))
 
 
