@@ -105,10 +105,8 @@ class Experiment:
         after_trial: AfterTrial | None = None,
         refresh: Callable[[], None] | None = None,
     ) -> None:
-        self.setting = setting
-        self.config = setting.config
+        self.setting, self.config, self.ranks = setting, setting.config, ranks
         self.report = report if ranks.first else silent
-        self.ranks = ranks
         self.after_trial, self.refresh = after_trial, refresh or (lambda: None)
         if self.config.runtime.threads:
             torch.set_num_threads(self.config.runtime.threads)
@@ -463,7 +461,7 @@ class Experiment:
         patience: float = PATIENCE,
         after: AfterTrial | None = None,
     ) -> None:
-        """Evaluates architectures; tells `after` of each trial.
+        """Evaluates architectures, see `evaluate_trials`; tells `after` of each trial.
 
         Args:
             study: of a stage.
@@ -471,8 +469,8 @@ class Experiment:
             objective: made if there is something to evaluate.
             step: for reports.
             wanted: proposals that are settled at the end; None makes no proposals.
-            wait: see `evaluate_trials`, as for `patience`.
-            patience: seconds.
+            wait: for other workers.
+            patience: seconds without news.
             after: called with the study.
         """
         recover_lost_trials(study)
@@ -484,9 +482,8 @@ class Experiment:
         def report(settled: int, waiting: bool) -> None:
             best = self._view(study).results[:1]
             note = f"best mAP {100 * best[0].ap:.1f}" if best else ""
-            self.report(
-                step, settled, end, "waiting for trials of other workers" if waiting else note
-            )
+            note = "waiting for trials of other workers" if waiting else note
+            self.report(step, settled, end, note)
             if after is not None and not waiting:
                 after(study)
 
