@@ -60,9 +60,8 @@ class Source:
     weights: str
 
     def __str__(self) -> str:
-        kind = "the weights of its training from scratch"
-        if self.one_shot:
-            kind = "the supernet's weights, fine-tuned as in the search"
+        alone = "the weights of its training from scratch"
+        kind = "the supernet's weights, fine-tuned as in the search" if self.one_shot else alone
         ap = "" if self.ap is None else f", {100 * self.ap:.1f} mAP"
         return (
             f"Trial {self.trial} with {kind} ({self.weights}){ap}, on validation images; boxes "

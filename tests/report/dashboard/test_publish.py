@@ -264,6 +264,18 @@ def test_what_people_write_into_the_note_stays(finished):
     assert by_people(note).split() == ["ours", "above", "ours", "below,", *["long"] * 1000]
 
 
+def test_what_people_write_while_detections_are_drawn_stays(finished):
+    setting = Setting.load(finished)
+    study = setting.stored_study()
+
+    def draw(_):
+        save_note(study, "written meanwhile")
+        return Drawing("retrained/of-it.pt", {})
+
+    publish(setting, draw=draw)
+    assert by_people(get_note(study)) == "written meanwhile"
+
+
 def test_marks_are_replaced_as_text_and_not_as_patterns():
     once = merged("mine", r"a \1 \g<0>")
     assert merged(once, "b") == merged("mine", "b")
