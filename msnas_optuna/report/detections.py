@@ -8,12 +8,7 @@ from typing import Final, NamedTuple
 
 from optuna.study import Study
 
-from msnas_optuna.report.artifacts import (
-    ArtifactFolder,
-    Picture,
-    put_pictures,
-    stored_pictures,
-)
+from msnas_optuna.report.artifacts import ArtifactFolder, Picture, put_pictures, stored_pictures
 from msnas_optuna.storage import DETECTIONS, is_external
 from msnas_optuna.storage.optuna_private import set_system_attr, system_attrs
 from msnas_optuna.study.selection import Selected, select_trained

@@ -11,14 +11,7 @@ from plotly.basedatatypes import BaseTraceType
 from plotly.subplots import make_subplots
 
 from msnas_optuna.methods.picture import Line, Marker, Panel, Picture
-from msnas_optuna.report.figures.style import (
-    COLORS,
-    INK,
-    legend_below,
-    message,
-    rounded,
-    styled,
-)
+from msnas_optuna.report.figures.style import COLORS, INK, legend_below, message, rounded, styled
 from msnas_optuna.study.view import Result, StudyView
 
 COLUMNS: Final = 3
