@@ -45,8 +45,8 @@ class Settings:
     proposer: str = "algorithm1"
     population_size: int = 10
     n_children: int = 10
-    n_random: int = 1
-    gene_probability: float = 0.1
+    n_random: int = 2
+    gene_probability: float = 0.05
     max_attempts: int = 3
 
 

@@ -122,7 +122,6 @@ class CocoDetection(ImageSet):
         """
         self.annotations = file = Path(annotations)
         content = _read(file)
-        _require_unique_ids(content, file)
         categories = sorted(
             (Category(c["id"], c["name"]) for c in content["categories"]), key=lambda c: c.id
         )
@@ -162,10 +161,10 @@ class CocoDetection(ImageSet):
 
 
 def _read(file: Path) -> _Content:
-    """The annotation file, each entry of the right form."""
+    """The annotation file, each entry of the right form and with an id of its own."""
     try:
         raw = file.read_bytes()
-        return _CONTENT.validate_json(raw.decode(json.detect_encoding(raw)))
+        content = _CONTENT.validate_json(raw.decode(json.detect_encoding(raw)))
     except OSError as error:
         raise DataError(
             f"{file}: the annotation file must be readable, got {error.strerror}; "
@@ -177,6 +176,14 @@ def _read(file: Path) -> _Content:
         raise DataError(
             f"{file}: the annotation file must be JSON, got {error}; restore the file"
         ) from error
+    for kind in ("images", "annotations", "categories"):
+        ids = Counter(entry["id"] for entry in content[kind])
+        if len(ids) < len(content[kind]):
+            raise DataError(
+                f"{file}: ids of {kind} must be unique, got {ids.most_common(1)[0][0]} twice; "
+                f"remove or renumber one of the entries"
+            )
+    return content
 
 
 def _rule(error: ValidationError) -> str:
@@ -202,16 +209,6 @@ def _rule(error: ValidationError) -> str:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _require_unique_ids(content: _Content, file: Path) -> None:
-    for kind in ("images", "annotations", "categories"):
-        ids = Counter(entry["id"] for entry in content[kind])
-        if len(ids) < len(content[kind]):
-            raise DataError(
-                f"{file}: ids of {kind} must be unique, got {ids.most_common(1)[0][0]} twice; "
-                f"remove or renumber one of the entries"
-            )
 
 
 def _path(entry: _ImageEntry, folder: Path, file: Path) -> Path:

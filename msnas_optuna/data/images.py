@@ -1,4 +1,4 @@
-"""Image files: opened, turned upright, brought to RGB, whatever mode they have.
+"""Image files: opened, turned upright, brought to RGB whatever mode they have; their sizes.
 
 Symbols: n boxes of one image, K categories.
 """
@@ -61,7 +61,7 @@ class ImageRecord:
         height: pixels, upright.
         boxes: float32 [n, 4], x1 y1 x2 y2 in original pixels, inside the image, never empty.
         labels: int64 [n], 1..K in the order of the category ids.
-        crowd: bool [n], boxes around a crowd: to be ignored, not to be learnt.
+        crowd: bool [n], boxes around a crowd: to be ignored, not to be learned.
     """
 
     id: int
@@ -194,3 +194,13 @@ def image_record(path: Path, image_id: int) -> ImageRecord:
         labels=np.empty(0, np.int64),
         crowd=np.empty(0, np.bool_),
     )
+
+
+def resized_size(size: tuple[int, int], shorter: int, longer: int) -> tuple[int, int]:
+    """The (h, w) that an image of (h, w) is resized to, pixels, at least 1.
+
+    The detection convention (Lin et al., "Feature Pyramid Networks", CVPR 2017): the shorter side
+    becomes `shorter`, or less where the longer one would exceed `longer`; the aspect is kept.
+    """
+    scale = min(shorter / min(size), longer / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

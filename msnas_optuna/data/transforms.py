@@ -1,8 +1,5 @@
 """From an image to a padded batch: resize, cache, flip, order, collate.
 
-Resizing follows the detection convention (Lin et al., "Feature Pyramid Networks", CVPR 2017):
-shorter side to a goal unless the longer one would exceed its bound, aspect kept.
-
 Boxes are x1 y1 x2 y2, edges in pixels of the resized image. Symbols: n boxes of an image, h x w
 its resized size, B images in a batch padded to H x W.
 """
@@ -24,8 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from msnas_optuna.data.images import DataError, ImageSet
-from msnas_optuna.data.resizing import resized_size
+from msnas_optuna.data.images import DataError, ImageSet, resized_size
 
 SIZE_MULTIPLE: Final = 64
 """Pixels; sides of a batch are multiples of the coarsest stride, so that all features align."""

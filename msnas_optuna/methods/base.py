@@ -1,8 +1,7 @@
 """A method of architecture search: what the package asks of it, gathered in one object.
 
-A study file names its method in `[space] method`, and `methods.METHODS` holds the objects by name.
-All other code reaches a method through that object alone. It never looks into an architecture,
-which is a frozen, hashable value whose `str` is its notation.
+All other code reaches a method through its object in `methods.METHODS` alone. It never looks into
+an architecture, which is a frozen, hashable value whose `str` is its notation.
 
 Nothing here imports torch; what makes networks imports it when it is called. A cost is a number of
 multiply-adds (GFLOPs are 1e9 of them), a stride is in pixels.
@@ -50,11 +49,9 @@ class MethodCost(AdditiveCost[_Priced], Protocol[_Priced]):
 
 @dataclass(frozen=True)
 class Part:
-    """A part of an architecture's cost.
+    """A part of an architecture's cost in multiply-adds, as "block 3".
 
     Attributes:
-        name: of the part, as "block 3".
-        amount: multiply-adds.
         group: what a short table sums it into, as "7 blocks".
         details: further cells of its row by column, as {"stride": "2"}.
     """
@@ -70,10 +67,8 @@ class Column(Generic[A]):
     """A column that tables of architectures have for this method.
 
     Attributes:
-        key: in JSON.
-        title: heading of the column.
-        value: of an architecture, in types that JSON has.
-        text: of an architecture, as a table shows it.
+        key: in JSON, for `value`, whose types JSON has.
+        title: of the column in a table, which shows `text`.
     """
 
     key: str
@@ -84,13 +79,7 @@ class Column(Generic[A]):
 
 @dataclass(frozen=True)
 class Published(Generic[A]):
-    """A published architecture.
-
-    Attributes:
-        architecture: of the space of `preset`.
-        coco_map: COCO mAP in percent after retraining.
-        preset: name of the published setting.
-    """
+    """A published architecture, its COCO mAP in percent after retraining, and its setting."""
 
     architecture: A
     coco_map: float
@@ -102,9 +91,8 @@ class Preset:
     """A published setting.
 
     Attributes:
-        section: [space] of the setting.
         input_size: height and width in pixels at which the cost is counted.
-        target: centre of the window, multiply-adds.
+        target: center of the window, multiply-adds.
         tolerance: half width of the window as a fraction of the target.
         references: costs of networks to compare with, by name: {"R18-FPN baseline": ...}.
     """
@@ -120,11 +108,9 @@ class Preset:
 class AnchorLayout:
     """Where a detector puts its anchors, and which RoIs its levels pool (Lin et al., 2017).
 
-    Level g of 1..G has anchors of base * 2^(g-1) pixels with ratios 1:2, 1:1 and 2:1.
-
     Attributes:
         strides: of the feature that each level reads in the baseline architecture.
-        base: side in pixels of the first level's square anchor.
+        base: level g of 1..G has anchors of base * 2^(g-1) pixels, ratios 1:2, 1:1 and 2:1.
         canonical_size: side in pixels of a RoI of level 4 in the routing rule.
     """
 
@@ -138,7 +124,6 @@ class Heatmap(Generic[A]):
     """A figure of the population, generation by generation, that only this method has.
 
     Attributes:
-        title: of the figure.
         rows: name of a row, as "block".
         unit: what a cell shows, as "mean absolute stride, in pixels".
         values: one number of `scale` for each row.
@@ -153,11 +138,9 @@ class Heatmap(Generic[A]):
 
 
 class Method(Protocol[A]):
-    """All that is particular to a method; subclass it for what has a default.
+    """All that is particular to a method; a base class.
 
     Attributes:
-        name: in study files.
-        title: for people.
         baseline: display name of the hand-made architecture, as "FPN-like path".
         baseline_stage: the word for it on the command line, and of the study that measures it.
         section: frozen dataclass of [space] in a study file; its field `method` is `name`.
@@ -165,14 +148,10 @@ class Method(Protocol[A]):
         evaluation_keys: of [detector], what trained weights do not depend on.
         size_multiple: the cost counts inputs whose sides are multiples of this many pixels; it
             divides `data.transforms.SIZE_MULTIPLE`, to which images are padded.
-        columns: of the tables of architectures.
         legend: what the signs of a picture mean, for readers.
         columns_note: how the columns are written, for readers.
         metrics: what a search may have as objectives, by name; "ap" is one.
         width: the key of [space] that the cost grows with, by its square; "" where none does.
-        published: architectures by name.
-        presets: settings by name.
-        heatmaps: figures of the population by name.
     """
 
     name: str
@@ -199,7 +178,7 @@ class Method(Protocol[A]):
         yield from ()
 
     def describe(self, section: Any) -> str:
-        """What is searched, in words that go on after "Searched:"."""
+        """The genes and their meaning, in words that go on after "Searched:"."""
 
     # ------------------------------------------------------------------ space and cost
 
@@ -220,11 +199,7 @@ class Method(Protocol[A]):
         """
 
     def resolve(self, text: str, space: Any) -> A:
-        """The architecture of a name or of a notation.
-
-        Args:
-            text: one of `published`, the word of the baseline, or what `parse` reads.
-            space: the architecture is one of it.
+        """The architecture of a published name, the word of the baseline, or a notation.
 
         Raises:
             InvalidArchitectureError: it names none, or none of this space.
@@ -258,6 +233,10 @@ class Method(Protocol[A]):
     def cost_parts(self, architecture: A, cost: Any) -> list[Part]:
         """The parts of an architecture's cost; they sum to its total."""
 
+    def costs(self, architecture: A, cost: Any) -> dict[str, float]:
+        """Numbers that take no network, by the names that a trial stores them under."""
+        return {"gflops": cost.total(architecture) / 1e9}
+
     # ------------------------------------------------------------------ networks
 
     def build_detector(
@@ -269,12 +248,12 @@ class Method(Protocol[A]):
         image_size: tuple[int, int],
         only: A | None,
     ) -> DetectionNetwork:
-        """A network with fresh weights.
+        """A network of one architecture with fresh weights.
 
         Args:
             section: [space] of the study file.
             detector: [detector].
-            n_classes: of objects, without background.
+            n_classes: without background.
             image_size: largest shorter and longer side of an image, pixels.
             only: the architecture; None makes the supernet, whose state holds that of each
                 architecture under the same names.
@@ -295,7 +274,7 @@ class Method(Protocol[A]):
         )
 
     def facts(self, section: Any, detector: Any, network: Any) -> dict[str, Any]:
-        """What one must know to use a stand-alone network elsewhere, in types that JSON has."""
+        """Facts that using a stand-alone network elsewhere takes, in types that JSON has."""
         return {}
 
     def anchors(

@@ -1,4 +1,7 @@
-"""The picture of an architecture as lines, markers and bars, for any library to draw."""
+"""The picture of an architecture as lines, markers and bars, for any library to draw.
+
+All coordinates are in data units. Marks of equal names share an entry of the legend; "" has none.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Line:
-    """Straight pieces between points.
-
-    Attributes:
-        points: x and y in data units.
-        color: of the line.
-        dash: how it is drawn.
-        name: in the legend; lines of equal names have one entry, "" has none.
-        curved: whether three points are the start, the top and the end of an arc.
-    """
+    """Straight pieces between points, or `curved`, an arc with its start, top and end."""
 
     points: tuple[Point, ...]
     color: Color
@@ -34,16 +29,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Marker:
-    """A sign at a point.
-
-    Attributes:
-        x: in data units.
-        y: in data units.
-        symbol: its shape.
-        color: its filling.
-        name: in the legend.
-        text: more about it, shown when it is pointed at.
-    """
+    """A sign at a point; `text` is shown when it is pointed at."""
 
     x: float
     y: float
@@ -55,15 +41,7 @@ class Marker:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar, 0.5 units wide; those at one x stand on each other.
-
-    Attributes:
-        x: middle, in data units.
-        height: in data units, from the top of the bar below.
-        color: its filling.
-        name: in the legend.
-        text: more about it, shown when it is pointed at.
-    """
+    """A bar around x, 0.5 wide; those at one x stand on each other."""
 
     x: float
     height: float
@@ -93,7 +71,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of an architecture, in data units, for any library to draw.
+    """A picture of an architecture.
 
     Attributes:
         name: stands above it.

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from msnas_optuna.runtime.processes import started
+from msnas_optuna.runtime.processes import start_time
 
 _TEMPORARY: Final = ".tmp"
 
@@ -55,5 +55,5 @@ def _remove_leftovers(path: Path) -> None:
     """Removes what killed processes were writing when they died."""
     for leftover in path.parent.glob(f".{path.name}.*{_TEMPORARY}"):
         pid = leftover.name.removesuffix(_TEMPORARY).rpartition(".")[2]
-        if pid.isdecimal() and started(int(pid)) is None:
+        if pid.isdecimal() and start_time(int(pid)) is None:
             leftover.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,8 +22,7 @@ class Host:
     Attributes:
         name: host name; machines that were cloned may share it.
         namespace: of processes; containers of one machine may share all but this.
-        boot: names the last start of the machine, "" where unknown, as in what earlier versions
-            have stored.
+        boot: names the last start of the machine, "" where unknown.
         machine: stays the same over restarts, "" where unknown. Derived from /etc/machine-id,
             which itself should not leave the machine.
     """
@@ -60,8 +60,7 @@ class Host:
 
     def is_here(self) -> bool:
         """True of the host of this process."""
-        here = Host.current()
-        return self in (here, Host(here.name, here.namespace))
+        return self == Host.current()
 
     def has_restarted(self) -> bool:
         """True of this machine before its last start: the processes of then have ended.
@@ -89,30 +88,25 @@ def _digest(file: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def started_once(pid: int) -> str:
-    """The same for a process that lives, looked up once."""
-    return started(pid) or ""
+def cached_start_time(pid: int) -> str:
+    """The start time of a process that lives, looked up once."""
+    return start_time(pid) or ""
 
 
-def started(pid: int) -> str | None:
+def start_time(pid: int) -> str | None:
     """Start time of a process in clock ticks since boot, "" where unknown, None if it is dead."""
     if not Path("/proc/self/stat").exists():
-        return "" if _answers(pid) else None
+        with suppress(PermissionError):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                return None
+        return ""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] == "Z" else fields[19]  # state and starttime, see proc(5)
-
-
-def _answers(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @dataclass(frozen=True)

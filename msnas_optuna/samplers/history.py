@@ -1,7 +1,7 @@
 """What the trials of a study say: which architectures it holds, and which are the best.
 
 "Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, Algorithm 1,
-line 9: Topk.
+lines 9 and 10: Topk.
 
 The slot of a trial is its place in the sequence of proposals; trials that repeat an earlier one
 have its slot, withdrawn trials take none. A loss is one number for each objective, smaller is
@@ -11,7 +11,8 @@ better.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set as AbstractSet
+from collections.abc import Iterable, Sequence, Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
 from threading import Lock
@@ -86,12 +87,12 @@ def averaged(records: Iterable[Record[A]]) -> list[Candidate[A]]:
     for record in records:
         if record.architecture is not None and record.loss is not None:
             groups.setdefault(record.architecture, []).append(record)
-    return [Candidate(a, _mean(group), tuple(group)) for a, group in groups.items()]
-
-
-def _mean(records: Sequence[Record[A]]) -> Loss:
-    losses = [record.loss for record in records if record.loss is not None]
-    return losses[0] if len(losses) == 1 else tuple(map(fmean, zip(*losses, strict=True)))
+    candidates = []
+    for architecture, group in groups.items():
+        losses = [record.loss for record in group if record.loss is not None]
+        mean = tuple(map(fmean, zip(*losses, strict=True))) if len(losses) > 1 else losses[0]
+        candidates.append(Candidate(architecture, mean, tuple(group)))
+    return candidates
 
 
 def top(candidates: Iterable[Candidate[A]], size: int) -> list[Candidate[A]]:
@@ -120,7 +121,7 @@ def pareto_front(candidates: Sequence[Candidate[A]]) -> list[Candidate[A]]:
 
 
 def _crowding_distance(losses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum over objectives of the gap between neighbours. [n, objectives] -> [n]."""
+    """Sum over objectives of the gap between neighbors. [n, objectives] -> [n]."""
     distance = np.zeros(len(losses))
     for column in losses.T:
         order = np.argsort(column, kind="stable")
@@ -265,9 +266,11 @@ class Ledger(Generic[A]):
     def _decode(
         self, trial: FrozenTrial, slot: int, directions: Sequence[StudyDirection]
     ) -> Record[A]:
-        plan = read_plan(trial)
-        architecture = self._architecture(known_params(trial, plan))
-        if is_withdrawn(trial):
+        plan, architecture = read_plan(trial), None
+        with suppress(InvalidArchitectureError):
+            architecture = self._space.decode(known_params(trial, plan))
+        allowed = self._space if self._feasible is None else self._feasible
+        if is_withdrawn(trial) or architecture is None or allowed.violation(architecture):
             architecture = None
         return Record(
             trial=trial,
@@ -278,17 +281,9 @@ class Ledger(Generic[A]):
             loss=None if architecture is None else _loss(trial, directions),
         )
 
-    def _architecture(self, params: Mapping[str, object]) -> A | None:
-        try:
-            architecture = self._space.decode(params)
-        except InvalidArchitectureError:
-            return None
-        allowed = self._space if self._feasible is None else self._feasible
-        return architecture if allowed.violation(architecture) is None else None
-
 
 def _loss(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> Loss | None:
-    """Objectives to minimise of a complete trial that breaks no constraint, or None."""
+    """Objectives to minimize of a complete trial that breaks no constraint, or None."""
     if trial.state != TrialState.COMPLETE or any(c > 0 for c in trial.constraints.values()):
         return None
     values = trial.values

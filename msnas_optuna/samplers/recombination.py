@@ -1,7 +1,7 @@
 """Children of a whole population: each gene from any parent, or random, given the budget.
 
 Gene pool recombination (Mühlenbein and Voigt, "Gene Pool Recombination in Genetic Algorithms",
-1996) with the resets of the paper's mutation. It generalises the operators of Algorithm 1: all
+1996) with the resets of the paper's mutation. It generalizes the operators of Algorithm 1: all
 parts vary at once, and more than two parents contribute.
 
 Symbols: P parents.

@@ -92,9 +92,9 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
         proposer: str = "algorithm1",
         population_size: int = 10,
         n_children: int = 10,
-        n_random: int = 1,
+        n_random: int = 2,
         n_reevaluated: int = 0,
-        gene_probability: float = 0.1,
+        gene_probability: float = 0.05,
         max_attempts: int = 3,
         seed: int | None = None,
     ) -> None:

@@ -151,12 +151,7 @@ def _entries(values: Values) -> Any:
 def reachable(
     graph: Graph, starts: Iterable[tuple[int, int]], *, most: int = HUGE
 ) -> list[dict[int, tuple[int, int]]]:
-    """State -> smallest and largest k that a path may have there, for each layer of the chain.
-
-    Args:
-        graph: what may follow what.
-        starts: the states in which the chain may begin and k there.
-        most: paths with a larger k are left out.
+    """State -> smallest and largest k <= most of a path there, for each layer of the chain.
 
     Raises:
         ValueError: rows of that length would not fit into memory.

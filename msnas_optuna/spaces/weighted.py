@@ -23,6 +23,24 @@ _Place = tuple[Tables, int, int, int]
 """Where a path has come to: its tables, genes of the chain so far, state, k."""
 
 
+class _Choice(Weighted[Genes]):
+    """Genes that may come next, where each of them leads, and the choice there once needed."""
+
+    __slots__ = ("following", "places")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[_Place] = []
+        self.following: list[_Choice | None] = []
+
+    def lead(self, genes: Genes, weight: float, place: _Place) -> None:
+        """One more possibility, unless its weight is 0."""
+        if weight > 0:
+            self.add(genes, weight)
+            self.places.append(place)
+            self.following.append(None)
+
+
 class WeightedDraw(Generic[A]):
     """The feasible architectures, each with the product of the weights of its genes.
 
@@ -44,12 +62,12 @@ class WeightedDraw(Generic[A]):
         uniform = all(weight in (0, 1) for own in weights for weight in own.values())
         semiring = Counting(graph.trellis.n_paths) if uniform else Semiring()
         self._n_choices = len(graph.chain) + 2
-        self._first: Weighted[tuple[Genes, _Place]] = Weighted()
+        self._first = _Choice()
         for beginning, tables, k, value in sweep(graph, window, semiring):
             place = (tables, 0, beginning.state, k)
-            self._first.add((beginning.genes, place), beginning.value * value)
+            self._first.lead(beginning.genes, beginning.value * value, place)
         # What a draw has met is kept: most draws of a converged population meet the same.
-        self._choices: dict[_Place, Weighted[tuple[Genes, _Place]]] = {}
+        self._choices: dict[_Place, _Choice] = {}
         self._drawn: dict[Genes, A] = {}
 
     @property
@@ -62,29 +80,36 @@ class WeightedDraw(Generic[A]):
         if not self._first.total:
             return None
         genes: list[Any] = []
-        choice, choices = self._first, self._choices
+        choice = self._first
         *chances, last = rng.random(self._n_choices).tolist()
         for chance in chances:
-            own, place = choice.at(chance)
-            genes += own
-            choice = choices.get(place) or self._following(place)
-        key = (*genes, *choice.at(last)[0])
+            found = choice.at(chance)
+            genes += choice.things[found]
+            following = choice.following[found]
+            if following is None:
+                following = choice.following[found] = self._following(choice.places[found])
+            choice = following
+        key = (*genes, *choice.things[choice.at(last)])
         architecture = self._drawn.get(key)
         if architecture is None:
             architecture = self._drawn[key] = self._space.architecture(key)
         return architecture
 
-    def _following(self, place: _Place) -> Weighted[tuple[Genes, _Place]]:
+    def _following(self, place: _Place) -> _Choice:
         """The next genes of the chain, or after the last one the endings."""
-        choice = self._choices[place] = Weighted()
+        if (known := self._choices.get(place)) is not None:
+            return known
+        choice = self._choices[place] = _Choice()
         tables, position, state, k = place
         if position < len(tables.exits):
             for gene, after, cost, value, offset, entries in tables.exits[position][state]:
                 if 0 <= k - offset < len(entries):
-                    following = (tables, position + 1, after, k + cost)
-                    choice.add(((gene,), following), value * entries[k - offset])
+                    weight = value * entries[k - offset]
+                    choice.lead((gene,), weight, (tables, position + 1, after, k + cost))
         else:
             endings = tables.graph.endings[state]
-            for i in range(*tables.open_endings(state, k)):
-                choice.add((endings.genes[i], place), float(endings.values[i]))
+            inside = slice(*tables.open_endings(state, k))
+            values = endings.values[inside].tolist()
+            for genes, weight in zip(endings.genes[inside], values, strict=True):
+                choice.add(genes, weight)
         return choice

@@ -223,10 +223,10 @@ def below(n: int, rng: np.random.Generator) -> int:
 class Weighted(Generic[_T]):
     """Things to draw one of, each with a weight."""
 
-    __slots__ = ("_bounds", "_things", "total")
+    __slots__ = ("_bounds", "things", "total")
 
     def __init__(self) -> None:
-        self._things: list[_T] = []
+        self.things: list[_T] = []
         self._bounds: list[float] = []
         self.total = 0.0
 
@@ -235,13 +235,13 @@ class Weighted(Generic[_T]):
         if weight > 0:
             self.total += weight
             self._bounds.append(self.total)
-            self._things.append(thing)
+            self.things.append(thing)
 
-    def at(self, chance: float) -> _T:
-        """The one at a share of the total, in [0, 1)."""
+    def at(self, chance: float) -> int:
+        """The position of the one at a share of the total, in [0, 1)."""
         found = bisect_right(self._bounds, chance * self.total)
-        return self._things[found if found < len(self._things) else -1]  # rounding
+        return found if found < len(self.things) else found - 1  # rounding
 
     def sample(self, rng: np.random.Generator) -> _T | None:
         """One of them, with a chance proportional to its weight; None if all weigh 0."""
-        return self.at(rng.random()) if self.total else None
+        return self.things[self.at(rng.random())] if self.total else None

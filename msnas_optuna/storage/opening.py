@@ -6,7 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -24,7 +24,7 @@ from msnas_optuna.storage.journal import FILE_REPAIR, open_journal
 from msnas_optuna.storage.proxy import open_proxy
 from msnas_optuna.storage.quiet import quiet, silence_broken_cursors
 from msnas_optuna.storage.recovery import retry
-from msnas_optuna.storage.urls import parse, redacted, sqlite_url, storage_file, without_secrets
+from msnas_optuna.storage.urls import parse, redacted, storage_file, without_secrets
 
 _LOCK_TIMEOUT: Final = 60.0
 """Seconds that a writer waits for SQLite; with Optuna's 5 s, many workers lose trials."""
@@ -116,9 +116,9 @@ class _SqliteStorage(RDBStorage):
 
 def _open_sqlite(url: URL, path: Path) -> RDBStorage:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():  # the tables are made elsewhere: a kill leaves no half of them
+    if not path.exists():
         with suppress(FileExistsError), atomic_write(path, overwrite=False) as file:
-            RDBStorage(sqlite_url(Path(file.name))).engine.dispose()
+            _create_tables(Path(file.name))
     _insist(
         partial(_enable_wal, path),
         sqlite3.OperationalError,
@@ -137,13 +137,20 @@ def _open_sqlite(url: URL, path: Path) -> RDBStorage:
     return storage
 
 
+def _create_tables(path: Path) -> None:
+    """Makes the tables in memory, which is quick, and writes them at once."""
+    memory = RDBStorage("sqlite://")
+    with memory.engine.connect() as tables, closing(sqlite3.connect(path)) as file:
+        connection = tables.connection.driver_connection
+        assert isinstance(connection, sqlite3.Connection)
+        connection.backup(file)
+    memory.engine.dispose()
+
+
 def _enable_wal(path: Path) -> None:
     """Sets write-ahead logging, which lives in the file."""
-    connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT)
-    try:
+    with closing(sqlite3.connect(path, timeout=_LOCK_TIMEOUT)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
-    finally:
-        connection.close()
 
 
 def _open_postgres(url: URL) -> RDBStorage:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
-from msnas_optuna.runtime.processes import Host, started, started_once
+from msnas_optuna.runtime.processes import Host, cached_start_time, start_time
 from msnas_optuna.storage.optuna_private import set_trial_system_attr, set_trial_user_attr
 
 PLAN: Final = "msnas:plan"
@@ -115,7 +115,7 @@ class Worker:
     def current(cls, trial: int | None = None, *, heartbeats: bool = False) -> Worker:
         """This process, at work on a trial."""
         pid = os.getpid()
-        return cls(str(Host.current()), pid, started_once(pid), trial, heartbeats)
+        return cls(str(Host.current()), pid, cached_start_time(pid), trial, heartbeats)
 
     @classmethod
     def external(cls, trial: int) -> Worker:
@@ -143,7 +143,7 @@ class Worker:
     def is_dead(self) -> bool:
         """True if the process has ended for certain; seldom known of another host's."""
         if self.is_here():
-            return started(self.pid) != self.started
+            return start_time(self.pid) != self.started
         return Host.parse(self.host).has_restarted()
 
 

@@ -39,7 +39,7 @@ class Transfer:
 
     Attributes:
         studies: name -> number of trials.
-        artifacts: how many files belong to them.
+        artifacts: number of their files.
         copied: whether those went along; between two storages they stay in the run folder.
         missing: artifacts that the studies refer to, but whose files are nowhere.
         unfinished: trials that a process was evaluating; the copy repeats them.
@@ -59,8 +59,7 @@ def export_study(
 
     Args:
         setting: the study file.
-        destination: a new file, or the URL of a storage that has none of the studies. Artifacts
-            stay in the run folder where it is a storage.
+        destination: a new file, or the URL of a storage that has none of the studies.
         progress: told how many trials are written.
 
     Raises:

@@ -25,27 +25,13 @@ from optuna.trial import FrozenTrial
 
 from msnas_optuna.methods import METHODS
 from msnas_optuna.methods.base import Method, MethodCost
-from msnas_optuna.samplers.history import (
-    Candidate,
-    Ledger,
-    Record,
-    averaged,
-    pareto_front,
-    top,
-)
+from msnas_optuna.samplers.history import Candidate, Ledger, Record, averaged, pareto_front, top
 from msnas_optuna.spaces.base import A, Space
 from msnas_optuna.storage import CONFIG, PLAN, finished_slots, read_plan
 from msnas_optuna.storage.optuna_private import storage_of
 from msnas_optuna.study.config import DEFAULT_METHOD, BudgetSection
-from msnas_optuna.study.feasibility import Feasibility, feasibility
-from msnas_optuna.study.setting import (
-    RETRAIN,
-    Setting,
-    budget_target,
-    section_cost,
-    stage_name,
-    window_around,
-)
+from msnas_optuna.study.feasibility import Feasibility
+from msnas_optuna.study.setting import RETRAIN, Setting, budget_target, section_cost, stage_name
 
 _S = TypeVar("_S")
 
@@ -73,7 +59,7 @@ class Result(Generic[A]):
         records: its finished trials, by number.
         values: objective -> mean over these trials; empty where it is not measured.
         gflops: None where the cost is unknown.
-        standalone_ap: COCO AP after training from scratch, None if it is not retrained.
+        standalone_ap: COCO AP after training from scratch, None before.
     """
 
     name: str
@@ -119,14 +105,9 @@ class Summary:
     Attributes:
         completed: trials with a value.
         failed: trials that failed for good.
-        architectures: how many architectures these trials measured.
-        one_shot_mean: mean one-shot AP over the architectures, None before the first.
-        one_shot_min: the least.
-        one_shot_max: the largest.
+        architectures: that the completed trials measured; one-shot AP is over these.
         retrained: how many of the best are retrained, from the first without a gap.
-        standalone_mean: mean stand-alone AP of these (Table 1), None before the first.
-        standalone_variance: their population variance, as in Table 1.
-        standalone_max: the largest.
+        standalone_mean: of these (Table 1), as is the population variance.
     """
 
     completed: int
@@ -332,7 +313,7 @@ class StudyView(Generic[A]):
     @cached_property
     def window(self) -> tuple[int, int] | None:
         """Least and largest multiply-adds of a proposal, None where they are unknown."""
-        return None if self.budget is None else window_around(*self.budget)
+        return None if self.feasibility is None else self.feasibility.window
 
     @cached_property
     def feasibility(self) -> Feasibility | None:
@@ -340,7 +321,7 @@ class StudyView(Generic[A]):
         if self.budget is None or self.cost is None or self.space is None:
             return None
         target, tolerance = self.budget
-        return feasibility(self.method, self.space, self.cost, target=target, tolerance=tolerance)
+        return Feasibility(self.method, self.space, self.cost, target=target, tolerance=tolerance)
 
     # ------------------------------------------------------------------ decoding
 
@@ -364,7 +345,7 @@ class StudyView(Generic[A]):
         try:
             records = Ledger(self.space).read(trials, self.study.directions).records
         except ValueError:  # a plan of another version
-            trials = [_legible(trial) for trial in trials]
+            trials = list(map(_legible, trials))
             records = Ledger(self.space).read(trials, self.study.directions).records
         names = self.space.distributions.keys()
         return [record for record in records if names <= record.trial.params.keys()]

@@ -13,43 +13,18 @@ from functools import cache
 from types import ModuleType
 from typing import Any, Final, Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from msnas_optuna.data.images import ImageSet
 from msnas_optuna.data.transforms import Batch, ResizedImages, evaluation_batches
+from msnas_optuna.training.metrics import Measurements
 
 Progress = Callable[[int, int], None]
 """Called with the number of images done and in all."""
 
 EVALUATION_BATCH: Final = 16
 """Images of a forward pass."""
-
-_IOU_75: Final = 5
-"""Index of IoU .75 among .50, .55, .. .95."""
-
-
-@dataclass(frozen=True)
-class DetectionMetrics:
-    """COCO's box metrics, in [0, 1], unrounded.
-
-    Attributes:
-        ap: mean over IoU .50 to .95.
-        ap50: at IoU .50.
-        ap75: at IoU .75.
-        ap_small: `ap` over small objects; None where the ground truth has none.
-        ap_medium: over medium objects.
-        ap_large: over large objects.
-    """
-
-    ap: float
-    ap50: float
-    ap75: float
-    ap_small: float | None
-    ap_medium: float | None
-    ap_large: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +87,8 @@ def average_precision(
     *,
     size_bounds: tuple[float, float] = (32.0, 96.0),
     max_detections: int = 100,
-) -> DetectionMetrics:
-    """COCO AP of results against a ground truth; neither is changed.
+) -> Measurements:
+    """COCO's box metrics of results against a ground truth; neither is changed.
 
     Args:
         ground_truth: COCO dict with images, categories and annotations.
@@ -121,6 +96,10 @@ def average_precision(
         size_bounds: where medium and large objects begin: side in pixels of the square with the
             `area` of the annotation.
         max_detections: best detections per image and category that count.
+
+    Returns:
+        "ap" (the mean over IoU .50 to .95), "ap50", "ap75", "ap_small", "ap_medium" and
+        "ap_large", in [0, 1], unrounded; without sizes that the ground truth has no objects of.
 
     Raises:
         ValueError: there is no object to find, a result names an unknown image, or a number is
@@ -150,21 +129,15 @@ def average_precision(
     small, medium = (bound**2 for bound in size_bounds)
     everything = 1e10
     evaluator.params.areaRng = [[0, everything], [0, small], [small, medium], [medium, everything]]
-    evaluator.params.areaRngLbl = ["all", "small", "medium", "large"]
+    evaluator.params.areaRngLbl = labels = ["all", "small", "medium", "large"]
     evaluator.params.maxDets = [max_detections]
     evaluator.evaluate()
     evaluator.accumulate()
     precision = evaluator.eval["precision"][..., 0]  # [IoU, recall, category, size]
-    overall = precision[..., 0]
-    ap, ap50, ap75 = (_mean(p) for p in (overall, overall[0], overall[_IOU_75]))
-    by_size = (_mean(precision[..., i]) for i in (1, 2, 3))
-    return DetectionMetrics(ap or 0.0, ap50 or 0.0, ap75 or 0.0, *by_size)  # there are objects
-
-
-def _mean(precision: npt.NDArray[np.float64]) -> float | None:
-    """The mean, None where there is no ground truth, which -1 marks."""
-    defined = precision[precision > -1]
-    return float(defined.mean()) if defined.size else None
+    parts = {"ap": precision[..., 0], "ap50": precision[0, ..., 0], "ap75": precision[5, ..., 0]}
+    parts |= {f"ap_{size}": precision[..., i] for i, size in enumerate(labels) if i > 0}
+    defined = {name: part[part > -1] for name, part in parts.items()}  # -1: no ground truth
+    return {name: float(values.mean()) for name, values in defined.items() if values.size}
 
 
 def _indexed(ground_truth: dict[str, Any], annotations: Sequence[dict[str, Any]]) -> Any:
@@ -221,7 +194,6 @@ def detect(
     *,
     device: torch.device,
     precision: Literal["bf16", "fp32"] = "bf16",
-    batch_size: int = EVALUATION_BATCH,
     workers: int = 0,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
@@ -233,13 +205,12 @@ def detect(
         dataset: the images.
         device: where to compute.
         precision: "bf16" computes convolutions and products in bfloat16.
-        batch_size: images of a forward pass.
         workers: processes that decode images.
         progress: called after every batch.
     """
     results: list[dict[str, Any]] = []
     done = 0
-    for batch in evaluation_batches(dataset, batch_size=batch_size, workers=workers):
+    for batch in evaluation_batches(dataset, batch_size=EVALUATION_BATCH, workers=workers):
         for found in detect_batch(model, batch, device=device, precision=precision):
             results += coco_results(dataset.dataset, found)
         done += len(batch)

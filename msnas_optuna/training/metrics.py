@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+Measurements = dict[str, float]
+"""Numbers by the names that a trial stores them under."""
+
 
 @dataclass(frozen=True)
 class Metric:

@@ -158,6 +158,7 @@ def test_trials_of_external_trainers_are_left_alone_and_it_says_so(
         (("--stage", "train"), "--stage is one of search, fpn-like, retrain, got 'train'"),
     ],
 )
+@pytest.mark.parametrize("study", ["journal"], indirect=True)
 def test_mistakes(study: Study, tiny: Path, arguments: tuple[str, ...], message: str) -> None:
     assert message in doctor(tiny, *arguments, code=1)
     assert states(study) == ["RUNNING"] * 3 + ["WAITING"]

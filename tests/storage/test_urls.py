@@ -17,6 +17,7 @@ from sqlalchemy.engine import make_url
 from typer.testing import CliRunner
 
 from msnas_optuna.cli import app
+from msnas_optuna.cli.search import _print_next_steps
 from msnas_optuna.storage import StorageError, open_storage, redacted
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.setting import Setting
@@ -146,15 +147,13 @@ def test_a_password_is_hidden_where_the_storage_is_named(tiny: Path, postgres_ur
 
 
 def test_the_next_steps_of_the_quickstart_name_no_password(
-    tiny: Path, tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, postgres_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("msnas_optuna.cli.search.shipped_study", lambda name: tiny)
-    monkeypatch.setenv("OPTUNA_STORAGE", postgres_url)
-    shown = msnas("quickstart", "--dir", tmp_path / "quick")
+    _print_next_steps(Setting.load(tiny, storage=postgres_url))
+    shown = capsys.readouterr().out
     assert 'optuna trials --storage "$OPTUNA_STORAGE" --study-name tiny' in shown
+    assert f'msnas dashboard {tiny} --storage "$OPTUNA_STORAGE"' in shown
     assert "hunter2" not in shown
-    study = optuna.load_study(study_name="tiny", storage=open_storage(postgres_url))
-    assert len(study.trials) == 7
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,7 @@ def by_optuna(home: Setting, there: Setting) -> None:
 def test_the_search_goes_on_as_if_it_had_not_moved(
     move: Callable[[Setting, Setting], None], tiny: Path, postgres_url: str
 ) -> None:
-    whole = search(moved_to(tiny, None, "whole"), 17)
+    whole = search(moved_to(tiny, f"journal:///{tiny.parent}/whole.log", "whole"), 17)
     home, server, back = (
         moved_to(tiny, None, "home"), moved_to(tiny, postgres_url, "server"),
         moved_to(tiny, None, "back"),
@@ -525,10 +525,10 @@ def msnas(*arguments: object, code: int = 0):
     return result
 
 
-def test_the_verbs(rich: Path, postgres_url: str) -> None:
+def test_the_verbs(rich: Path) -> None:
     file = rich.with_name("s.zip")
     assert "exported tiny: 8 trials" in msnas("export-study", rich, file).stdout
-    there = moved_to(rich, postgres_url).run_dir / "tiny.toml"
+    there = moved_to(rich, None).run_dir / "tiny.toml"
     moved = json.loads(msnas("import-study", there, file, "--json").stdout)
     assert moved["studies"] == {"tiny": 8, "tiny-fpn-like": 1}
     assert "exists there" in msnas("import-study", there, file, code=1).stderr

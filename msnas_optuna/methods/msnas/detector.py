@@ -16,14 +16,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
+from msnas_optuna.methods.msnas import heads
 from msnas_optuna.methods.msnas.encoder import MSNASEncoder
-from msnas_optuna.methods.msnas.heads import (
-    BoxHead,
-    BoxPredictor,
-    GroupFeatures,
-    GroupRoIPool,
-    GroupRPNHead,
-)
 from msnas_optuna.methods.msnas.space import N_GROUPS, Architecture
 from msnas_optuna.models import Norm
 from msnas_optuna.models.network import DetectionNetwork, Losses, Targets
@@ -45,9 +39,7 @@ class Detector(DetectionNetwork):
 
     Args:
         encoder: gives one feature with `channels` channels for every object group.
-        n_classes: number of object classes, without background.
-        channels: C of the features.
-        norm: normalisation of the box head.
+        n_classes: without background.
         anchor_base: side in pixels of the first group's square anchor; group g has
             anchor_base * 2^(g-1).
         canonical_size: side in pixels of a RoI of level 4 in the routing rule.
@@ -57,9 +49,6 @@ class Detector(DetectionNetwork):
         proposals_train: proposals of a group before, and of an image after, NMS in training.
         proposals_test: likewise in evaluation.
         pool_size: cells of a pooled RoI in each direction.
-        hidden: width of the box head's fully connected layer.
-        score_threshold: detections below are dropped.
-        max_detections: detections kept of an image.
     """
 
     def __init__(
@@ -89,7 +78,7 @@ class Detector(DetectionNetwork):
                 sizes=tuple((anchor_base * 2**g,) for g in range(N_GROUPS)),
                 aspect_ratios=(ASPECT_RATIOS,) * N_GROUPS,
             ),
-            GroupRPNHead(channels, share_convolution=share_rpn_convolution),
+            heads.GroupRPNHead(channels, share_convolution=share_rpn_convolution),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=rpn_batch,
@@ -99,9 +88,9 @@ class Detector(DetectionNetwork):
             nms_thresh=0.7,
         )
         self.roi_heads = RoIHeads(
-            GroupRoIPool(pool_size, canonical_size),
-            BoxHead(channels, pool_size, hidden=hidden, norm=norm),
-            BoxPredictor(hidden, n_classes),
+            heads.GroupRoIPool(pool_size, canonical_size),
+            heads.BoxHead(channels, pool_size, hidden=hidden, norm=norm),
+            heads.BoxPredictor(hidden, n_classes),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
             batch_size_per_image=roi_batch,
@@ -127,21 +116,7 @@ class Detector(DetectionNetwork):
         architecture: Architecture | None = None,
         generators: Sequence[Generator] | None = None,
     ) -> tuple[list[dict[str, Tensor]], Losses]:
-        """Detections in evaluation, losses in training.
-
-        Args:
-            images: [B, 3, H, W] uint8, H and W multiples of 64, padded right and below.
-            sizes: height and width of every image before padding.
-            targets: for training: "boxes" [n, 4] (x1, y1, x2, y2 in pixels of `images`) and
-                "labels" [n] from 1; n may be 0.
-            architecture: the path of a supernet.
-            generators: one for each image, on its device: its anchors and RoIs that enter the
-                losses are drawn from it; None draws from the global one.
-
-        Returns:
-            Detections of every image ("boxes", "scores", "labels", in pixels of `images`;
-            empty in training) and the four losses (empty in evaluation).
-        """
+        """See `DetectionNetwork.forward`; H and W are multiples of 64, the losses are four."""
         path = architecture or self.encoder.only
         if path is None:
             raise ValueError("a supernet needs the path to evaluate: pass architecture=")
@@ -150,12 +125,9 @@ class Detector(DetectionNetwork):
         x = ((images.float() / 255 - self.mean) / self.std).contiguous(
             memory_format=torch.channels_last
         )
-        features = GroupFeatures(self.encoder(x, path), path.feature_strides)
-        image_list = ImageList(x, list(sizes))
-        proposals, rpn_losses = self.rpn(image_list, features, targets)
-        detections, roi_losses = self.roi_heads(
-            features, proposals, image_list.image_sizes, targets
-        )
+        features = heads.GroupFeatures(self.encoder(x, path), path.feature_strides)
+        proposals, rpn_losses = self.rpn(ImageList(x, list(sizes)), features, targets)
+        detections, roi_losses = self.roi_heads(features, proposals, list(sizes), targets)
         return detections, {**rpn_losses, **roi_losses}
 
     @property

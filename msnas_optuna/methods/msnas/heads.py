@@ -45,7 +45,7 @@ class GroupRPNHead(nn.Module):
     for all groups would give them identical ones.
 
     Args:
-        channels: C of the features.
+        channels: C.
         share_convolution: one 3x3 for all groups, outputs stay separate.
     """
 
@@ -104,39 +104,27 @@ class GroupRoIPool(nn.Module):
         image_shapes: list[tuple[int, int]],
     ) -> Tensor:
         """Pools RoIs [R_b, 4] of every image to [R, C, output_size, output_size]."""
-        boxes = torch.cat(proposals)
-        image = torch.cat([boxes.new_full((len(p), 1), float(b)) for b, p in enumerate(proposals)])
-        rois = torch.cat([image, boxes], dim=1)  # [R, 5]
-        strides = torch.tensor(features.strides, device=rois.device)[self.group_of(boxes)]
-        maps = dict(zip(features.strides, features.values(), strict=True))
-        first = next(iter(maps.values()))
-        shape = (len(rois), first.shape[1], self.output_size, self.output_size)
-        pooled = first.new_zeros(shape)
-        for stride, feature in maps.items():
-            (chosen,) = torch.where(strides == stride)
-            pooled = pooled.index_put(
-                (chosen,),
-                roi_align(
-                    feature,
-                    rois[chosen],
-                    self.output_size,
-                    spatial_scale=1 / stride,
-                    sampling_ratio=2,
-                    aligned=True,
-                ),
-            )
+        images = [p.new_full((len(p), 1), float(b)) for b, p in enumerate(proposals)]
+        rois = torch.cat([torch.cat(images), torch.cat(proposals)], dim=1)
+        return self.pool([*features.values()], features.strides, rois)
+
+    def pool(self, features: Sequence[Tensor], strides: Sequence[int], rois: Tensor) -> Tensor:
+        """Pools RoIs [R, 5] (image, x1, y1, x2, y2) to [R, C, output_size, output_size]."""
+        read = torch.tensor(strides, device=rois.device)[self.group_of(rois[:, 1:])]
+        side = self.output_size
+        pooled = features[0].new_zeros(rois.shape[0], features[0].shape[1], side, side)
+        for stride, feature in dict(zip(strides, features, strict=True)).items():
+            (chosen,) = torch.where(read == stride)
+            part = roi_align(
+                feature, rois[chosen], side,
+                spatial_scale=1 / stride, sampling_ratio=2, aligned=True,
+            )  # fmt: skip
+            pooled = pooled.index_put((chosen,), part)
         return pooled
 
 
 class BoxHead(nn.Module):
-    """The paper's "2 conv + 1 fc" (§4.1), with normalized convolutions.
-
-    Args:
-        channels: C of the pooled features.
-        pool_size: cells of a pooled RoI in each direction.
-        hidden: width of the fully connected layer.
-        norm: normalisation of the convolutions.
-    """
+    """The paper's "2 conv + 1 fc" (§4.1), with normalized convolutions and `hidden` outputs."""
 
     def __init__(self, channels: int, pool_size: int, *, hidden: int, norm: Norm) -> None:
         super().__init__()

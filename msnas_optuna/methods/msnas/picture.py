@@ -22,12 +22,11 @@ LEGEND: Final = (
     "and dots lead to the feature that each reads."
 )
 
-_SIGNS: Final[dict[float, tuple[Symbol, Color]]] = {
+_SIGNS: Final[dict[float, tuple[Symbol, Color]]] = {  # of the strides of a block
     2.0: ("triangle-down", "blue"),
     1.0: ("square", "sky"),
     0.5: ("triangle-up", "orange"),
 }
-"""Of the strides of a block."""
 
 _HEAD_GAP: Final = 0.8
 """From the last block to the first head, and then from head to head, in blocks."""
@@ -53,9 +52,8 @@ def draw(architecture: Architecture, *, name: str, cost: EncoderCost | None = No
     if cost is not None:
         name = f"{name}, {cost.total(architecture) / 1e9:.4g} GFLOPs"
         bars = tuple(_bars(architecture, heads, cost))
-        panels.append(
-            Panel(title="GFLOPs", y=(0, _highest(bars)), ticks=(), marks=bars, height=64)
-        )
+        highest = max(sum(bar.height for bar in bars if bar.x == x) for x in {b.x for b in bars})
+        panels.append(Panel(title="GFLOPs", y=(0, highest), ticks=(), marks=bars, height=64))
     return Picture(
         name=name,
         panels=tuple(panels),
@@ -113,13 +111,6 @@ def _bars(architecture: Architecture, heads: list[float], cost: EncoderCost) -> 
     for x, s, rpn in zip(heads, architecture.feature_strides, parts.rpn, strict=True):
         head = rpn + parts.outputs[s] / architecture.feature_strides.count(s)
         yield Bar(x, head / 1e9, "green", name="GFLOPs: head", text=_giga(head))
-
-
-def _highest(bars: tuple[Bar, ...]) -> float:
-    heights: dict[float, float] = {}
-    for bar in bars:
-        heights[bar.x] = heights.get(bar.x, 0.0) + bar.height
-    return max(heights.values())
 
 
 def _giga(amount: float) -> str:

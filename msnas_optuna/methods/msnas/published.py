@@ -17,13 +17,10 @@ Block = Literal["basic", "bottleneck"]
 
 @dataclass(frozen=True)
 class Preset:
-    """A published setting.
+    """A published setting: N blocks with C channels.
 
     Attributes:
-        n_blocks: N mixed blocks.
-        block: the residual block of every candidate.
-        channels: C, channels of every block.
-        target_gflops: FLOPs of encoder + RPN head, 1e9 multiply-adds (Table 1).
+        target_gflops: of encoder + RPN head, 1e9 multiply-adds (Table 1).
         input_size: height and width in pixels at which FLOPs are counted (§4.1).
     """
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations_with_replacement
 from numbers import Integral
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from optuna.distributions import CategoricalDistribution
 
@@ -33,10 +32,10 @@ STEM_STRIDE: Final = 4
 
 @dataclass(frozen=True)
 class Architecture:
-    """One detector of the space: encoder and utilisation.
+    """One detector of the space: encoder and utilization.
 
     Attributes:
-        strides: stride of each of the N blocks, from 0.5, 1 and 2.
+        strides: of each of the N blocks, from 0.5, 1 and 2.
         feature_strides: absolute stride in pixels of the feature that each of the G groups
             reads, small objects first.
     """
@@ -111,15 +110,6 @@ class Architecture:
             ) from None
 
 
-def feature_stride_vectors() -> tuple[tuple[int, ...], ...]:
-    """Every utilisation that Eq. 7 allows, 103 of the 3125."""
-    return tuple(
-        s
-        for s in combinations_with_replacement(FEATURE_STRIDES, N_GROUPS)  # s_g <= s_{g+1}
-        if min(s) <= 8 <= max(s) and min(s) != max(s)  # Eq. 7
-    )
-
-
 def count_paths(n_blocks: int) -> int:
     """Sequences of N strides that keep every block at 4 <= a <= 64 (V1), exactly."""
     levels = len(FEATURE_STRIDES)
@@ -130,10 +120,9 @@ def count_paths(n_blocks: int) -> int:
 
 
 class EncoderState(NamedTuple):
-    """What some blocks say about the genes to come.
+    """The level l of the current absolute stride a = 4 * 2^l, and bits of levels.
 
     Attributes:
-        level: l of the current absolute stride a = 4 * 2^l.
         ended: bit l says that a stage has ended at level l.
     """
 
@@ -142,7 +131,6 @@ class EncoderState(NamedTuple):
 
     @property
     def absolute_stride(self) -> int:
-        """The current absolute stride in pixels."""
         return FEATURE_STRIDES[self.level]
 
     @property
@@ -152,17 +140,15 @@ class EncoderState(NamedTuple):
 
     @property
     def receives_lateral(self) -> bool:
-        """Whether a stage that ends here follows an earlier one of its resolution (Eq. 4)."""
+        """True where a stage that ends here follows an earlier one of its resolution (Eq. 4)."""
         return bool(self.ended >> self.level & 1)
 
 
-class UtilisationState(NamedTuple):
-    """What some feature strides say about those to come.
+class UtilizationState(NamedTuple):
+    """The last feature stride so far, and whether all so far are equal.
 
     Attributes:
-        outputs: bit l: the encoder has a feature of level l.
-        last: the latest feature stride.
-        equal: all so far are equal.
+        outputs: bit l says that the encoder has a feature of level l.
     """
 
     outputs: int
@@ -170,21 +156,48 @@ class UtilisationState(NamedTuple):
     equal: bool
 
 
+State = EncoderState | UtilizationState
+
+
 @dataclass(frozen=True)
-class MSNASAutomaton:
-    """Which strides and feature strides may follow each other.
+class MSNASSpace(Space[Architecture]):
+    """All valid architectures of N blocks (§3.2, §3.3); its own automaton of N + 5 genes.
 
     Attributes:
-        n_blocks: N.
+        n_blocks: N, 3 to 32.
         listed: the first block reads the stem's channels, and heads share no factor with blocks.
     """
 
     n_blocks: int
-    listed: tuple[int, int] = (1, N_GROUPS)
+    listed: ClassVar = (1, N_GROUPS)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.n_blocks, Integral) or not 3 <= self.n_blocks <= 32:
+            raise ValueError(f"n_blocks must be a whole number in 3..32, got {self.n_blocks!r}")
+
+    @cached_property
+    def distributions(self) -> dict[str, CategoricalDistribution]:
+        """stride_01..stride_N and feature_stride_1..5 with their real values."""
+        names = [f"stride_{i + 1:02d}" for i in range(self.n_blocks)]
+        names += [f"feature_stride_{g + 1}" for g in range(N_GROUPS)]
+        return dict(zip(names, map(CategoricalDistribution, self.choices), strict=True))
+
+    @property
+    def parts(self) -> dict[str, slice]:
+        n = self.n_blocks
+        return {"encoder": slice(0, n), "feature_stride": slice(n, n + N_GROUPS)}
+
+    def genes(self, architecture: Architecture) -> tuple[float, ...]:
+        return (*architecture.strides, *architecture.feature_strides)
+
+    def architecture(self, genes: Genes) -> Architecture:
+        return Architecture(tuple(genes[: self.n_blocks]), tuple(genes[self.n_blocks :]))
+
+    def automaton(self) -> MSNASSpace:
+        return self
 
     @property
     def choices(self) -> list[tuple[float, ...]]:
-        """Three strides for each block, five feature strides for each group."""
         return [STRIDES] * self.n_blocks + [FEATURE_STRIDES] * N_GROUPS
 
     @property
@@ -192,9 +205,7 @@ class MSNASAutomaton:
         """The stem: absolute stride 4, and no stage has ended."""
         return EncoderState(0, 0)
 
-    def next(
-        self, position: int, state: EncoderState | UtilisationState, gene: float
-    ) -> EncoderState | UtilisationState | None:
+    def next(self, position: int, state: State, gene: float) -> State | None:
         """The state after a stride or feature stride, or None where it breaks V1, V2 or V3."""
         if position < self.n_blocks:
             assert isinstance(state, EncoderState)
@@ -207,59 +218,14 @@ class MSNASAutomaton:
         if not state.outputs >> FEATURE_STRIDES.index(s) & 1:  # V3
             return None
         if isinstance(state, EncoderState):
-            return UtilisationState(state.outputs, s, True) if s <= 8 else None  # Eq. 7
+            return UtilizationState(state.outputs, s, True) if s <= 8 else None  # Eq. 7
         if s < state.last:  # Eq. 7
             return None
-        return UtilisationState(state.outputs, s, state.equal and s == state.last)
+        return UtilizationState(state.outputs, s, state.equal and s == state.last)
 
-    def accepts(self, state: EncoderState | UtilisationState) -> bool:
+    def accepts(self, state: State) -> bool:
         """Eq. 7: not all feature strides are equal, and the largest is at least 8."""
-        return isinstance(state, UtilisationState) and not state.equal and state.last >= 8
-
-
-@dataclass(frozen=True)
-class MSNASSpace(Space[Architecture]):
-    """All valid architectures of N blocks (§3.2, §3.3).
-
-    Attributes:
-        n_blocks: N, the number of mixed blocks, 3 to 32.
-    """
-
-    n_blocks: int
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.n_blocks, Integral) or not 3 <= self.n_blocks <= 32:
-            raise ValueError(f"n_blocks must be a whole number in 3..32, got {self.n_blocks!r}")
-
-    @cached_property
-    def distributions(self) -> dict[str, CategoricalDistribution]:
-        """stride_01..stride_N and feature_stride_1..5, categorical, with their real values."""
-        strides = {
-            f"stride_{i + 1:02d}": CategoricalDistribution(STRIDES) for i in range(self.n_blocks)
-        }
-        features = {
-            f"feature_stride_{g + 1}": CategoricalDistribution(FEATURE_STRIDES)
-            for g in range(N_GROUPS)
-        }
-        return strides | features
-
-    @property
-    def parts(self) -> dict[str, slice]:
-        """The strides of the encoder and the feature strides of the utilisation."""
-        n = self.n_blocks
-        return {"encoder": slice(0, n), "feature_stride": slice(n, n + N_GROUPS)}
-
-    def genes(self, architecture: Architecture) -> tuple[float, ...]:
-        """N strides, then five feature strides."""
-        return (*architecture.strides, *architecture.feature_strides)
-
-    def architecture(self, genes: Genes) -> Architecture:
-        """The architecture of N strides and five feature strides; it need not be valid."""
-        return Architecture(tuple(genes[: self.n_blocks]), tuple(genes[self.n_blocks :]))
-
-    def automaton(self) -> MSNASAutomaton:
-        """V1 to V3 as an automaton of N + 5 genes."""
-        return MSNASAutomaton(self.n_blocks)
+        return isinstance(state, UtilizationState) and not state.equal and state.last >= 8
 
     def violation(self, architecture: Architecture) -> str | None:
         """The first broken rule among shape, V1, V2 (Eq. 7) and V3, in words, or None."""
@@ -274,7 +240,23 @@ class MSNASSpace(Space[Architecture]):
         for i, a in enumerate(architecture.absolute_strides):
             if not FEATURE_STRIDES[0] <= a <= FEATURE_STRIDES[-1]:  # V1
                 return f"block {i + 1} has absolute stride {a:g}; every block must have 4 to 64"
-        return _utilisation_violation(s) or _reach_violation(architecture)
+        for g, stride in enumerate(s):
+            if stride not in FEATURE_STRIDES:
+                every = list(FEATURE_STRIDES)
+                return f"feature_stride_{g + 1} must be one of {every}, got {stride}"
+        if list(s) != sorted(s):
+            return f"feature strides must not decrease from group to group (Eq. 7), got {list(s)}"
+        if min(s) > 8 or max(s) < 8:
+            return f"feature strides must hold min <= 8 <= max (Eq. 7), got {list(s)}"
+        if min(s) == max(s):
+            return f"feature strides must not all be equal (Eq. 7), got {list(s)}"
+        for g, stride in enumerate(s):
+            if stride not in architecture.outputs:  # V3
+                return (
+                    f"feature_stride_{g + 1} is {stride}, but no block has that absolute stride "
+                    f"(the encoder has {sorted(architecture.outputs)})"
+                )
+        return None
 
     def fpn_like(self) -> Architecture:
         """The hand-made path: down as a residual backbone, up as FPN's top-down pathway.
@@ -292,26 +274,3 @@ class MSNASSpace(Space[Architecture]):
         strides += [0.5] * halvings
         top = STEM_STRIDE * 2**halvings
         return Architecture(tuple(strides), tuple(min(s, top) for s in (4, 8, 16, 32, 32)))
-
-
-def _utilisation_violation(s: tuple[int, ...]) -> str | None:
-    for g, stride in enumerate(s):
-        if stride not in FEATURE_STRIDES:
-            return f"feature_stride_{g + 1} must be one of {list(FEATURE_STRIDES)}, got {stride}"
-    if list(s) != sorted(s):
-        return f"feature strides must not decrease from group to group (Eq. 7), got {list(s)}"
-    if min(s) > 8 or max(s) < 8:
-        return f"feature strides must hold min <= 8 <= max (Eq. 7), got {list(s)}"
-    if min(s) == max(s):
-        return f"feature strides must not all be equal (Eq. 7), got {list(s)}"
-    return None
-
-
-def _reach_violation(architecture: Architecture) -> str | None:
-    for g, stride in enumerate(architecture.feature_strides):
-        if stride not in architecture.outputs:  # V3
-            return (
-                f"feature_stride_{g + 1} is {stride}, but no block has that absolute stride "
-                f"(the encoder has {sorted(architecture.outputs)})"
-            )
-    return None

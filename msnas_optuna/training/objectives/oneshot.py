@@ -19,9 +19,9 @@ from msnas_optuna.samplers import suggest
 from msnas_optuna.spaces.base import A, FeasibleSet
 from msnas_optuna.storage import TrialRecord, repeat_of, write_record
 from msnas_optuna.training.loop import recalibrate, train
-from msnas_optuna.training.metrics import METRICS, Metric
+from msnas_optuna.training.metrics import METRICS, Measurements, Metric
 from msnas_optuna.training.recipe import Recipe
-from msnas_optuna.training.task import DetectionTask, Measurements
+from msnas_optuna.training.task import DetectionTask
 
 
 @dataclass(eq=False)

@@ -24,8 +24,9 @@ from msnas_optuna.spaces.base import A, FeasibleSet
 from msnas_optuna.storage import TrialRecord, write_record
 from msnas_optuna.training.checkpoint import Checkpointing, exclusive
 from msnas_optuna.training.loop import NonFiniteLossError, train
+from msnas_optuna.training.metrics import Measurements
 from msnas_optuna.training.recipe import Recipe
-from msnas_optuna.training.task import DetectionTask, Measurements
+from msnas_optuna.training.task import DetectionTask
 
 
 @dataclass(eq=False)

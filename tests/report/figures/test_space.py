@@ -11,12 +11,12 @@ from msnas_optuna.methods.msnas.space import MSNASSpace
 from msnas_optuna.report.figures import plot_flops_distribution, write_figure
 from msnas_optuna.report.figures.space import plot_counted_space
 from msnas_optuna.spaces.lattice import Lattice
-from msnas_optuna.study.feasibility import feasibility, preset_feasibility
+from msnas_optuna.study.feasibility import Feasibility, preset_feasibility
 
 
 @pytest.fixture(scope="module")
 def r18():
-    return preset_feasibility("r18")
+    return preset_feasibility("r18")[0]
 
 
 def test_the_figure_of_a_published_setting(r18):
@@ -38,7 +38,7 @@ def test_the_figure_of_a_published_setting(r18):
 
 def test_a_space_of_ones_own_has_no_baseline_and_may_have_an_empty_window():
     cost = EncoderCost("basic", 8, (128, 128))
-    found = feasibility(METHODS["msnas"], MSNASSpace(5), cost, target=1e12, tolerance=0.01)
+    found = Feasibility(METHODS["msnas"], MSNASSpace(5), cost, target=1e12, tolerance=0.01)
     figure = plot_counted_space(found)
     names = [line.name.partition(":")[0] for line in figure.data[1:]]
     assert names == ["target", "FPN-like path"]
