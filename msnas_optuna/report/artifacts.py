@@ -78,12 +78,7 @@ def put_pictures(
             folder.write(ids[name], BytesIO(content))
         if name not in known:  # as `optuna.artifacts.upload_artifact` does
             mimetype, encoding = mimetypes.guess_type(name)
-            meta = ArtifactMeta(
-                artifact_id=ids[name],
-                filename=name,
-                mimetype=mimetype or DEFAULT_MIME_TYPE,
-                encoding=encoding,
-            )
+            meta = ArtifactMeta(ids[name], name, mimetype or DEFAULT_MIME_TYPE, encoding)
             key = f"{ARTIFACTS_ATTR_PREFIX}{ids[name]}"
             set_system_attr(study, key, json.dumps(asdict(meta)))
     return ids

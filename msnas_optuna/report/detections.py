@@ -8,12 +8,7 @@ from typing import Final, NamedTuple
 
 from optuna.study import Study
 
-from msnas_optuna.report.artifacts import (
-    ArtifactFolder,
-    Picture,
-    put_pictures,
-    stored_pictures,
-)
+from msnas_optuna.report.artifacts import ArtifactFolder, Picture, put_pictures, stored_pictures
 from msnas_optuna.storage import DETECTIONS, is_external
 from msnas_optuna.storage.optuna_private import set_system_attr, system_attrs
 from msnas_optuna.study.selection import Selected, select_trained
@@ -60,9 +55,8 @@ class Source:
     weights: str
 
     def __str__(self) -> str:
-        kind = "the weights of its training from scratch"
-        if self.one_shot:
-            kind = "the supernet's weights, fine-tuned as in the search"
+        alone = "the weights of its training from scratch"
+        kind = "the supernet's weights, fine-tuned as in the search" if self.one_shot else alone
         ap = "" if self.ap is None else f", {100 * self.ap:.1f} mAP"
         return (
             f"Trial {self.trial} with {kind} ({self.weights}){ap}, on validation images; boxes "
