@@ -317,10 +317,7 @@ def _areas(
 
 
 def _records(
-    ids: Sequence[int],
-    paths: Sequence[Path],
-    sizes: Sequence[tuple[int, int]],
-    objects: _Objects,
+    ids: Sequence[int], paths: Sequence[Path], sizes: Sequence[tuple[int, int]], objects: _Objects
 ) -> list[ImageRecord]:
     boxes = np.concatenate([objects.xywh[:, :2], objects.xywh[:, :2] + objects.xywh[:, 2:]], 1)
     boxes32 = _frozen(boxes.astype(np.float32))

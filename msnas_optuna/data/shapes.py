@@ -121,10 +121,7 @@ class VisibleObject:
 
 
 def generate_shapes(
-    folder: Path,
-    settings: ShapesSettings,
-    *,
-    progress: Callable[[int, int], None] | None = None,
+    folder: Path, settings: ShapesSettings, *, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Split]:
     """Makes the data set in a folder, unless it is there already.
 

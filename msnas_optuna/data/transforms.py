@@ -109,12 +109,7 @@ class ResizedImages(Dataset[Sample], Generic[Images]):
     """
 
     def __init__(
-        self,
-        dataset: Images,
-        shorter: int,
-        longer: int,
-        *,
-        cache_bytes: int = 2 * 1024**3,
+        self, dataset: Images, shorter: int, longer: int, *, cache_bytes: int = 2 * 1024**3
     ) -> None:
         """Plans sizes and cache; no image is read yet.
 
@@ -238,9 +233,7 @@ def flip(sample: Sample) -> Sample:
     w = sample.image.shape[2]
     x1, y1, x2, y2 = sample.boxes.unbind(dim=1)
     return replace(
-        sample,
-        image=sample.image.flip(2),
-        boxes=torch.stack((w - x2, y1, w - x1, y2), dim=1),
+        sample, image=sample.image.flip(2), boxes=torch.stack((w - x2, y1, w - x1, y2), dim=1)
     )
 
 
