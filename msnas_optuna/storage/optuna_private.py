@@ -25,8 +25,7 @@ __all__ = ["ARTIFACTS_ATTR_PREFIX", "DEFAULT_MIME_TYPE"]  # names that are used 
 
 TESTED_VERSIONS: Final = ("5.0.0",)
 
-CachedStorage = _CachedStorage
-"""A database, read through a cache of its finished trials."""
+CachedStorage = _CachedStorage  # a database, read through a cache of its finished trials
 
 
 @contextmanager

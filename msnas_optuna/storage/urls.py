@@ -20,11 +20,7 @@ _ADDRESS: Final = re.compile(r"([\w.-]*|\[[\da-fA-F:.]+\])(:\d+)?(/[\w.-]*)?")
 
 
 def parse(url: str) -> URL:
-    """The parts of a URL.
-
-    Raises:
-        ValueError: it is no URL of a storage, or its password is not quoted; none is shown.
-    """
+    """The parts of a URL; ValueError, without secrets, if it is none of a storage."""
     if _JOURNAL_PATH.fullmatch(url):
         return URL.create("journal", database=url)
     rule = (
