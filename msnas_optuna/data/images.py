@@ -64,7 +64,7 @@ class ImageSet:
         categories: Sequence[Category],
         annotations: Path | None = None,
     ) -> None:
-        """Reads nothing yet; `annotations` is the file that says the sizes of the images, if any."""
+        """Reads nothing yet; `annotations` is the file that says the sizes of images, if any."""
         self.records: Final = tuple(records)
         self.categories: Final = tuple(categories)
         self._stated_in: Final = annotations
