@@ -46,7 +46,7 @@ class Settings:
     population_size: int = 10
     n_children: int = 10
     n_random: int = 2
-    gene_probability: float = 0.05
+    gene_probability: float = 0.1
     max_attempts: int = 3
 
 

@@ -90,7 +90,7 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
         n_children: int = 10,
         n_random: int = 2,
         n_reevaluated: int = 0,
-        gene_probability: float = 0.05,
+        gene_probability: float = 0.1,
         max_attempts: int = 3,
         seed: int | None = None,
     ) -> None:

@@ -161,7 +161,7 @@ class SamplerSection:
     n_children: PositiveInt = 10
     n_random: Annotated[int, Field(ge=0)] = 2
     n_reevaluated: Annotated[int, Field(ge=0)] = 0
-    gene_probability: Probability = 0.05
+    gene_probability: Probability = 0.1
     max_attempts: PositiveInt = 3
     seeds: tuple[str, ...] = ()
 
