@@ -87,7 +87,7 @@ def propose(
 def crossover(
     pop: Numbers, part: slice, *, rng: np.random.Generator
 ) -> tuple[Numbers, Numbers]:  # [P, L] -> [n, L], [n, 2]
-    """Children of two parents, and their positions: from a random place on, the part is the second's."""
+    """Children and their parents' places; from a random gene on the part is the second's."""
     first = rng.integers(len(pop), size=N_CHILDREN)
     second = (first + rng.integers(1, max(len(pop), 2), size=N_CHILDREN)) % len(pop)
     cut = rng.integers(part.start, part.stop, size=(N_CHILDREN, 1))
@@ -99,7 +99,7 @@ def crossover(
 def mutation(
     pop: Numbers, part: slice, *, rng: np.random.Generator, sizes: Sequence[int], reset: float
 ) -> tuple[Numbers, Numbers]:  # [P, L] -> [n, L], [n, 1]
-    """Children of one parent, and its position: each gene of the part is kept or, by chance, random.
+    """Children and their parents' places; each gene of the part is kept or, by chance, random.
 
     `sizes` are the numbers of choices of all genes, `reset` is the chance, 0..1.
     """

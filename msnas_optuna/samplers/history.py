@@ -1,4 +1,4 @@
-"""What the trials of a study say: which architectures it holds, and which are best (Alg. 1's Topk).
+"""What the trials of a study say: its architectures, and the best of them (Alg. 1's Topk).
 
 The slot of a trial is its place in the sequence of proposals; trials that repeat an earlier one
 have its slot, withdrawn trials take none. A loss is one number for each objective, smaller is
