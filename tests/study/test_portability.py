@@ -358,9 +358,11 @@ def test_a_damaged_file_is_refused(rich: Path) -> None:
     export_study(Setting.load(rich), str(file))
     there, whole = moved_to(rich, None), file.read_bytes()
     damaged = [whole[:n] for n in range(0, len(whole), len(whole) // 23)]
-    flipped = bytearray(whole)
-    flipped[len(whole) // 3] ^= 255
-    for content_ in (*damaged, bytes(flipped)):
+    for part in (0.1, 0.5, 0.95):  # in the database, and in the last artifact
+        flipped = bytearray(whole)
+        flipped[int(part * whole.index(b"PK\1\2"))] ^= 255
+        damaged.append(bytes(flipped))
+    for content_ in damaged:
         file.write_bytes(content_)
         with pytest.raises(ValueError, match=r"no file that .* has written, or it is damaged"):
             import_study(there, str(file))
