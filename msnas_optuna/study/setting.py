@@ -299,9 +299,6 @@ class Setting:
         Args:
             config: the settings that its values depend on.
             stage: see `stages`.
-
-        Raises:
-            ConfigError, EmptyWindowError, StorageError, StudyMismatchError: see there.
         """
         metrics = [METRICS["ap"]] if stage == RETRAIN else self.metrics
         return open_study(
