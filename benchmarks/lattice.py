@@ -43,7 +43,6 @@ class Measured:
     draw_us: float
     fixed_features_ms: float
     best_s: float
-    through_s: float
     weighted_build_s: float
     weighted_peak_mb: float
     weighted_draw_us: float
@@ -74,7 +73,6 @@ def measure(name: str) -> Measured:
         draw_us=draw_s / DRAWS * 1e6,
         fixed_features_ms=seconds(lambda: lattice.complete(rng, features)) * 1e3,
         best_s=seconds(lambda: lattice.best(weights)),
-        through_s=seconds(lattice.through),
         weighted_build_s=seconds(lambda: lattice.weighted(weights)),
         weighted_peak_mb=weighted_mb,
         weighted_draw_us=seconds(lambda: [weighted.sample(rng) for _ in range(DRAWS)])

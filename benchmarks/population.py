@@ -4,7 +4,7 @@ python benchmarks/population.py [--json] [--processes 2]
 
 No table can hold the r18 space (209,524 architectures in the window), so the values are made up:
 each choice of a gene has a random effect, and so has each pair of choices of a fifth of the pairs
-of genes. They are standardised: 0 is the mean of the feasible architectures and 1 their standard
+of genes. They are standardized: 0 is the mean of the feasible architectures and 1 their standard
 deviation. One half of the runs sees them with noise of half a standard deviation, as one-shot
 evaluation is noisy. Printed is, after so many trials, the value without noise of the trial that
 looks best, mean and standard error over the seeds.
@@ -37,13 +37,29 @@ WINDOW = (math.ceil(0.99 * TARGET), math.floor(1.01 * TARGET))
 NOISES = (0.0, 0.5)
 MARKS = (100, 200, 300, 500, 1000)
 PAIRS, PAIR_EFFECT = 0.2, 0.7  # share of the pairs of genes, size beside that of single genes
-STANDARD = 5_000  # architectures that the standardisation is taken from
+STANDARD = 5_000  # architectures that the standardization is taken from
 
-SCHEDULES = ((5, 5, 1), (10, 10, 1), (15, 10, 1), (20, 16, 4), (30, 20, 4), (50, 50, 10))
-"""P, children, random children; the last one is the paper's."""
+CASES: dict[str, dict[str, Any]] = {
+    f"Algorithm 1, {size} {children} {n_random}": {
+        "population_size": size,
+        "n_children": children,
+        "n_random": n_random,
+    }
+    for size, children, n_random in ((5, 5, 1), (10, 10, 2), (20, 16, 4), (50, 50, 10))
+} | {
+    "recombination, 10 10 1": {
+        "proposer": "recombination",
+        "population_size": 10,
+        "n_children": 10,
+        "n_random": 1,
+        "gene_probability": 0.05,
+        "max_attempts": 50,
+    }
+}
+"""Settings by name: P, children, random children; 50, 50 and 10 are the paper's."""
 
 Value = Callable[[dict[str, Any]], float]
-Task = tuple[tuple[int, int, int], float, int, int]
+Task = tuple[str, float, int, int]
 
 
 @cache
@@ -80,12 +96,10 @@ _landscape = cache(landscape)
 
 def run(task: Task) -> list[float]:
     """The true value of what looks best, after each of the marks that the run reaches."""
-    (size, children, n_random), noise, seed, trials = task
+    case, noise, seed, trials = task
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     value, rng = _landscape(seed), np.random.default_rng([seed, 1])
-    sampler = ArchitectureSampler(
-        _feasible(), population_size=size, n_children=children, n_random=n_random, seed=seed
-    )
+    sampler = ArchitectureSampler(_feasible(), seed=seed, **CASES[case])
     study = optuna.create_study(direction="maximize", sampler=sampler)
     seen: list[tuple[float, float]] = []
     for _ in range(trials):
@@ -97,17 +111,17 @@ def run(task: Task) -> list[float]:
 
 
 def compare(*, seeds: int, trials: int, processes: int) -> list[dict[str, Any]]:
-    """One row for each amount of noise and schedule."""
-    cases = list(itertools.product(SCHEDULES, NOISES))
+    """One row for each amount of noise and each of the cases."""
+    cases = list(itertools.product(CASES, NOISES))
     tasks = [(*case, seed, trials) for case in cases for seed in range(seeds)]
     with ProcessPoolExecutor(processes) as pool:
         found = list(pool.map(run, tasks))
     rows = []
-    for i, (schedule, noise) in enumerate(cases):
+    for i, (case, noise) in enumerate(cases):
         marks = list(zip(*found[i * seeds : (i + 1) * seeds], strict=True))
         rows.append(
             {
-                "schedule": schedule,
+                "case": case,
                 "noise": noise,
                 "means": [fmean(m) for m in marks],
                 "errors": [stdev(m) / math.sqrt(seeds) for m in marks],
@@ -117,7 +131,7 @@ def compare(*, seeds: int, trials: int, processes: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Prints one row for each amount of noise and schedule, or JSON."""
+    """Prints one row for each amount of noise and each of the cases, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--seeds", type=int, default=20, help="landscapes, at least 2")
@@ -129,10 +143,10 @@ def main() -> None:
         print(json.dumps(rows, indent=2))
         return
     marks = [mark for mark in MARKS if mark <= arguments.trials]
-    print("noise  P, children, random", *(f"{mark:>11}" for mark in marks))
+    print(f"{'noise':5}  {'P, children, random':23}", *(f"{mark:>11}" for mark in marks))
     for row in rows:
         cells = (f"{m:5.2f} ±{e:5.2f}" for m, e in zip(row["means"], row["errors"], strict=True))
-        print(f"{row['noise']:5}  {row['schedule']!s:19}", *cells)
+        print(f"{row['noise']:5}  {row['case']:23}", *cells)
 
 
 if __name__ == "__main__":

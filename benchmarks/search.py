@@ -45,9 +45,9 @@ class Settings:
     proposer: str = "algorithm1"
     population_size: int = 10
     n_children: int = 10
-    n_random: int = 1
+    n_random: int = 2
     gene_probability: float = 0.1
-    max_attempts: int = 20
+    max_attempts: int = 3
 
 
 DEFAULT = Settings()
@@ -285,7 +285,7 @@ GRID: dict[str, Sequence[Any]] = {
         (5, 5, 2),
     ],
     "gene_probability": [0.02, 0.05, 0.1, 0.2, 0.3],
-    "max_attempts": [1, 2, 5, 10, 20, 50],
+    "max_attempts": [1, 2, 3, 5, 10, 20],
 }
 """One setting after the other, from the paper's on; a schedule is (P, children, random)."""
 

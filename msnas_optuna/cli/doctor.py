@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Final
 
 import optuna
 import typer
-from rich.table import Table
 
-from msnas_optuna.cli.app import app
 from msnas_optuna.cli.terminal import (
     BASELINES,
     AsJson,
     StorageUrl,
     StudyFile,
+    app,
     out,
     print_json,
     session,
+    table,
 )
+from msnas_optuna.report.table import Column
 from msnas_optuna.storage import (
     Unfinished,
     end_trials,
@@ -68,17 +69,32 @@ def doctor(
         if trial and older_than is not None:
             raise ValueError("give either --trial or --older-than; each chooses trials by itself")
         setting = Setting.load(study_file, storage=storage)
-        stages = (SEARCH, setting.method.baseline_stage, RETRAIN)
-        if stage not in stages:
-            raise ValueError(f"--stage is one of {', '.join(stages)}, got {stage!r}")
-        _require(setting.storage_url)
-        studies = _studies(setting)
-        chosen = _named(setting, studies, stage, trial) if trial else _chosen(studies, older_than)
-        listed = chosen if trial or older_than is not None else None
+        if not storage_exists(setting.storage_url):
+            raise ValueError(
+                f"the storage {redacted(setting.storage_url)} does not exist: check --storage, "
+                "OPTUNA_STORAGE and study.storage; it comes with the first trial"
+            )
+        begun = {name or SEARCH: setting.begun_study(name) for name in setting.stages}
+        studies = [study for study in begun.values() if study is not None]
+        if stage not in begun:
+            raise ValueError(f"--stage is one of {', '.join(begun)}, got {stage!r}")
+        if trial:
+            study = begun[stage]
+            if study is None:
+                name = setting.study_name(None if stage == SEARCH else stage)
+                raise ValueError(f"study {name} has not begun, so it has no trial {trial[0]}")
+            chosen = unfinished_trials(study, trial)
+        elif older_than is None:
+            chosen = [found for found in _all(studies) if found.alive is False]
+        else:
+            chosen = [f for f in _all(studies) if not f.alive and (f.minutes or 0) > older_than]
         changed: list[tuple[str, int]] = []
-        if fail or requeue:
-            changed, listed = _end(studies, chosen, repeat=requeue), None
-        left = _all(studies) if listed is None else listed
+        for study in studies if fail or requeue else ():
+            numbers = [found.trial for found in chosen if found.study == study.study_name]
+            ended = end_trials(study, numbers, repeat=requeue)
+            changed += [(study.study_name, number) for number in ended]
+        partly = not (fail or requeue) and bool(trial or older_than is not None)
+        left = chosen if partly else _all(studies)
         word = "re-queued" if requeue else "failed"
         if as_json:
             lists: dict[str, list[tuple[str, int]]] = {"re-queued": [], "failed": []}
@@ -87,7 +103,17 @@ def doctor(
             return
         for study_name, number in changed:
             out.print(f"{word} trial {number} of {study_name}")
-        _print(left, chosen=listed is not None)
+        if left:
+            out.print(table(COLUMNS, left))
+        else:
+            out.print("no such trial runs or waits" if partly else "no trial runs or waits")
+        if any(found.alive is False for found in left):
+            out.print("The next worker on this machine, or --requeue, repeats what has ended.")
+        if any(found.state == "RUNNING" and found.alive is None for found in left):
+            out.print(
+                "If an unknown or external worker is gone: --requeue --trial N, or --fail "
+                "--trial N."
+            )
         if (fail or requeue) and any(found.external for found in left):
             out.print(
                 "Trials of external workers are left alone unless --trial N or --older-than "
@@ -95,88 +121,23 @@ def doctor(
             )
 
 
-def _require(url: str) -> None:
-    if not storage_exists(url):
-        raise ValueError(
-            f"the storage {redacted(url)} does not exist: check --storage, OPTUNA_STORAGE and "
-            "study.storage; it comes with the first trial"
-        )
-
-
-def _studies(setting: Setting) -> list[optuna.Study]:
-    """The studies of all stages that have begun, whatever the study file says now."""
-    return [study for stage in setting.stages if (study := setting.begun_study(stage)) is not None]
-
-
 def _all(studies: Iterable[optuna.Study]) -> list[Unfinished]:
     return [found for study in studies for found in unfinished_trials(study)]
 
 
-def _named(
-    setting: Setting, studies: Iterable[optuna.Study], stage: str, numbers: list[int]
-) -> list[Unfinished]:
-    """The trials of these numbers.
-
-    Raises:
-        ValueError: one is finished or does not exist.
-    """
-    name = setting.study_name(None if stage == SEARCH else stage)
-    for study in studies:
-        if study.study_name == name:
-            return unfinished_trials(study, numbers)
-    raise ValueError(f"study {name} has not begun, so it has no trial {numbers[0]}")
-
-
-def _chosen(studies: Iterable[optuna.Study], older_than: float | None) -> list[Unfinished]:
-    if older_than is None:
-        return [found for found in _all(studies) if found.alive is False]
-    return [
-        found
-        for found in _all(studies)
-        if not found.alive and found.minutes is not None and found.minutes > older_than
-    ]
-
-
-def _end(
-    studies: Iterable[optuna.Study], chosen: Iterable[Unfinished], *, repeat: bool
-) -> list[tuple[str, int]]:
-    """Fails or re-queues trials; returns study and number of those that are changed."""
-    changed = []
-    for study in studies:
-        numbers = [found.trial for found in chosen if found.study == study.study_name]
-        changed += [(study.study_name, n) for n in end_trials(study, numbers, repeat=repeat)]
-    return changed
-
-
-def _print(left: list[Unfinished], *, chosen: bool) -> None:
-    if not left:
-        out.print("no such trial runs or waits" if chosen else "no trial runs or waits")
-        return
-    table = Table()
-    for column in ("study", "trial", "state", "minutes", "host", "process", "worker"):
-        table.add_column(column)
-    for found in left:
-        table.add_row(
-            found.study,
-            str(found.trial),
-            found.state,
-            "-" if found.minutes is None else f"{found.minutes:.1f}",
-            found.host or "-",
-            "-" if found.pid is None else str(found.pid),
-            _worker(found),
-        )
-    out.print(table)
-    if any(found.alive is False for found in left):
-        out.print("The next worker on this machine, or --requeue, repeats what has ended.")
-    if any(found.state == "RUNNING" and found.alive is None for found in left):
-        out.print(
-            "If an unknown or external worker is gone: --requeue --trial N, or --fail --trial N."
-        )
-
-
-def _worker(found: Unfinished) -> str:
+def _worker(found: Unfinished) -> str | None:
     if found.state == "WAITING":
-        return "-"
-    if found.external:
-        return "external"
-    return {True: "lives", False: "has ended", None: "unknown"}[found.alive]
+        return None
+    lives = {True: "lives", False: "has ended", None: "unknown"}
+    return "external" if found.external else lives[found.alive]
+
+
+COLUMNS: Final[list[Column[Unfinished]]] = [
+    Column("study", lambda found: found.study),
+    Column("trial", lambda found: found.trial),
+    Column("state", lambda found: found.state),
+    Column("minutes", lambda found: found.minutes, "{:.1f}"),
+    Column("host", lambda found: found.host),
+    Column("process", lambda found: found.pid),
+    Column("worker", _worker),
+]

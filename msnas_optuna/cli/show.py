@@ -8,16 +8,17 @@ from typing import Annotated
 
 import typer
 
-from msnas_optuna.cli.app import app
 from msnas_optuna.cli.terminal import (
     AsJson,
     Quiet,
     StorageUrl,
     StudyFile,
+    app,
     out,
     print_json,
     session,
 )
+from msnas_optuna.storage.optuna_private import study_id
 from msnas_optuna.study.setting import Setting
 
 
@@ -39,11 +40,11 @@ def dashboard(
         with dashboard_server(setting, port) as server:
             study = setting.stored_study()
             assert study is not None
-            url = f"http://{HOST}:{server.server_port}/dashboard/studies/{study._study_id}"
+            url = f"http://{HOST}:{server.server_port}/dashboard/studies/{study_id(study)}"
             if as_json:
                 print_json({"study": study.study_name, "url": url})
             else:
-                out.print(url, soft_wrap=True, highlight=False)
+                out.print(url)
             sys.stdout.flush()  # whoever waits for the address reads from a pipe
             chatty = not (as_json or quiet)
             if chatty:
@@ -80,4 +81,4 @@ def report(
         if as_json:
             print_json({"study": setting.study_name(), "report": str(output)})
         elif not quiet:
-            out.print(f"wrote {output}", soft_wrap=True, markup=False, highlight=False)
+            out.print(f"wrote {output}")

@@ -2,8 +2,7 @@
 
 It gives each trial a slot, asks a proposer for the slot's architecture, and stores it as the plan
 of the trial before any parameter is suggested. It keeps no state: slot, random numbers and
-parents all follow from the trials in storage, so that a resumed study proposes what an
-uninterrupted one would.
+parents follow from the stored trials, so a resumed study proposes what an uninterrupted one would.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseGASampler, RandomSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from msnas_optuna.samplers import algorithm1, recombination
 from msnas_optuna.samplers.history import History, Ledger
@@ -39,6 +38,7 @@ from msnas_optuna.storage import (
     withdraw_claimed,
     write_plan,
 )
+from msnas_optuna.storage.optuna_private import fixed_params, set_state, storage_of, study_id
 
 _logger = logging.getLogger(__name__)
 
@@ -46,10 +46,7 @@ PROPOSERS: Final[dict[str, Proposer]] = {
     "algorithm1": algorithm1.propose,
     "recombination": recombination.propose,
 }
-"""Ways to propose an architecture, by name."""
-
-_MAX_REPLANS: Final = 100
-"""How often a proposal is made anew because another worker has made the same one meanwhile."""
+_MAX_REPLANS: Final = 100  # of a slot, because another worker has made the same proposal meanwhile
 
 
 class ArchitectureSampler(BaseGASampler, Generic[A]):
@@ -91,10 +88,10 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
         proposer: str = "algorithm1",
         population_size: int = 10,
         n_children: int = 10,
-        n_random: int = 1,
+        n_random: int = 2,
         n_reevaluated: int = 0,
         gene_probability: float = 0.1,
-        max_attempts: int = 20,
+        max_attempts: int = 3,
         seed: int | None = None,
     ) -> None:
         if proposer not in PROPOSERS:
@@ -110,15 +107,10 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
             max_attempts=max_attempts,
         )
         super().__init__(population_size)
-        self._feasible = feasible
+        self.feasible = feasible
         self._propose = PROPOSERS[proposer]
         self._entropy = _fresh_entropy() if seed is None else int(seed)
         self._ledger = Ledger(feasible.space, feasible)
-
-    @property
-    def feasible(self) -> FeasibleSet[A]:
-        """The architectures that may be proposed."""
-        return self._feasible
 
     # What Optuna calls
 
@@ -139,14 +131,14 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
             raise
         except BaseException:  # else the trial would stay RUNNING for ever
             mark_interrupted(study, trial)
-            study._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+            set_state(study, trial, TrialState.FAIL)
             raise
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """All parameters of the space."""
-        return dict(self._feasible.space.distributions)
+        return dict(self.feasible.space.distributions)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -212,7 +204,7 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
     # Planning
 
     def _history(self, study: Study, planned: int | None = None) -> History[A]:
-        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
+        trials = storage_of(study).get_all_trials(study_id(study), deepcopy=False)
         return self._ledger.read(trials, study.directions, planned=planned)
 
     def _plan(self, study: Study, trial: FrozenTrial) -> None:
@@ -225,7 +217,7 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
         generation = self.settings.generation(slot)
         rng = np.random.default_rng([self._entropy, slot])
         fixed = known_params(trial, None)
-        if self._feasible.space.distributions.keys() & fixed.keys():
+        if self.feasible.space.distributions.keys() & fixed.keys():
             params, repeat = self._queued(trial.number, fixed, history, rng=rng)
             plan = Plan(params, generation, "queued", (), slot, worker, repeat)
             write_plan(study, trial, plan)
@@ -235,7 +227,7 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
             repeat = proposal.repeat
             if repeat and attempt:  # else two workers might go on counting in step
                 repeat += int(rng.integers(attempt + 1))
-            params = self._feasible.space.encode(proposal.architecture)
+            params = self.feasible.space.encode(proposal.architecture)
             plan = Plan(
                 params, generation, proposal.origin, proposal.parents, slot, worker, repeat
             )
@@ -252,14 +244,11 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
         _logger.warning("trial %d repeats an architecture of another worker", trial.number)
 
     def _proposal(self, history: History[A], slot: int, rng: np.random.Generator) -> Proposal[A]:
-        again = None
-        if self.settings.is_reevaluation(slot):
-            again = self._reevaluation(history, slot)
-        if again is not None:
+        if self.settings.is_reevaluation(slot) and (again := self._reevaluation(history, slot)):
             return again
         try:
             return self._propose(
-                history, slot, rng=rng, feasible=self._feasible, settings=self.settings
+                history, slot, rng=rng, feasible=self.feasible, settings=self.settings
             )
         except SpaceExhaustedError:
             again = self._reevaluation(history, slot)
@@ -283,12 +272,8 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
             best = best[: self.settings.n_reevaluated]
         repeats = [history.repeats(candidate.architecture) for candidate in best]
         fewest = min(range(len(best)), key=lambda i: len(repeats[i]))
-        return Proposal(
-            best[fewest].architecture,
-            "reevaluated",
-            (best[fewest].number,),
-            _next_repeat(repeats[fewest]),
-        )
+        again, repeat = best[fewest], _next_repeat(repeats[fewest])
+        return Proposal(again.architecture, "reevaluated", (again.number,), repeat)
 
     def _queued(
         self,
@@ -302,25 +287,22 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
 
         Whether they are feasible is for the objective to judge, which can refuse with a reason.
         """
-        space = self._feasible.space
+        space = self.feasible.space
         params = dict(fixed)
         if not space.distributions.keys() <= fixed.keys():
             fitting = self._completion(fixed, history, rng)
-            filling = self._feasible.sample(rng) if fitting is None else fitting
+            filling = self.feasible.sample(rng) if fitting is None else fitting
             params = space.encode(filling) | params
         try:
             architecture = space.decode(params)
-            violation = self._feasible.violation(architecture)
+            violation = self.feasible.violation(architecture)
         except InvalidArchitectureError as error:
             violation = str(error)
         else:
             params |= space.encode(architecture)  # as the space writes them: 1.0 for 1
         if violation is not None:
-            _logger.warning(
-                "what is queued as trial %d is not feasible, and never a parent: %s",
-                number,
-                violation,
-            )
+            text = "what is queued as trial %d is not feasible, and never a parent: %s"
+            _logger.warning(text, number, violation)
             return params, 0
         slot = history.records[number].slot
         earlier = {s: r for s, r in history.repeats(architecture).items() if s < slot}
@@ -330,16 +312,38 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
         self, fixed: Mapping[str, Any], history: History[A], rng: np.random.Generator
     ) -> A | None:
         """A feasible architecture with the fixed parameters, new if there is a new one."""
-        genes = [fixed.get(name) for name in self._feasible.space.distributions]
+        genes = [fixed.get(name) for name in self.feasible.space.distributions]
         seen: set[A] = set()
         n_draws = 0
         while n_draws <= 40 * (len(seen) + 1):  # all are seen by then, but for odds of e^-40
-            drawn = self._feasible.complete(rng, genes)
+            drawn = self.feasible.complete(rng, genes)
             if drawn is None or not history.holds(drawn):
                 return drawn
             seen.add(drawn)
             n_draws += 1
         return drawn
+
+
+def suggest(trial: Trial, feasible: FeasibleSet[A]) -> A:
+    """The trial's architecture; an objective calls it first, for every parameter is suggested.
+
+    Raises:
+        InvalidArchitectureError: it breaks a rule of the space or lies outside the budget, or
+            was queued with a value that no parameter of the space has.
+    """
+    params = {}
+    for name, distribution in feasible.space.distributions.items():
+        try:
+            params[name] = trial.suggest_categorical(name, distribution.choices)
+        except ValueError as error:
+            if name not in fixed_params(trial):
+                raise
+            text = f"{name} is queued with a wrong value: {error}"
+            raise InvalidArchitectureError(text) from error
+    architecture = feasible.space.decode(params)
+    if (violation := feasible.violation(architecture)) is not None:
+        raise InvalidArchitectureError(f"{architecture}: {violation}")
+    return architecture
 
 
 def _next_repeat(repeats: Mapping[int, int]) -> int:

@@ -19,18 +19,15 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna import Trial
 from optuna.distributions import CategoricalDistribution
 
 A = TypeVar("A", bound=Hashable)
 _Priced = TypeVar("_Priced", bound=Hashable, contravariant=True)
 _Drawn = TypeVar("_Drawn", bound=Hashable, covariant=True)
 
-Genes = tuple[Any, ...]
-"""One value for each parameter, in the order of `Space.distributions`."""
-
-State = Any
-"""What the genes so far say about those to come; hashable."""
+Genes = tuple[Any, ...]  # one value for each parameter, in the order of `Space.distributions`
+GeneValues = Sequence[Mapping[Any, float]]  # for each gene: choice -> weight or score
+State = Any  # what the genes so far say about those to come; hashable
 
 
 class InvalidArchitectureError(ValueError):
@@ -139,16 +136,18 @@ class Space(Protocol[A]):
 class Draw(Protocol[_Drawn]):
     """Something to draw architectures from."""
 
+    @property
+    def total(self) -> float:
+        """The weight of all architectures, where 1 is the largest weight of a gene."""
+
     def sample(self, rng: np.random.Generator) -> _Drawn | None:
-        """One architecture, or None where there is none."""
+        """One architecture, with a chance proportional to its weight; None if all weigh 0."""
 
 
 class FeasibleSet(Protocol[A]):
     """The architectures of a space that a study may propose: valid and inside the budget."""
 
-    @property
-    def space(self) -> Space[A]:
-        """The space that the set is a part of."""
+    space: Space[A]
 
     def count(self) -> int:
         """The exact number of feasible architectures."""
@@ -160,50 +159,25 @@ class FeasibleSet(Protocol[A]):
         """The first broken rule (of the space or of the budget), in words, or None."""
 
     def contains(self, chosen: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Which of many architectures are feasible; quick, without a word of why.
+        """Which of many architectures are feasible, [n]; quick, without a word of why.
 
-        Args:
-            chosen: for each architecture and gene the position of its value among the choices
-                of the gene. shape (n, L)
-
-        Returns:
-            One truth value for each architecture. shape (n,)
+        `chosen`, [n, L], holds for each architecture and gene the position of its value among the
+        choices of the gene.
         """
 
     def complete(self, rng: np.random.Generator, genes: Sequence[Any]) -> A | None:
-        """Draws the free genes (None) uniformly from what the fixed ones leave feasible.
+        """Draws the free genes (None) uniformly from what the fixed ones leave feasible, or None.
 
-        Returns:
-            A feasible architecture with the fixed genes, or None where there is none.
+        Raises:
+            InvalidArchitectureError: the number of genes is wrong.
         """
 
-    def weighted(self, weights: Sequence[Mapping[Any, float]]) -> Draw[A]:
+    def weighted(self, weights: GeneValues) -> Draw[A]:
         """Draws each feasible architecture in proportion to the product of its genes' weights.
 
-        Args:
-            weights: one mapping for each gene, from each of its choices to a weight of at least
-                0. Only ratios count.
+        Weights are finite and at least 0; only ratios count.
+
+        Raises:
+            InvalidArchitectureError: the number of genes is wrong.
+            ValueError: a gene has other choices than the space, or a weight is out of range.
         """
-
-
-def suggest(trial: Trial, feasible: FeasibleSet[A]) -> A:
-    """The trial's architecture; every parameter is suggested at once.
-
-    Raises:
-        InvalidArchitectureError: it breaks a rule of the space or lies outside the budget, or
-            was queued with a value that no parameter of the space has.
-    """
-    params = {}
-    for name, distribution in feasible.space.distributions.items():
-        try:
-            params[name] = trial._suggest(name, distribution)
-        except ValueError as error:
-            if name not in trial._fixed_params:
-                raise
-            raise InvalidArchitectureError(
-                f"{name} is queued with a wrong value: {error}"
-            ) from error
-    architecture = feasible.space.decode(params)
-    if (violation := feasible.violation(architecture)) is not None:
-        raise InvalidArchitectureError(f"{architecture}: {violation}")
-    return architecture

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -14,59 +14,63 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msnas_optuna.spaces.base import A, AdditiveCost, Space
-from msnas_optuna.spaces.semirings import Counting, as_integers
-from msnas_optuna.spaces.tables import Part, Row, reachable, summed
+from msnas_optuna.spaces.semirings import Counting
+from msnas_optuna.spaces.tables import Part, reachable, summed, sweep
 from msnas_optuna.spaces.trellis import HUGE, Graph, Trellis
 
 
 @dataclass(frozen=True, eq=False)
 class CostDistribution:
-    """How many architectures have which cost, exactly.
+    """How many architectures have which cost, exactly; T different costs."""
 
-    Attributes:
-        totals: every cost that occurs, ascending. shape (T,)
-        counts: architectures with that cost, whole numbers of any size. shape (T,)
-    """
-
-    totals: NDArray[np.int64]
-    counts: NDArray[Any]
+    totals: NDArray[np.int64]  # [T], ascending
+    counts: NDArray[Any]  # [T], whole numbers of any size
 
     @classmethod
     def of(cls, space: Space[A], cost: AdditiveCost[A]) -> CostDistribution:
         """Counts all valid architectures of a space by cost."""
         graph = Graph.of(Trellis.of(space.automaton()), cost)
-        counting = Counting.up_to(graph.trellis.n_paths)
+        counting = Counting(graph.trellis.n_paths)
         starts: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
         for beginning in graph.beginnings:
             k, remainder = divmod(beginning.cost, graph.unit)
             starts[remainder].append((beginning.state, k))
         # States whose endings cost the same, but for a constant, are summed first.
         alike: defaultdict[tuple[int, bytes], list[Part]] = defaultdict(list)
+        one = np.ones(1, np.int64)
         for remainder, own in starts.items():
-            (last,) = deque(forward(graph, own, counting=counting), maxlen=1)
-            for state, row in last.items():
+            reachable(graph, own)  # refuses what is too large
+            parts: defaultdict[int, list[Part]] = defaultdict(list)
+            for state, k in own:
+                parts[state].append((k, one, 1))
+            for moves in graph.chain:
+                before, parts = parts, defaultdict(list)
+                for state, given in before.items():
+                    row = summed(given, -HUGE, HUGE, semiring=counting)
+                    for _, after, paid, _ in moves[state]:
+                        parts[after].append((row.first + paid, row.values, 1))
+            for state, given in parts.items():
                 costs = graph.endings[state].costs
                 units, rest = divmod(remainder + int(costs[0]), graph.unit)
-                part = (row.first + units, row.values, 1)
-                alike[rest, (costs - costs[0]).tobytes()].append(part)
+                same = alike[rest, (costs - costs[0]).tobytes()]
+                same += [(k + units, values, 1) for k, values, _ in given]
+        # Costs of different remainders never meet, so that each remainder sums on its own.
         classes: defaultdict[int, list[Part]] = defaultdict(list)
-        for (remainder, relative), parts in alike.items():
-            row = summed(parts, -HUGE, HUGE, semiring=counting)
+        for (remainder, relative), same in alike.items():
+            row = summed(same, -HUGE, HUGE, semiring=counting)
             for ending in np.frombuffer(relative, np.int64).tolist():
                 units, rest = divmod(remainder + ending, graph.unit)
                 classes[rest].append((row.first + units, row.values, 1))
-        # Costs of different remainders never meet, so that each remainder sums on its own.
-        totals, counts = [], []
-        for remainder, parts in classes.items():
-            row = summed(parts, -HUGE, HUGE, semiring=counting)
-            values = as_integers(row.values)
-            (used,) = values.nonzero()
+        totals: list[NDArray[np.int64]] = []
+        counts: list[NDArray[Any]] = []
+        for remainder, same in classes.items():
+            row = summed(same, -HUGE, HUGE, semiring=counting)
+            (used,) = row.values.nonzero()
             totals.append(remainder + graph.unit * (row.first + used))
-            counts.append(values[used])
+            counts.append(row.values[used].astype(counting.dtype))
         flat = np.concatenate(totals)
         order = np.argsort(flat)
-        every = np.concatenate(counts)[order]
-        return cls(flat[order], every if every.dtype == object else every.astype(np.int64))
+        return cls(flat[order], np.concatenate(counts)[order])
 
     @classmethod
     def of_totals(cls, totals: Iterable[int]) -> CostDistribution:
@@ -81,7 +85,7 @@ class CostDistribution:
     @cached_property
     def _up_to(self) -> NDArray[Any]:
         """Architectures among the i cheapest totals, 0 <= i <= T."""
-        return np.concatenate([np.zeros(1, self.counts.dtype), np.cumsum(self.counts)])
+        return np.append(0, np.cumsum(self.counts))
 
     @property
     def minimum(self) -> int:
@@ -110,11 +114,7 @@ class CostDistribution:
         return int(self.totals[first]) if first < len(self.totals) else None
 
     def quantile(self, q: float) -> int:
-        """The smallest cost that at least the share `q`, 0..1, of all architectures keep to.
-
-        Raises:
-            ValueError: `q` lies outside 0..1.
-        """
+        """The smallest cost that at least the share `q`, 0..1, of all keep to; else ValueError."""
         if not 0 <= q <= 1:
             raise ValueError(f"q must lie in 0..1, got {q}")
         needed = max(ceil(Fraction(q) * self.count()), 1)
@@ -125,88 +125,14 @@ class CostDistribution:
         return int(np.searchsorted(self.totals, min(max(target, -HUGE - 1), HUGE + 1)))
 
 
-def forward(
-    graph: Graph,
-    starts: Iterable[tuple[int, int]],
-    *,
-    counting: Counting,
-    most: int = HUGE,
-) -> Iterator[dict[int, Row]]:
-    """The number of ways to each (state, k) of the chain, layer by layer.
-
-    Args:
-        graph: what may follow what.
-        starts: the states in which the chain may begin and k there, once for each way there.
-        counting: how to count.
-        most: ways with a larger k are left out.
-    """
-    starts = [*starts]
-    reachable(graph, starts, most=most)  # refuses what is too large
-    parts: defaultdict[int, list[Part]] = defaultdict(list)
-    for state, k in starts:
-        parts[state].append((k, counting.one(), 1))
-    for moves in (*graph.chain, ()):
-        layer = {s: summed(p, -HUGE, most, semiring=counting) for s, p in parts.items()}
-        yield layer
-        parts = defaultdict(list)
-        for state, row in layer.items():
-            for _, after, cost, _ in moves[state] if moves else ():
-                parts[after].append((row.first + cost, row.values, 1))
-
-
 def counts_inside(
     space: Space[A], costs: Iterable[AdditiveCost[A]], *, window: tuple[int, int]
 ) -> list[int]:
-    """Counts the valid architectures inside a window under each of several costs.
-
-    Costs whose chains differ in one common factor, as those of several widths do, share the
-    paths: each further one takes milliseconds.
-
-    Args:
-        space: the valid architectures.
-        costs: each of them may be any.
-        window: smallest and largest cost, both inside; it may hold nothing.
-    """
+    """Counts the valid architectures inside a window, which may hold none, under each cost."""
     trellis = Trellis.of(space.automaton())
-    counting = Counting.up_to(trellis.n_paths)
     low, high = (min(max(end, -HUGE), HUGE) for end in window)
-    counts, chain = [], None
-    paths: dict[int, list[tuple[int, int, NDArray[Any]]]] = {}
-    for cost in costs:
-        graph = Graph.of(trellis, cost)
-        if chain != graph.chain:
-            chain, paths = graph.chain, {}
-            for state in {beginning.state for beginning in graph.beginnings}:
-                (last,) = deque(forward(graph, [(state, 0)], counting=counting), maxlen=1)
-                paths[state] = [(s, row.first, up_to(row)) for s, row in last.items()]
-        counts.append(
-            sum(
-                int(closed(graph, part, window=(low - b.cost, high - b.cost)).sum())
-                for b in graph.beginnings
-                for part in paths[b.state]
-            )
-        )
-    return counts
-
-
-def up_to(row: Row) -> NDArray[Any]:
-    """The sum of the first i counts, 0 <= i <= n; shape (n + 1,)."""
-    return np.cumsum(np.append(0, as_integers(row.values)))
-
-
-def closed(
-    graph: Graph, paths: tuple[int, int, NDArray[Any]], *, window: tuple[int, int]
-) -> NDArray[Any]:
-    """How many paths to one state each of its endings closes inside a window; shape (E,).
-
-    Args:
-        graph: what may follow what.
-        paths: the state, the first k and the number of paths up to each k, see `up_to`.
-        window: smallest and largest cost of chain and ending, both inside.
-    """
-    state, k, numbers = paths
-    costs, last = graph.endings[state].costs, len(numbers) - 1
-    first = np.clip(-((costs - window[0]) // graph.unit) - k, 0, last)  # rounds up
-    end = np.clip((window[1] - costs) // graph.unit + 1 - k, 0, last)
-    found: NDArray[Any] = np.maximum(numbers[end] - numbers[first], 0)
-    return found
+    counting = Counting(trellis.n_paths)
+    return [
+        sum(int(e.value) for e in sweep(Graph.of(trellis, cost), (low, high), counting))
+        for cost in costs
+    ]

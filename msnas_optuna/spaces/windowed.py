@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from math import inf
 from operator import index
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
-from msnas_optuna.spaces.base import A, Cost, Draw, Space
+from msnas_optuna.spaces.base import (
+    A,
+    Cost,
+    Draw,
+    FeasibleSet,
+    GeneValues,
+    InvalidArchitectureError,
+    Space,
+)
 from msnas_optuna.spaces.distribution import CostDistribution
 from msnas_optuna.spaces.trellis import HUGE
-from msnas_optuna.spaces.weighted import GeneValues, fixing
 
-_C = TypeVar("_C")
+_T = TypeVar("_T")
 
 Window = tuple[int | None, int | None]
 """Smallest and largest cost, both inside; None leaves an end open."""
 
 
-class Windowed(ABC, Generic[A]):
-    """A numbered feasible set; what is common to counted and to listed ones.
-
-    Attributes:
-        space: whose architectures they are.
-        cost: what the window limits.
-        window: smallest and largest cost, None where there is no limit at all.
-    """
+class Windowed(FeasibleSet[A]):
+    """A numbered feasible set; what is common to counted and to listed ones."""
 
     def __init__(self, space: Space[A], cost: Cost[A] | None, *, window: Window | None) -> None:
         self.space, self.cost, self.window = space, cost, None
@@ -55,63 +57,20 @@ class Windowed(ABC, Generic[A]):
         )
 
     @abstractmethod
-    def count(self) -> int:
-        """The exact number of feasible architectures."""
-
-    @abstractmethod
     def _at(self, index: int) -> A: ...
 
     @abstractmethod
-    def contains(self, chosen: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Which of many architectures are feasible.
-
-        Args:
-            chosen: for each architecture and gene the position of its value among the choices
-                of the gene. shape (n, L)
-
-        Returns:
-            One truth value for each architecture. shape (n,)
-        """
+    def _weighted(self, weights: GeneValues) -> Draw[A]: ...
 
     @abstractmethod
-    def weighted(self, weights: GeneValues) -> Draw[A]:
-        """Draws each architecture in proportion to the product of its genes' weights.
-
-        Args:
-            weights: one mapping for each gene, from each of its choices to a finite weight of at
-                least 0. Only ratios count.
-
-        Raises:
-            InvalidArchitectureError: the number of genes is wrong.
-            ValueError: a gene has other choices than the space, or a weight is out of range.
-        """
+    def _best(self, scores: GeneValues) -> A: ...
 
     @abstractmethod
-    def best(self, scores: GeneValues) -> A:
-        """The architecture with the largest sum of its genes' scores; of equal ones any.
-
-        Args:
-            scores: one mapping for each gene, from each of its choices to a finite score.
-
-        Raises:
-            InvalidArchitectureError: the number of genes is wrong.
-            ValueError: a gene has other choices than the space, or a score is not finite.
-        """
-
-    @abstractmethod
-    def distribution(self) -> CostDistribution:
-        """How many feasible architectures have which cost.
-
-        Raises:
-            ValueError: the set has no cost.
-        """
+    def _every_cost(self) -> CostDistribution:
+        """How many architectures, inside the window or not, have which cost."""
 
     def at(self, index: int) -> A:
-        """Feasible architecture number `index`: each of 0..count-1 names a different one.
-
-        Raises:
-            IndexError: no such number.
-        """
+        """Feasible architecture number `index`, 0..count-1, all different; else IndexError."""
         if not 0 <= index < self.count():
             raise IndexError(f"index must lie in 0..{self.count() - 1}, got {index}")
         return self._at(index)
@@ -130,25 +89,48 @@ class Windowed(ABC, Generic[A]):
         """One architecture, or `n` of them, drawn uniformly and independently."""
         if n is None:
             return self._at(below(self.count(), rng))
-        if self.count() < 2**63:
-            return [self._at(i) for i in rng.integers(self.count(), size=n).tolist()]
         return [self._at(below(self.count(), rng)) for _ in range(n)]
 
     def complete(self, rng: np.random.Generator, genes: Sequence[Any]) -> A | None:
-        """Draws the free genes (None) uniformly from what the fixed ones leave feasible.
+        """See `FeasibleSet.complete`.
 
         Takes as long as `weighted`; a further call with the same genes as long as one draw.
-
-        Returns:
-            A feasible architecture with the fixed genes, or None where there is none.
-
-        Raises:
-            InvalidArchitectureError: the number of genes is wrong.
         """
         fixed, kept = tuple(genes), self._completing  # one read: other threads may draw too
         if kept is None or kept[0] != fixed:
-            kept = self._completing = (fixed, self.weighted(fixing(fixed, self.space)))
+            require_genes(fixed, self.space)
+            choices = (d.choices for d in self.space.distributions.values())
+            weights = [
+                {choice: float(gene is None or choice == gene) for choice in own}
+                for gene, own in zip(fixed, choices, strict=True)
+            ]
+            kept = self._completing = (fixed, self._weighted(weights))
         return kept[1].sample(rng)
+
+    def weighted(self, weights: GeneValues) -> Draw[A]:
+        """See `FeasibleSet.weighted`."""
+        require_values(weights, self.space, least=0)
+        relative = []
+        for own in weights:
+            most = max(own.values()) or 1.0  # relative to 1, products stay in range
+            relative.append({choice: weight / most for choice, weight in own.items()})
+        return self._weighted(relative)
+
+    def best(self, scores: GeneValues) -> A:
+        """The architecture with the largest sum of its genes' scores; of equal ones any.
+
+        Raises:
+            InvalidArchitectureError: the number of genes is wrong.
+            ValueError: a gene has other choices than the space, or a score is not finite.
+        """
+        require_values(scores, self.space)
+        return self._best(scores)
+
+    def distribution(self) -> CostDistribution:
+        """How many feasible architectures have which cost; ValueError for a set without one."""
+        if self.cost is None:
+            raise ValueError("a distribution of costs needs a cost; give the set one")
+        return self._every_cost().within(*self._limits)
 
     def violation(self, architecture: A) -> str | None:
         """The first broken rule of the space, or the window that the cost misses, or None."""
@@ -168,11 +150,10 @@ class Windowed(ABC, Generic[A]):
             return f"up to {high}"
         return f"from {low} on" if high is None else f"{low} to {high}"
 
-    def _nothing_inside(self, reachable: CostDistribution) -> str:
+    def _nothing_inside(self) -> str:
         assert self.cost is not None
-        low, high = self._limits
-        below, above = reachable.at_most(low), reachable.at_least(high)
-        text = self.cost.text
+        reachable, text = self._every_cost(), self.cost.text
+        below, above = reachable.at_most(self._limits[0]), reachable.at_least(self._limits[1])
         return (
             f"no valid architecture lies in the window {self._window_text()}; they cost "
             f"{text(reachable.minimum)} to {text(reachable.maximum)}, the nearest "
@@ -182,15 +163,31 @@ class Windowed(ABC, Generic[A]):
         )
 
 
-def require_cost(cost: _C | None) -> _C:
-    """The cost of a feasible set.
+def require_genes(given: Sequence[Any], space: Space[Any]) -> None:
+    """Raises InvalidArchitectureError unless there is one entry for each gene."""
+    if len(given) != len(space.distributions):
+        raise InvalidArchitectureError(
+            f"the space has {len(space.distributions)} genes, got {len(given)} entries; give one "
+            "for each parameter, in their order"
+        )
+
+
+def require_values(values: GeneValues, space: Space[Any], *, least: float = -inf) -> None:
+    """Sees to it that each choice of each gene has a finite value of at least `least`.
 
     Raises:
-        ValueError: it has none.
+        InvalidArchitectureError: the number of genes is wrong.
+        ValueError: a gene has other choices, or a value is out of range.
     """
-    if cost is None:
-        raise ValueError("a distribution of costs needs a cost; give the set one")
-    return cost
+    require_genes(values, space)
+    for own, (name, distribution) in zip(values, space.distributions.items(), strict=True):
+        in_range = all(least <= value < inf and value > -inf for value in own.values())
+        if set(own) != set(distribution.choices) or not in_range:
+            limit = "" if least == -inf else f" of at least {least:g}"
+            raise ValueError(
+                f"each of {list(distribution.choices)} of {name} must have a finite value{limit}, "
+                f"got {dict(own)}"
+            )
 
 
 def below(n: int, rng: np.random.Generator) -> int:
@@ -202,3 +199,30 @@ def below(n: int, rng: np.random.Generator) -> int:
         drawn = int.from_bytes(rng.bytes(-(-bits // 8)), "little") >> (-bits % 8)
         if drawn < n:
             return drawn
+
+
+class Weighted(Generic[_T]):
+    """Things to draw one of, each with a weight."""
+
+    __slots__ = ("_bounds", "things", "total")
+
+    def __init__(self) -> None:
+        self.things: list[_T] = []
+        self._bounds: list[float] = []
+        self.total = 0.0
+
+    def add(self, thing: _T, weight: float) -> None:
+        """One more possibility, unless its weight is 0."""
+        if weight > 0:
+            self.total += weight
+            self._bounds.append(self.total)
+            self.things.append(thing)
+
+    def at(self, chance: float) -> int:
+        """The position of the one at a share of the total, in [0, 1)."""
+        found = bisect_right(self._bounds, chance * self.total)
+        return found if found < len(self.things) else found - 1  # rounding
+
+    def sample(self, rng: np.random.Generator) -> _T | None:
+        """One of them, with a chance proportional to its weight; None if all weigh 0."""
+        return self.things[self.at(rng.random())] if self.total else None

@@ -12,9 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from msnas_optuna.storage.opening import StorageError
 from msnas_optuna.storage.recovery import POLL_SECONDS
 
-_ATTEMPTS: Final = 5
-"""How often in a row a storage may fail. A server that has gone away is waited for each time."""
-
+_ATTEMPTS: Final = 5  # failures in a row; a server that has gone away is waited for each time
 _REPAIR: Final = (
     "finished trials are kept: check the server or the disk, and that its user may write, and run "
     "the command again, it continues"
@@ -24,15 +22,14 @@ _logger = logging.getLogger(__name__)
 
 
 def is_of_storage(error: Exception) -> bool:
-    """Whether a storage did not answer; by name for gRPC, which need not be installed."""
+    """True if a storage did not answer; by name for gRPC, which need not be installed."""
     names = {cls.__name__ for cls in type(error).__mro__}
-    return isinstance(error, (StorageError, StorageInternalError, DBAPIError)) or (
-        "RpcError" in names
-    )
+    known = isinstance(error, (StorageError, StorageInternalError, DBAPIError))
+    return known or "RpcError" in names
 
 
 def in_words(error: Exception) -> str:
-    """What an error says; of one of an opened storage also what to do."""
+    """The message of an error; with the repair, if it is one of an opened storage."""
     if isinstance(error, StorageError) or not is_of_storage(error):
         return str(error)
     return f"the storage has failed ({_reason(error)}); {_REPAIR}"
@@ -49,11 +46,10 @@ class StorageFailures:
         self._count = 0
 
     def wait(self, error: Exception) -> None:
-        """Waits a moment after a failure.
+        """Waits a moment after a failure of the storage, and raises any other error.
 
         Raises:
             StorageError: it was one too many.
-            Exception: the error itself, if it is none of a storage.
         """
         if not is_of_storage(error):
             raise error
@@ -68,7 +64,7 @@ class StorageFailures:
 
 
 def _reason(error: BaseException) -> str:
-    """What an error or its cause says, in a line; the text of one of gRPC is a page."""
+    """The message of an error or its cause, in a line; that of one of gRPC is a page."""
     error = error.__cause__ or error
     error = getattr(error, "orig", None) or error
     details = getattr(error, "details", None)

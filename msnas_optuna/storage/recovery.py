@@ -21,60 +21,41 @@ from msnas_optuna.storage.heartbeats import (
     keeps_heartbeats,
     stale,
 )
-from msnas_optuna.storage.optuna_private import set_state, set_trial_system_attr, trial_id
-from msnas_optuna.storage.quiet import quiet
+from msnas_optuna.storage.optuna_private import quiet, set_state, set_trial_system_attr, trial_id
 from msnas_optuna.storage.records import (
     INTERRUPTED,
     LOST,
     RETRY_HISTORY,
     WITHDRAWN,
     Worker,
-    is_retry,
     is_told,
     is_withdrawn,
     owner_of,
-    root_number,
+    slots_of,
 )
 
-MAX_RETRY: Final = 2
-"""How often a trial is repeated whose process died; it may be what killed the process."""
-
-POLL_SECONDS: Final = 2.0
-"""Between two looks at what other workers do."""
+MAX_RETRY: Final = 2  # repeats of a trial whose process died; it may be what killed the process
+POLL_SECONDS: Final = 2.0  # between two looks at what other workers do
+_HANDOVER_SECONDS: Final = (2.0, 8.0)  # another time for each process, see `Sightings`
+UNOWNED_GRACE: Final = 60.0  # seconds; claims take few, so a trial still unowned then is lost
 
 PATIENCE: Final = GRACE_PERIOD + 2 * HEARTBEAT_INTERVAL
 """Seconds without news after which a trial of another worker is certainly alive."""
 
-UNOWNED_GRACE: Final = 60.0
-"""A trial is claimed within seconds, so one that stays without an owner for longer is lost."""
-
-_HANDOVER_SECONDS: Final = (2.0, 8.0)
-"""After such a time, another for each process, others do what a worker has left half done."""
-
 
 class Sightings:
-    """Since when this process has seen what is odd, by its own monotonic clock.
+    """Times at which this process first saw each trial in its state, by its own monotonic clock.
 
-    The clocks of other machines may be wrong by hours: the age of a trial decides nothing.
+    The clocks of other machines may be wrong by hours: the age of a trial decides nothing. After
+    `handover` seconds this process repeats a failed trial that another has left half done.
     """
 
     def __init__(self) -> None:
         self._first: dict[tuple[int, TrialState], float] = {}
-        self._handover = random.uniform(*_HANDOVER_SECONDS)
+        self.handover = random.uniform(*_HANDOVER_SECONDS)
 
-    def unowned_for_long(self, trial: FrozenTrial) -> bool:
-        """Whether a running trial has been without an owner for too long."""
-        return self._seconds(trial) > UNOWNED_GRACE
-
-    def silent_for_long(self, trial: FrozenTrial) -> bool:
-        """Whether a running trial could have had its first heartbeat long ago."""
-        return self._seconds(trial) > GRACE_PERIOD
-
-    def left_alone(self, trial: FrozenTrial) -> bool:
-        """Whether nobody repeats a failed trial, although the one that saw it fail would have."""
-        return self._seconds(trial) > self._handover
-
-    def _seconds(self, trial: FrozenTrial) -> float:
+    def seconds(self, trial: FrozenTrial) -> float:
+        """Time since this process first saw the trial in this state."""
         now = time.monotonic()
         return now - self._first.setdefault((trial.number, trial.state), now)
 
@@ -89,13 +70,9 @@ def recover_lost_trials(study: Study, sightings: Sightings | None = None) -> lis
 
     A trial that a dead process of this host left running fails and is queued again with the same
     plan, at most `MAX_RETRY` times; so is one that was marked as interrupted, without a limit.
-    Of running trials of other hosts only the heartbeat tells whether they live.
-
-    Args:
-        study: the study.
-        sightings: of a process that looks again and again. Trials that stay without an owner, or
-            without the first heartbeat that their owner was about to write, are queued again too,
-            whatever their host; what others are about to queue is left to them.
+    Of running trials of other hosts only the heartbeat tells whether they live. A process that
+    looks again and again passes `sightings`: then trials of any host that stay without an owner or
+    a first heartbeat are queued again too, and what others are about to queue is left to them.
 
     Returns:
         Numbers of the trials that ended here or were queued again.
@@ -115,7 +92,7 @@ def recover_lost_trials(study: Study, sightings: Sightings | None = None) -> lis
                 continue  # another process was faster
         elif not _awaits_retry(trial, retried):
             continue
-        elif sightings is not None and not sightings.left_alone(trial):
+        elif sightings is not None and sightings.seconds(trial) < sightings.handover:
             continue
         recovered.append(trial.number)
         if not is_withdrawn(trial):
@@ -124,7 +101,7 @@ def recover_lost_trials(study: Study, sightings: Sightings | None = None) -> lis
 
 
 def _max_retry(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> int:
-    """How often the trial may have been repeated: what users have stopped does not count."""
+    """Repeats that the trial may have had: those that users have stopped do not count."""
     history = trial.system_attrs.get(RETRY_HISTORY, [])
     return MAX_RETRY + sum(_is_interrupted(trials[n]) for n in (*history, trial.number))
 
@@ -143,15 +120,11 @@ def outstanding_trials(study: Study) -> list[FrozenTrial]:
     """The trials that run, and the failed ones that wait to be queued again."""
     trials = study.get_trials(deepcopy=False)
     retried = _retried(trials)
-    return [
-        trial
-        for trial in trials
-        if trial.state == TrialState.RUNNING or _awaits_retry(trial, retried)
-    ]
+    return [t for t in trials if t.state == TrialState.RUNNING or _awaits_retry(t, retried)]
 
 
 def would_notice_death(study: Study, trial: FrozenTrial) -> bool:
-    """Whether a process that looks again and again notices if the worker of such a trial dies."""
+    """True if a process that looks again and again notices when the worker of the trial dies."""
     if trial.state.is_finished():
         return True  # whoever looks queues it again
     owner = owner_of(trial)
@@ -163,34 +136,26 @@ def would_notice_death(study: Study, trial: FrozenTrial) -> bool:
 
 
 def n_slots(study: Study) -> int:
-    """How many proposals the study has, in whatever state."""
-    return len(_chains(study))
+    """Number of proposals of the study, in whatever state."""
+    return len(set(slots_of(study.get_trials(deepcopy=False)).values()))
 
 
 def finished_slots(study: Study) -> int:
-    """How many proposals are settled: complete, pruned, or failed for good."""
-    return sum(_is_settled(chain) for chain in _chains(study))
-
-
-def _chains(study: Study) -> Collection[list[FrozenTrial]]:
-    """Each proposal's trial with its retries."""
-    chains: dict[int, list[FrozenTrial]] = {}
-    for trial in study.get_trials(deepcopy=False):
-        if is_retry(trial) or not is_withdrawn(trial):
-            chains.setdefault(root_number(trial), []).append(trial)
-    return chains.values()
-
-
-def _is_settled(chain: Sequence[FrozenTrial]) -> bool:
-    """Whether a trial and its retries are over."""
-    if any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in chain):
-        return True
-    retried = _retried(chain)
-    return all(t.state == TrialState.FAIL and not _awaits_retry(t, retried) for t in chain)
+    """Number of proposals that are settled: complete, pruned, or failed for good."""
+    trials = study.get_trials(deepcopy=False)
+    slots, retried = slots_of(trials), _retried(trials)
+    finished, pending = set(), set()
+    for trial in trials:
+        if trial.number not in slots:
+            continue
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            finished.add(slots[trial.number])
+        elif trial.state != TrialState.FAIL or _awaits_retry(trial, retried):
+            pending.add(slots[trial.number])
+    return len(finished | (set(slots.values()) - pending))
 
 
 def _repeated(trial: FrozenTrial) -> int | None:
-    """The trial that this one repeats directly."""
     history = trial.system_attrs.get(RETRY_HISTORY)
     return int(history[-1]) if history else None
 
@@ -205,7 +170,7 @@ def _retried(trials: Iterable[FrozenTrial]) -> set[int | None]:
 
 
 def _awaits_retry(trial: FrozenTrial, retried: Collection[int | None]) -> bool:
-    """Whether somebody is to queue a failed trial again, and nobody has."""
+    """True if somebody is to queue a failed trial again, and nobody has."""
     if trial.state != TrialState.FAIL or trial.number in retried:
         return False
     return trial.system_attrs.get(LOST) == trial.number or _is_interrupted(trial)
@@ -222,15 +187,16 @@ def _is_lost(
     if trial_id(trial) in ceased:
         return True
     if owner is None:
-        return not is_told(trial) and sightings is not None and sightings.unowned_for_long(trial)
+        seen = None if is_told(trial) else sightings
+        return seen is not None and seen.seconds(trial) > UNOWNED_GRACE
     if not _announces_heartbeats(study, owner):
         return owner.is_dead()
-    silent = sightings is not None and sightings.silent_for_long(trial)
+    silent = sightings is not None and sightings.seconds(trial) > GRACE_PERIOD
     return silent and trial_id(trial) not in beating(study)
 
 
 def _announces_heartbeats(study: Study, owner: Worker) -> bool:
-    """Whether no heartbeat means no life: a worker behind a proxy, for one, writes none."""
+    """True if no heartbeat means no life: a worker behind a proxy, for one, writes none."""
     return owner.heartbeats and keeps_heartbeats(study)
 
 

@@ -12,7 +12,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "population.py"
 
 
-def test_landscapes_are_standardised_and_differ(population):
+def test_landscapes_are_standardized_and_differ(population):
     values = [population.landscape(seed) for seed in (0, 0, 1)]
     rng = np.random.default_rng(7)
     params = [population.SPACE.encode(a) for a in population._feasible().sample(rng, 1000)]
@@ -24,10 +24,10 @@ def test_landscapes_are_standardised_and_differ(population):
 
 
 def test_without_noise_the_best_only_gets_better(population):
-    schedule = (5, 5, 1)
-    early = population.run((schedule, 0.0, 0, 100))
+    case = "Algorithm 1, 5 5 1"
+    early = population.run((case, 0.0, 0, 100))
     assert len(early) == 1
-    found = population.run((schedule, 0.0, 0, 220))
+    found = population.run((case, 0.0, 0, 220))
     assert found[0] == early[0] <= found[1]
 
 
@@ -36,7 +36,7 @@ def test_it_prints_a_row_for_each_case(population):
     command = [sys.executable, SCRIPT, "--seeds", "2", "--trials", "100"]
     said = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True).stdout
     rows = json.loads(said)
-    assert len(rows) == len(population.SCHEDULES) * len(population.NOISES)
+    assert len(rows) == len(population.CASES) * len(population.NOISES)
     assert {len(row["means"]) for row in rows} == {1}
     table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert len(table.splitlines()) == 1 + len(rows)

@@ -4,44 +4,36 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msnas_optuna.report.drawing import COLOURS, LabelledBox, draw_boxes
+from msnas_optuna.report.drawing import COLORS, LabelledBox, draw_boxes
 
 
-def rgb(colour: str) -> tuple[int, ...]:
-    return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+def rgb(color: str) -> tuple[int, ...]:
+    return tuple(int(color[i : i + 2], 16) for i in (1, 3, 5))
 
 
 def plain(width: int = 400, height: int = 400) -> Image.Image:
     return Image.new("RGB", (width, height), (128, 128, 128))
 
 
-def test_a_detection_is_outlined_in_the_colour_of_its_class():
+def test_a_detection_is_outlined_in_the_color_of_its_class():
     box = LabelledBox((100, 120, 300, 220), "ring", 0.9)
     drawn = np.asarray(draw_boxes(plain(), [box], labels=("disk", "ring")))
     for y, x in ((219, 200), (170, 100), (170, 299)):
-        assert tuple(drawn[y, x]) == rgb(COLOURS[1])
+        assert tuple(drawn[y, x]) == rgb(COLORS[1])
     assert tuple(drawn[180, 200]) == (128, 128, 128)
     assert (drawn[90:120, 100:160] != 128).any()  # name and score stand above
 
 
-def test_one_class_has_one_colour_in_all_pictures():
+def test_one_class_has_one_color_in_all_pictures():
     box = LabelledBox((10, 50, 390, 390), "b", 0.5)
     other = LabelledBox((50, 80, 90, 120), "a", 0.5)
     pictures = [draw_boxes(plain(), boxes, labels=("a", "b")) for boxes in ([box], [other, box])]
-    assert pictures[0].getpixel((10, 200)) == pictures[1].getpixel((10, 200)) == rgb(COLOURS[1])
-
-
-def test_ground_truth_is_dashed_in_white():
-    drawn = np.asarray(draw_boxes(plain(), [], truth=[LabelledBox((40, 40, 360, 360), "a")]))
-    top = {tuple(pixel) for pixel in drawn[40, 40:360]}
-    assert top == {(0, 0, 0), (255, 255, 255)}
-    assert tuple(drawn[200, 200]) == (128, 128, 128)
+    assert pictures[0].getpixel((10, 200)) == pictures[1].getpixel((10, 200)) == rgb(COLORS[1])
 
 
 def test_small_pictures_are_enlarged_by_a_whole_factor():
     small = plain(100, 150)
-    assert draw_boxes(small, []).size == (400, 600)
-    assert draw_boxes(small, [], least_side=1).size == small.size
+    assert draw_boxes(small, [], labels=()).size == (400, 600)
     assert small.getpixel((0, 0)) == (128, 128, 128)
 
 
@@ -51,7 +43,7 @@ def test_small_pictures_are_enlarged_by_a_whole_factor():
 @pytest.mark.parametrize("size", [(400, 400), (1, 1), (7, 2000)])
 def test_boxes_at_the_edge_and_of_no_size_are_drawn(corners, size):
     box = LabelledBox(corners, "шар " * 30, 1.0)
-    drawn = draw_boxes(plain(*size), [box], truth=[LabelledBox(corners, "")])
+    drawn = draw_boxes(plain(*size), [box], labels=[box.label])
     assert drawn.mode == "RGB"
 
 
@@ -73,5 +65,5 @@ def test_names_of_boxes_that_overlap_are_all_to_be_read(outlines):
 
 
 def white(image: Image.Image) -> int:
-    """Pixels of the letters, which are white on all three colours."""
+    """Pixels of the letters, which are white on all three colors."""
     return int((np.asarray(image) == 255).all(-1).sum())

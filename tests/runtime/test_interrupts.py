@@ -130,6 +130,7 @@ def test_a_signal_is_held_back_for_so_long_and_no_longer(name: str) -> None:
         ["held", "heeded", "without a signal nothing is cut short"]
     ), found.stderr
 
+
 TWICE = """
 import os, signal, sys
 from msnas_optuna.runtime.interrupts import deferred_interrupts, insist_on_interrupts

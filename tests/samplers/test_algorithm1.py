@@ -10,8 +10,8 @@ import optuna
 import pytest
 
 from msnas_optuna import ArchitectureSampler, EncoderCost, Lattice, MSNASSpace
+from msnas_optuna.samplers import suggest
 from msnas_optuna.samplers.algorithm1 import N_CHILDREN, crossover, mutation
-from msnas_optuna.spaces.base import suggest
 from msnas_optuna.storage import ORIGIN, read_plan
 
 SPACE, COST = MSNASSpace(7), EncoderCost("basic", 32, (128, 128), 32)

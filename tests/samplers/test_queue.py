@@ -9,8 +9,8 @@ import pytest
 from optuna.trial import TrialState
 
 from msnas_optuna import PUBLISHED, ArchitectureSampler, queue_architectures
-from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods import METHODS
+from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.published import PRESETS
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.spaces.base import InvalidArchitectureError
@@ -21,6 +21,7 @@ from msnas_optuna.storage import (
     finished_slots,
     n_slots,
     recover_lost_trials,
+    withdraw,
 )
 
 SPACE, COST = MSNASSpace(13), EncoderCost.from_preset("r18")
@@ -128,6 +129,14 @@ def test_what_the_study_holds_is_not_queued_again() -> None:
     assert waiting.number == 1
 
 
+def test_what_was_withdrawn_may_be_queued_again() -> None:
+    study = new_study()
+    queue_architectures(study, SPACE, [LATTICE.at(0)])
+    withdraw(study, study.trials)
+    assert queue_architectures(study, SPACE, [LATTICE.at(0)]) == 1
+    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+
+
 def test_of_two_workers_the_later_one_withdraws_its_doubles(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -149,7 +158,10 @@ def test_of_two_workers_the_later_one_withdraws_its_doubles(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("r18-9", "no architecture is called 'r18-9'; give one of r18-1, .* fpn-like, or a notation"),
+        (
+            "r18-9",
+            "no architecture is called 'r18-9'; give one of r18-1, .* fpn-like, or a notation",
+        ),
         ("r34-1", "'r34-1' is none of the study's: the space has 13 blocks, .* 21 strides"),
         ("1 2 | 8", r"'1 2 \| 8' is none of the study's: the space has 13 blocks"),
         ("1 2 | a", "an architecture reads"),

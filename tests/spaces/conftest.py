@@ -14,7 +14,7 @@ from optuna.distributions import CategoricalDistribution
 
 from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.space import MSNASSpace
-from msnas_optuna.spaces import Space
+from msnas_optuna.spaces.base import Space
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from math import prod
 import numpy as np
 import pytest
 
-from msnas_optuna.spaces import InvalidArchitectureError
-from msnas_optuna.spaces.base import EmptyWindowError
+from msnas_optuna.spaces.base import EmptyWindowError, InvalidArchitectureError
 from msnas_optuna.spaces.enumerated import Enumerated
 
 

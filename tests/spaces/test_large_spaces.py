@@ -75,10 +75,8 @@ def test_the_small_space_of_detnas_under_its_cap(detnas_small):
     assert lattice.count() == expected == 757_185_372_520
     assert Lattice(space).count() == sum(counts.values()) == 4**20
     distribution = CostDistribution.of(space, cost)
-    assert (
-        dict(zip(distribution.totals.tolist(), distribution.counts.tolist(), strict=True))
-        == counts
-    )
+    pairs = zip(distribution.totals.tolist(), distribution.counts.tolist(), strict=True)
+    assert dict(pairs) == counts
     # 69.4 % of a sample of uniform backbones were published as passing; exactly 68.9 % do.
     assert expected / 4**20 == pytest.approx(0.694, abs=0.01)
     drawn = lattice.sample(np.random.default_rng(0), 1000)
@@ -92,7 +90,6 @@ def test_the_large_space_of_detnas_under_a_cap(detnas_large):
     expected = sum(ways for total, ways in counts.items() if total <= cap)
     assert 2**76 < lattice.count() == expected < 4**40
     assert Lattice(space).count() == 4**40
-    assert all(sum(layer.values()) == expected for layer in lattice.through())
     distribution = CostDistribution.of(space, cost)
     assert distribution.count() == 4**40
     assert distribution.count(high=cap) == lattice.distribution().count() == expected
@@ -109,11 +106,14 @@ def test_draws_beyond_64_bits_are_uniform(detnas_large):
     space, cost = detnas_large
     lattice = Lattice(space, cost, window=(None, 1_150_000_000))
     drawn = lattice.sample(np.random.default_rng(1), 4000)
-    share = lattice.through()
-    for position in (0, 17, 39):
+    for position in (0, 39):
         found = Counter(genes[position] for genes in drawn)
-        expected = [share[position][0, op] / lattice.count() * 4000 for op in range(4)]
-        assert chisquare([found[op] for op in range(4)], expected).pvalue > 1e-4
+        weights = [[dict.fromkeys(range(4), 1.0)] * 40 for _ in range(4)]
+        for op, own in enumerate(weights):
+            own[position] = {choice: float(choice == op) for choice in range(4)}
+        share = [lattice.weighted(own).total / lattice.count() for own in weights]
+        assert sum(share) == pytest.approx(1)
+        assert chisquare([found[op] for op in range(4)], [4000 * s for s in share]).pvalue > 1e-4
 
 
 def test_numbers_far_beyond_64_bits(block_choices):
@@ -145,10 +145,8 @@ def test_large_numbers_are_drawn_uniformly(n):
     rng = np.random.default_rng(0)
     drawn = [below(n, rng) for _ in range(3000)]
     assert all(0 <= i < n for i in drawn)
-    if n > 1:
-        thirds = Counter(i * min(n, 3) // n for i in drawn)
-        if n == 5:
-            return
+    if n > 5:
+        thirds = Counter(i * 3 // n for i in drawn)
         assert chisquare([thirds[i] for i in range(3)]).pvalue > 1e-4
 
 
@@ -180,7 +178,6 @@ def test_a_low_cap_needs_short_tables_however_far_costs_reach(block_choices):
     for i in range(1, 21):
         totals = [t + g**i for t in totals for g in range(4) if t + g**i <= 10]
     assert lattice.count() == len(totals) > 1000
-    assert all(sum(layer.values()) == len(totals) for layer in lattice.through())
 
 
 def test_costs_beyond_64_bits_are_refused(block_choices):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import optuna
 import pytest
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.distributions import CategoricalDistribution
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage, RDBStorage, get_storage, run_grpc_proxy_server
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState, create_trial
 
@@ -38,6 +41,33 @@ def test_the_installed_version_is_one_that_was_tested() -> None:
         f"Optuna {optuna.__version__} is new here: run all tests with it, then add it to "
         "TESTED_VERSIONS of storage/optuna_private.py"
     )
+
+
+PRIVATE = {
+    "_study_id", "_trial_id", "_thread_local", "_suggest", "_fixed_params", "_validate",
+    "_contains", "_backend", "_get_stale_trial_ids", "_get_trials",
+}  # fmt: skip
+
+
+def private_names(file: Path) -> Iterator[str]:
+    """Private names of Optuna in a module."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        own = isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self"
+        if isinstance(node, ast.Attribute) and not own and node.attr in {*PRIVATE, "_storage"}:
+            yield ast.unparse(node)
+        modules = [node.module] if isinstance(node, ast.ImportFrom) else []
+        modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        yield from (m for m in modules if m and m.startswith("optuna.") and "._" in m)
+
+
+def test_no_other_module_uses_private_names() -> None:
+    package = Path(private.__file__).parents[1]
+    found = {
+        str(file.relative_to(package)): names
+        for file in package.rglob("*.py")
+        if (names := list(private_names(file)))
+    }
+    assert set(found) == {"storage/optuna_private.py"}, found
 
 
 def test_the_storage_and_its_ids(study: optuna.Study) -> None:
@@ -108,3 +138,16 @@ def test_artifacts_are_announced_as_optuna_does(study: optuna.Study, tmp_path: P
     identifier = upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=study)
     stored = private.system_attrs(study)[f"{private.ARTIFACTS_ATTR_PREFIX}{identifier}"]
     assert json.loads(stored)["mimetype"] == private.DEFAULT_MIME_TYPE
+
+
+def test_a_client_of_a_proxy_has_options_of_its_own(tmp_path: Path, unused_port: int) -> None:
+    served = get_storage(f"sqlite:///{tmp_path}/s.db")
+    place = {"host": "127.0.0.1", "port": unused_port}
+    Thread(target=run_grpc_proxy_server, args=(served,), kwargs=place, daemon=True).start()
+    client = private.ProxyClient(**place, options=[("grpc.max_send_message_length", 10_000)])
+    client.wait_server_ready(timeout=30)
+    study = optuna.create_study(storage=client, study_name="s")
+    study.set_user_attr("small", 1)
+    with pytest.raises(Exception, match="larger than max"):
+        study.set_user_attr("large", "x" * 20_000)
+    assert optuna.load_study(storage=served, study_name="s").user_attrs == {"small": 1}

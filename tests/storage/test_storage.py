@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -89,19 +88,40 @@ def test_sqlite_is_opened_for_several_workers(tmp_path: Path) -> None:
 
 
 OPENER = """
-import sys, time
-sys.path.insert(0, '.')
+import sys
 from msnas_optuna.storage import open_storage
-time.sleep(max(0, float(sys.argv[2]) - time.time()))
+print("ready", flush=True)
+sys.stdin.readline()
 open_storage(sys.argv[1])
 """
 
 
-def test_workers_may_create_the_database_at_the_same_moment(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", OPENER, f"sqlite:///{tmp_path}/x/study.db"]
-    start = str(time.time() + 2)
-    workers = [subprocess.Popen([*command, start]) for _ in range(5)]
-    assert [worker.wait() for worker in workers] == [0] * 5
+def at_once(code: str, *arguments: str, workers: int) -> list[str]:
+    """What processes print that begin at the same moment, when all of them are ready."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(workers)
+    ]  # fmt: skip
+    assert all(process.stdout.readline() == "ready\n" for process in processes)
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    printed = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * workers
+    return printed
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_workers_may_create_the_database_at_the_same_moment(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/x/study.db"
+    if kind == "postgresql":
+        url = request.getfixturevalue("postgres_url")
+    at_once(OPENER, url, workers=3)
 
 
 @pytest.mark.parametrize("name", ["journal:///{}/a/study", "{}/a/study.log", "{}/a/study.journal"])
@@ -396,11 +416,12 @@ def test_a_trial_without_owner_is_repeated_when_it_was_seen_for_long(
 
 
 RECOVERER = """
-import sys, time
+import sys
 sys.path[:0] = ['tests/storage', '.']
 from test_storage import open_storage, recover_lost_trials, study_in
 study = study_in(open_storage(sys.argv[1]))
-time.sleep(max(0, float(sys.argv[2]) - time.time()))
+print("ready", flush=True)
+sys.stdin.readline()
 recover_lost_trials(study)
 """
 
@@ -412,9 +433,7 @@ def test_several_processes_that_recover_at_once_queue_each_trial_once(url: str) 
         study.ask()
     for number in range(3):
         die(study, number)
-    start = str(time.time() + 3)
-    workers = [subprocess.Popen([sys.executable, "-c", RECOVERER, url, start]) for _ in range(4)]
-    assert [worker.wait() for worker in workers] == [0] * 4
+    at_once(RECOVERER, url, workers=4)
     waiting = [t for t in study.trials if t.state == TrialState.WAITING]
     assert sorted(t.system_attrs["retry_history"] for t in waiting) == [[0], [1], [2]]
 
@@ -456,7 +475,7 @@ open_storage(sys.argv[1])
 """
 
 
-@pytest.mark.parametrize("statement", [2, 15, 26, 40])
+@pytest.mark.parametrize("statement", [2, 26])
 def test_a_kill_while_the_tables_are_made_leaves_nothing_half_made(
     tmp_path: Path, statement: int
 ) -> None:
@@ -503,20 +522,10 @@ print(*taken)
 
 
 def test_of_several_processes_one_takes_a_waiting_trial(tmp_path: Path) -> None:
-    url, n_trials = f"sqlite:///{tmp_path}/study.db", 60
+    url, n_trials = f"sqlite:///{tmp_path}/study.db", 40
     study = optuna.create_study(study_name="s", storage=open_storage(url))
     for _ in range(n_trials):
         study.enqueue_trial({})
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", TAKING, url],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
-        for _ in range(4)
-    ]  # fmt: skip
-    assert all(worker.stdout.readline() == "ready\n" for worker in workers)
-    for worker in workers:
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-    taken = [int(n) for worker in workers for n in worker.communicate()[0].split()]
+    printed = at_once(TAKING, url, workers=3)
+    taken = [int(number) for text in printed for number in text.split()]
     assert sorted(taken) == list(range(n_trials))

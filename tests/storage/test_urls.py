@@ -17,6 +17,7 @@ from sqlalchemy.engine import make_url
 from typer.testing import CliRunner
 
 from msnas_optuna.cli import app
+from msnas_optuna.cli.search import _print_next_steps
 from msnas_optuna.storage import StorageError, open_storage, redacted
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.setting import Setting
@@ -86,11 +87,11 @@ BROKEN = {
     "slash": "postgresql+psycopg://keeper:hun/ter2@127.0.0.1:1/db",
     "one slash": "postgresql+psycopg:/keeper:hunter2@h/db",
     "no slash": "postgresql+psycopg:keeper:hunter2@h/db",
-    "three slashes": "postgresql+psycopg:///keeper:hunter2@h/db",
+    "three slashes": "",
     "no scheme": "keeper:hunter2@h/db",
     "other schemes": "mysql://keeper@h/db?x=hunter2",
     "no host": "postgresql+psycopg://keeper:hunter2/db",
-    "quoted colon": "postgresql+psycopg://keeper%3Ahunter2@127.0.0.1:1/db",
+    "quoted colon": "",
     "words": "host=h password=hunter2",
     "words in the database": "postgresql+psycopg://127.0.0.1:1/db password=hunter2",
     "client key": f"{UNOPENED}?scram_client_key=hunter2",
@@ -111,6 +112,8 @@ def broken(request: pytest.FixtureRequest) -> str:
             {"sslpassword": "hunter4"}
         ),
         "wrong database": url.set(database="absent"),
+        "three slashes": url.set(database="keeper:hunter2@h/db"),
+        "quoted colon": url.set(username="keeper:hunter2", password=None),
         "missing driver": url.set(drivername="postgresql+asyncpg"),
     }[request.param]
     return wrong.render_as_string(hide_password=False)
@@ -146,15 +149,13 @@ def test_a_password_is_hidden_where_the_storage_is_named(tiny: Path, postgres_ur
 
 
 def test_the_next_steps_of_the_quickstart_name_no_password(
-    tiny: Path, tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, postgres_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("msnas_optuna.cli.search.shipped_study", lambda name: tiny)
-    monkeypatch.setenv("OPTUNA_STORAGE", postgres_url)
-    shown = msnas("quickstart", "--dir", tmp_path / "quick")
+    _print_next_steps(Setting.load(tiny, storage=postgres_url))
+    shown = capsys.readouterr().out
     assert 'optuna trials --storage "$OPTUNA_STORAGE" --study-name tiny' in shown
+    assert f'msnas dashboard {tiny} --storage "$OPTUNA_STORAGE"' in shown
     assert "hunter2" not in shown
-    study = optuna.load_study(study_name="tiny", storage=open_storage(postgres_url))
-    assert len(study.trials) == 7
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,10 @@ def test_a_minimal_file_has_the_sampler_s_and_the_paper_s_defaults(tmp_path):
             MINIMAL + "[sampler]\nrecombination_probability = 1.0",
             r'sampler\.recombination_probability: this key is gone; .*proposer = "recombination"',
         ),
-        (MINIMAL + "[sampler]\nwindow = 4", r"sampler\.window: this key is gone; .*; remove it"),
+        (
+            MINIMAL + "[sampler]\nwindow = 4",
+            r"sampler\.window: this key is gone; remove it: the operators",
+        ),
         (MINIMAL + "[samplr]\nx = 1", r"samplr: unknown key, did you mean sampler\?"),
         (changed("shapes = {}", "shapes = {trian = 5}"), r"data\.shapes\.trian: unknown key, did"),
         (changed("n_blocks = 7", ""), r"space\.n_blocks: this key is required; add it"),

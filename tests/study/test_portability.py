@@ -30,7 +30,6 @@ from msnas_optuna.storage import (
     StudyMismatchError,
     Worker,
     open_storage,
-    open_study,
     read_plan,
     recover_lost_trials,
     sqlite_url,
@@ -56,13 +55,7 @@ IMAGE = "![strides](/artifacts/{}/{}/{})"
 
 
 def searched(setting: Setting, stage: str | None = None) -> optuna.Study:
-    return open_study(
-        setting.storage,
-        name=setting.study_name(stage),
-        directions=["maximize"],
-        sampler=setting.sampler(setting.feasible),
-        config=setting.config.identity(),
-    )
+    return setting.open_study(setting.config.identity(), stage)
 
 
 def search(setting: Setting, n: int) -> optuna.Study:
@@ -243,7 +236,7 @@ def by_optuna(home: Setting, there: Setting) -> None:
 def test_the_search_goes_on_as_if_it_had_not_moved(
     move: Callable[[Setting, Setting], None], tiny: Path, postgres_url: str
 ) -> None:
-    whole = search(moved_to(tiny, None, "whole"), 17)
+    whole = search(moved_to(tiny, f"journal:///{tiny.parent}/whole.log", "whole"), 17)
     home, server, back = (
         moved_to(tiny, None, "home"), moved_to(tiny, postgres_url, "server"),
         moved_to(tiny, None, "back"),
@@ -358,9 +351,14 @@ def test_a_damaged_file_is_refused(rich: Path) -> None:
     export_study(Setting.load(rich), str(file))
     there, whole = moved_to(rich, None), file.read_bytes()
     damaged = [whole[:n] for n in range(0, len(whole), len(whole) // 23)]
-    flipped = bytearray(whole)
-    flipped[len(whole) // 3] ^= 255
-    for content_ in (*damaged, bytes(flipped)):
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+    for entry in (entries[0], entries[-1]):  # the database and an artifact
+        data = entry.header_offset + 30 + len(entry.filename)
+        flipped = bytearray(whole)
+        flipped[data + entry.compress_size // 2] ^= 255
+        damaged.append(bytes(flipped))
+    for content_ in damaged:
         file.write_bytes(content_)
         with pytest.raises(ValueError, match=r"no file that .* has written, or it is damaged"):
             import_study(there, str(file))
@@ -525,10 +523,10 @@ def msnas(*arguments: object, code: int = 0):
     return result
 
 
-def test_the_verbs(rich: Path, postgres_url: str) -> None:
+def test_the_verbs(rich: Path) -> None:
     file = rich.with_name("s.zip")
     assert "exported tiny: 8 trials" in msnas("export-study", rich, file).stdout
-    there = moved_to(rich, postgres_url).run_dir / "tiny.toml"
+    there = moved_to(rich, None).run_dir / "tiny.toml"
     moved = json.loads(msnas("import-study", there, file, "--json").stdout)
     assert moved["studies"] == {"tiny": 8, "tiny-fpn-like": 1}
     assert "exists there" in msnas("import-study", there, file, code=1).stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,11 +14,12 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.space import MSNASSpace
+from msnas_optuna.methods.msnas.tabular import TabularObjective, load_table
 from msnas_optuna.samplers import ArchitectureSampler, queue_architectures
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.storage import (
@@ -37,7 +40,7 @@ from msnas_optuna.storage import (
     slots_of,
     would_notice_death,
 )
-from msnas_optuna.storage.optuna_private import ProxyClient
+from msnas_optuna.storage.optuna_private import ProxyClient, database_of, trial_id
 from msnas_optuna.storage.proxy import _channel_options
 from msnas_optuna.study.workers import evaluate_trials
 
@@ -261,6 +264,8 @@ def test_the_last_trial_that_lost_its_storage_is_waited_for_and_repeated(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("msnas_optuna.storage.failures.POLL_SECONDS", 0)
+    monkeypatch.setattr("msnas_optuna.study.workers.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("msnas_optuna.storage.recovery._HANDOVER_SECONDS", (0.2, 0.4))
     study, failed = cheap_study(url), []
 
     def fails_at_the_last(trial: optuna.Trial) -> float:
@@ -279,13 +284,15 @@ def test_a_proxy_that_stays_away_is_given_up_in_one_line(
     unused_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("msnas_optuna.storage.failures.POLL_SECONDS", 0)
-    storage = ProxyClient(host="127.0.0.1", port=unused_port, options=_channel_options(patience=2))
+    storage = ProxyClient(
+        host="127.0.0.1", port=unused_port, options=_channel_options(patience=0.5)
+    )
     failures = StorageFailures()
 
     def work() -> None:
         while True:
             try:
-                storage.get_all_studies()
+                storage.create_new_study([StudyDirection.MAXIMIZE])
             except Exception as error:
                 failures.wait(error)
 
@@ -327,6 +334,28 @@ def test_a_worker_whose_trial_others_took_before_it_wrote_goes_on(url: str) -> N
     assert [t.state.name for t in study.trials] == ["FAIL", "FAIL", "COMPLETE"]
     with pytest.raises(OSError, match="what a person must know"):
         evaluate_trials(study, taken, wanted=4)
+
+
+def test_a_worker_writes_heartbeats_from_the_start_of_an_evaluation_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, beats = cheap_study(f"sqlite:///{tmp_path}/study.db"), []
+    database = database_of(study)
+    monkeypatch.setattr(database, "record_heartbeat", beats.append)
+    monkeypatch.setattr(database, "get_heartbeat_interval", lambda: 0.02)
+
+    def objective(trial: optuna.Trial) -> float:
+        assert beats
+        beats.clear()
+        while len(beats) < 2:  # those of a thread
+            time.sleep(0.01)
+        assert set(beats) == {trial_id(trial)}
+        return cheap(trial)
+
+    evaluate_trials(study, objective, wanted=2)
+    beats.clear()
+    time.sleep(0.1)
+    assert beats == []
 
 
 ELSEWHERE = """
@@ -421,39 +450,39 @@ def test_a_worker_waits_for_the_others_or_leaves(
     assert [t.state for t in study.trials] == [TrialState.COMPLETE]
 
 
-PLAIN = """
-import os, signal, sys
-import optuna
-from msnas_optuna import ArchitectureSampler
-from msnas_optuna.methods.msnas.tabular import TabularObjective, load_table
-from msnas_optuna.study.workers import evaluate_trials
+def plain(url: str, killed: int = -1) -> list[float]:
+    """A search on a study that Optuna alone has made; it may kill itself in a trial."""
+    table = load_table()
+    sampler = ArchitectureSampler(
+        table.feasible, population_size=5, n_children=5, n_random=1, seed=0
+    )
+    study = optuna.create_study(
+        study_name="plain", storage=url, load_if_exists=True, direction="maximize", sampler=sampler
+    )
 
-url, wanted, killed = sys.argv[1:]
-table = load_table()
-study = optuna.create_study(
-    study_name="plain", storage=url, load_if_exists=True, direction="maximize",
-    sampler=ArchitectureSampler(table.feasible, population_size=5, n_children=5, seed=0),
-)
+    def objective(trial: optuna.Trial) -> float:
+        value = TabularObjective(table)(trial)
+        if trial.number == killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return value
 
-def objective(trial):
-    value = TabularObjective(table)(trial)
-    if trial.number == int(killed):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return value
+    evaluate_trials(study, objective, wanted=12)
+    return [trial.value for trial in study.trials if trial.value is not None]
 
-evaluate_trials(study, objective, wanted=int(wanted))
-print([t.value for t in study.trials if t.value is not None])
+
+KILLED_IN_TRIAL_7 = """
+import sys
+sys.path[:0] = ['tests/study', '.']
+from test_workers import plain
+plain(sys.argv[1], killed=7)
 """
 
 
 def test_a_study_of_plain_optuna_goes_on_after_kill_9_as_if_nothing_had_been(
     tmp_path: Path,
 ) -> None:
-    def run(url: str, killed: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", PLAIN, url, "20", str(killed)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    undisturbed = run(f"sqlite:///{tmp_path}/a.db", -1)
-    assert run(f"sqlite:///{tmp_path}/b.db", 11).returncode == -9
-    resumed = run(f"sqlite:///{tmp_path}/b.db", -1)
-    assert resumed.stdout == undisturbed.stdout != ""
+    url = f"sqlite:///{tmp_path}/killed.db"
+    assert subprocess.run([sys.executable, "-c", KILLED_IN_TRIAL_7, url]).returncode == -9
+    resumed = plain(url)
+    assert len(resumed) == 12
+    assert resumed == plain(f"sqlite:///{tmp_path}/undisturbed.db")
