@@ -30,7 +30,7 @@ def open_experiment(
 
     Args:
         study_file: the file.
-        storage: URL of a storage in place of the study file's.
+        storage: see `Setting.load`.
         report: told about the progress of long steps.
         place: of this process among workers that evaluate trials of their own.
         ranks: the processes that train together.

@@ -69,23 +69,8 @@ def quickstart(
         experiment.retrain(top=1)
         progress.stop()
         print_results(experiment.setting, top=5, as_json=as_json)
-        url = experiment.setting.storage_url
-        if as_json or url.startswith("grpc:"):  # Optuna's commands speak to databases alone
-            return
-        out.print("\nLook further:")
-        if has_secret(url):
-            out.print("(OPTUNA_STORAGE stands for the storage's URL, which holds a password)")
-        shown = '"$OPTUNA_STORAGE"' if has_secret(url) else shlex.quote(url)
-        name = shlex.quote(experiment.setting.study_name())
-        best = "best-trial" if len(experiment.setting.metrics) == 1 else "best-trials"
-        for command in (
-            experiment.setting.command("dashboard"),
-            experiment.setting.command("report", "-o", "report.html"),
-            f"optuna trials --storage {shown} --study-name {name}",
-            f"optuna {best} --storage {shown} --study-name {name}",
-            f"optuna-dashboard {shown}",
-        ):
-            out.print(f"  {command}")
+        if not as_json:
+            _print_next_steps(experiment.setting)
 
 
 @app.command()
@@ -255,3 +240,22 @@ def _quickstart_study(folder: Path) -> Path:
         shutil.copyfile(shipped_study("quickstart.toml"), copy)
         copy.replace(study_file)  # at once: half a file would be taken for an edited one
     return study_file
+
+
+def _print_next_steps(setting: Setting) -> None:
+    url, name = setting.storage_url, shlex.quote(setting.study_name())
+    if url.startswith("grpc:"):
+        return  # Optuna's commands speak to databases alone
+    out.print("\nLook further:")
+    if has_secret(url):
+        out.print("(OPTUNA_STORAGE stands for the storage's URL, which holds a password)")
+    shown = '"$OPTUNA_STORAGE"' if has_secret(url) else shlex.quote(url)
+    best = "best-trial" if len(setting.metrics) == 1 else "best-trials"
+    for command in (
+        setting.command("dashboard"),
+        setting.command("report", "-o", "report.html"),
+        f"optuna trials --storage {shown} --study-name {name}",
+        f"optuna {best} --storage {shown} --study-name {name}",
+        f"optuna-dashboard {shown}",
+    ):
+        out.print(f"  {command}")

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -16,7 +16,7 @@ from msnas_optuna.cli.terminal import AsJson, app, facts, out, print_json, sessi
 from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.methods import METHODS
 from msnas_optuna.methods.base import Method
-from msnas_optuna.report.table import Column
+from msnas_optuna.report.table import Column, record, titled
 from msnas_optuna.study.anchors import AnchorFit, AnchorReport, anchor_report
 from msnas_optuna.study.feasibility import (
     QUANTILES,
@@ -185,49 +185,48 @@ def space(
             _print_anchors(anchors)
 
 
+def _range(ends: Sequence[float]) -> str:
+    return f"{ends[0]:.4f} to {ends[1]:.4f}"
+
+
+COUNTS: Final[list[Column[Feasibility]]] = [
+    Column("valid architectures", lambda f: f.valid, "{:,}", "valid"),
+    Column("in the window", lambda f: f.in_window, "{:,}", "in_window"),
+    Column("share in the window", lambda f: f.share, "{:.2%}", "share"),
+    Column(None, lambda f: dict(f.method.counts(f.space)), key="counts"),
+]
+COSTS: Final[list[Column[Feasibility]]] = [
+    Column("GFLOPs counted at", lambda f: f.cost.input_size, "{0[0]}x{0[1]}", "input_size"),
+    Column(None, lambda f: f"1e9 multiply-adds of {f.cost.scope}", key="unit"),
+    Column("target", lambda f: f.target / 1e9, "{:.4f}", "target_gflops"),
+    Column(None, lambda f: f.tolerance, key="tolerance"),
+    Column("window", lambda f: [end / 1e9 for end in f.window], _range, "window_gflops"),
+    Column("reachable", lambda f: [end / 1e9 for end in f.range], _range, "range_gflops"),
+    Column(None, lambda f: [end and end / 1e9 for end in f.nearest], key="nearest_gflops"),
+    Column(None, lambda f: f.baseline / 1e9, key="baseline_gflops"),
+    Column(None, lambda f: {k: n / 1e9 for k, n in f.references.items()}, key="reference_gflops"),
+]
+
+
 def _as_json(found: Feasibility) -> dict[str, Any]:
     bars, distribution = histogram(found.distribution, FINE_BINS), found.distribution
     return {
         "method": found.method.name,
-        "valid": found.valid,
-        "in_window": found.in_window,
-        "share": found.share,
-        "counts": dict(found.method.counts(found.space)),
-        "input_size": list(found.cost.input_size),
-        "unit": f"1e9 multiply-adds of {found.cost.scope}",
-        "target_gflops": found.target / 1e9,
-        "tolerance": found.tolerance,
-        "window_gflops": [end / 1e9 for end in found.window],
-        "nearest_gflops": [None if flops is None else flops / 1e9 for flops in found.nearest],
-        "range_gflops": [distribution.minimum / 1e9, distribution.maximum / 1e9],
+        **record([*COUNTS, *COSTS], found),
         "quantiles_gflops": {f"{q:g}": distribution.quantile(q) / 1e9 for q in QUANTILES},
         "histogram": {
             "edges_gflops": [edge / 1e9 for edge in bars.edges],
-            "counts": list(bars.counts),
+            "counts": bars.counts,
         },
-        "baseline_gflops": found.baseline / 1e9,
-        "reference_gflops": {name: cost / 1e9 for name, cost in found.references.items()},
     }
 
 
 def _print_counts(found: Feasibility) -> None:
-    (height, width), (low, high) = found.cost.input_size, found.window
-    minimum, maximum = found.distribution.minimum, found.distribution.maximum
-    costs = {found.method.baseline: found.baseline, **found.references}
-    counts = {
-        "valid architectures": f"{found.valid:,}",
-        **{name: f"{n:,}" for name, n in found.method.counts(found.space).items()},
-        "in the window": f"{found.in_window:,}",
-        "share in the window": f"{found.share:.2%}",
-    }
-    flops = {
-        "GFLOPs counted at": f"{height}x{width}",
-        "target": f"{found.target / 1e9:.4f}",
-        "window": f"{low / 1e9:.4f} to {high / 1e9:.4f}",
-        "reachable": f"{minimum / 1e9:.4f} to {maximum / 1e9:.4f}",
-        **{name: f"{cost / 1e9:.4f}" for name, cost in costs.items()},
-    }
-    out.print(facts(counts, flops))
+    counts, costs = ({c.title: c.cell(found) for c in titled(g)} for g in (COUNTS, COSTS))
+    counts |= {name: f"{n:,}" for name, n in found.method.counts(found.space).items()}
+    others = {found.method.baseline: found.baseline, **found.references}
+    costs |= {name: f"{cost / 1e9:.4f}" for name, cost in others.items()}
+    out.print(facts(counts, costs))
     if not found.in_window:
         below, above = ("none" if f is None else f"{f / 1e9:.6f}" for f in found.nearest)
         out.print(

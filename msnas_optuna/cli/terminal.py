@@ -128,7 +128,7 @@ def table(columns: Sequence[Column[R]], *groups: Iterable[R], title: str | None 
     return drawn
 
 
-def facts(*groups: Mapping[str, str]) -> Table:
+def facts(*groups: Mapping[str | None, str]) -> Table:
     """A line for each name with its value; a rule stands between one group and the next."""
     drawn = Table(show_header=False)
     drawn.add_column()

@@ -10,9 +10,7 @@ from typing import Literal
 
 Color = Literal["ink", "blue", "sky", "orange", "green", "purple", "vermilion"]
 """Okabe and Ito's palette, and the gray of text and axes."""
-
 Symbol = Literal["circle", "square", "triangle-up", "triangle-down", "diamond"]
-
 Point = tuple[float, float]
 
 
@@ -52,35 +50,20 @@ class Bar:
 
 @dataclass(frozen=True)
 class Panel:
-    """One part of a picture; panels share their x axis and stand below each other.
+    """One part of a picture; panels share their x axis and stand below each other."""
 
-    Attributes:
-        title: of the y axis.
-        y: least and largest value of the y axis.
-        ticks: values of the y axis and what is written there; none for a plain axis.
-        marks: what is drawn, the first below the others.
-        height: in pixels, where the picture is drawn at its natural size.
-    """
-
-    title: str
-    y: tuple[float, float]
-    ticks: tuple[tuple[float, str], ...]
-    marks: tuple[Line | Marker | Bar, ...]
-    height: float
+    title: str  # of the y axis
+    y: tuple[float, float]  # its least and largest value
+    ticks: tuple[tuple[float, str], ...]  # its values and their text; none for a plain axis
+    marks: tuple[Line | Marker | Bar, ...]  # the first below the others
+    height: float  # pixels at natural size
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of an architecture.
+    """A picture of an architecture."""
 
-    Attributes:
-        name: stands above it.
-        panels: from top to bottom; the first alone is drawn where there is little room.
-        x: least and largest value of the x axis, whose unit is 36 pixels at natural size.
-        ticks: values of the x axis and what is written there, where there is room.
-    """
-
-    name: str
-    panels: tuple[Panel, ...]
-    x: tuple[float, float]
-    ticks: tuple[tuple[float, str], ...]
+    name: str  # stands above it
+    panels: tuple[Panel, ...]  # downwards; the first alone is drawn where there is little room
+    x: tuple[float, float]  # least and largest value; 36 pixels a unit at natural size
+    ticks: tuple[tuple[float, str], ...]  # of the x axis: values and text, where there is room

@@ -35,8 +35,7 @@ from msnas_optuna.spaces.base import A, FeasibleSet
 
 Numbers = NDArray[np.intp]
 
-N_CHILDREN: Final = 64
-"""n, children of each operator in one attempt; a slot takes one of them."""
+N_CHILDREN: Final = 64  # n, children of each operator in one attempt; a slot takes one
 
 
 def propose(
@@ -88,11 +87,7 @@ def propose(
 def crossover(
     pop: Numbers, part: slice, *, rng: np.random.Generator
 ) -> tuple[Numbers, Numbers]:  # [P, L] -> [n, L], [n, 2]
-    """Children of two parents each: the part from a random place on is the second's.
-
-    Returns:
-        The children, and the positions of their parents.
-    """
+    """Children and their parents' places; from a random gene on the part is the second's."""
     first = rng.integers(len(pop), size=N_CHILDREN)
     second = (first + rng.integers(1, max(len(pop), 2), size=N_CHILDREN)) % len(pop)
     cut = rng.integers(part.start, part.stop, size=(N_CHILDREN, 1))
@@ -104,17 +99,9 @@ def crossover(
 def mutation(
     pop: Numbers, part: slice, *, rng: np.random.Generator, sizes: Sequence[int], reset: float
 ) -> tuple[Numbers, Numbers]:  # [P, L] -> [n, L], [n, 1]
-    """Children of one parent each: every gene of the part is kept or, by chance, random.
+    """Children and their parents' places; each gene of the part is kept or, by chance, random.
 
-    Args:
-        pop: the parents.
-        part: which genes vary.
-        rng: source of chance.
-        sizes: the number of choices of each gene.
-        reset: chance of a gene to be random, 0..1.
-
-    Returns:
-        The children, and the positions of their parents.
+    `sizes` are the numbers of choices of all genes, `reset` is the chance, 0..1.
     """
     parents = rng.integers(len(pop), size=(N_CHILDREN, 1))
     children = pop[parents[:, 0]]

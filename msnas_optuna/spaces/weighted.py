@@ -1,10 +1,7 @@
 """Draws of feasible architectures in which some genes are likelier than others.
 
 Genes are drawn independently of each other by their weights, given that the architecture is valid
-and inside the window. The tables weigh everything that may follow, so that a draw needs no second
-attempt.
-
-Symbols: k cost so far in units, see `Graph`.
+and inside the window. The tables weigh all that may follow, so that no draw is in vain.
 """
 
 from __future__ import annotations
@@ -19,8 +16,7 @@ from msnas_optuna.spaces.tables import Tables, sweep
 from msnas_optuna.spaces.trellis import Graph
 from msnas_optuna.spaces.windowed import Weighted
 
-_Place = tuple[Tables, int, int, int]
-"""Where a path has come to: its tables, genes of the chain so far, state, k."""
+_Place = tuple[Tables, int, int, int]  # where a path is: tables, genes of the chain, state, k
 
 
 class _Choice(Weighted[Genes]):
@@ -42,16 +38,10 @@ class _Choice(Weighted[Genes]):
 
 
 class WeightedDraw(Generic[A]):
-    """The feasible architectures, each with the product of the weights of its genes.
+    """The feasible architectures, each with the product of the weights, 0 to 1, of its genes.
 
     Weights are floating-point numbers: what is 1e-300 times as likely as what the largest weights
     would give may be lost. Where all weights of a gene are 0 or 1, paths are counted exactly.
-
-    Args:
-        space: whose architectures they are.
-        graph: what may follow what.
-        window: smallest and largest cost, both inside.
-        weights: of every gene, 0 to 1.
     """
 
     def __init__(
@@ -72,11 +62,11 @@ class WeightedDraw(Generic[A]):
 
     @property
     def total(self) -> float:
-        """The weight of all feasible architectures, where 1 is the largest weight of a gene."""
+        """See `Draw.total`."""
         return self._first.total
 
     def sample(self, rng: np.random.Generator) -> A | None:
-        """One architecture, with a chance proportional to its weight; None if all weigh 0."""
+        """See `Draw.sample`."""
         if not self._first.total:
             return None
         genes: list[Any] = []
@@ -90,10 +80,9 @@ class WeightedDraw(Generic[A]):
                 following = choice.following[found] = self._following(choice.places[found])
             choice = following
         key = (*genes, *choice.things[choice.at(last)])
-        architecture = self._drawn.get(key)
-        if architecture is None:
-            architecture = self._drawn[key] = self._space.architecture(key)
-        return architecture
+        if key not in self._drawn:
+            self._drawn[key] = self._space.architecture(key)
+        return self._drawn[key]
 
     def _following(self, place: _Place) -> _Choice:
         """The next genes of the chain, or after the last one the endings."""

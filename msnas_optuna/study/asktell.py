@@ -71,9 +71,6 @@ def ask(
 
     Returns:
         At most `n`; none where the study has its trials.
-
-    Raises:
-        ConfigError, EmptyWindowError, StudyMismatchError: see there.
     """
     seeds, wanted = setting.seeds, setting.n_trials()
     study = setting.open_study(setting.config.identity() | {OBJECTIVE: EXTERNAL})

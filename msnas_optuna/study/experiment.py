@@ -105,10 +105,8 @@ class Experiment:
         after_trial: AfterTrial | None = None,
         refresh: Callable[[], None] | None = None,
     ) -> None:
-        self.setting = setting
-        self.config = setting.config
+        self.setting, self.config, self.ranks = setting, setting.config, ranks
         self.report = report if ranks.first else silent
-        self.ranks = ranks
         self.after_trial, self.refresh = after_trial, refresh or (lambda: None)
         if self.config.runtime.threads:
             torch.set_num_threads(self.config.runtime.threads)
@@ -117,11 +115,7 @@ class Experiment:
     def load(
         cls, path: Path | str, *, storage: str | None = None, report: Report = silent
     ) -> Experiment:
-        """Reads a study file; `storage` or OPTUNA_STORAGE takes the place of its storage.
-
-        Raises:
-            ConfigError, ValueError: see `Setting.load`.
-        """
+        """Reads a study file; `storage` or OPTUNA_STORAGE takes the place of its storage."""
         return cls(Setting.load(path, storage=storage), report=report)
 
     # ------------------------------------------------------------------ data and networks
@@ -312,9 +306,6 @@ class Experiment:
         Args:
             trials: of the whole study, over all runs and workers; see `Setting.n_trials`.
             patience: seconds without news after which other workers' trials are left to them.
-
-        Raises:
-            ConfigError, EmptyWindowError, CheckpointError, StudyMismatchError: see there.
         """
         seeds, wanted = self.setting.seeds, self.setting.n_trials(trials)
         study = self._open(None, self._search_identity)
@@ -463,18 +454,7 @@ class Experiment:
         patience: float = PATIENCE,
         after: AfterTrial | None = None,
     ) -> None:
-        """Evaluates architectures; tells `after` of each trial.
-
-        Args:
-            study: of a stage.
-            queue: architectures that come first, unless the study holds them.
-            objective: made if there is something to evaluate.
-            step: for reports.
-            wanted: proposals that are settled at the end; None makes no proposals.
-            wait: see `evaluate_trials`, as for `patience`.
-            patience: seconds.
-            after: called with the study.
-        """
+        """Evaluates architectures, see `evaluate_trials`; tells `after` of each trial."""
         recover_lost_trials(study)
         queue_architectures(study, self.setting.space, queue, retry_failed=wanted is None)
         end = n_slots(study) if wanted is None else wanted
@@ -484,9 +464,8 @@ class Experiment:
         def report(settled: int, waiting: bool) -> None:
             best = self._view(study).results[:1]
             note = f"best mAP {100 * best[0].ap:.1f}" if best else ""
-            self.report(
-                step, settled, end, "waiting for trials of other workers" if waiting else note
-            )
+            note = "waiting for trials of other workers" if waiting else note
+            self.report(step, settled, end, note)
             if after is not None and not waiting:
                 after(study)
 

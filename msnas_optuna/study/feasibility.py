@@ -96,6 +96,11 @@ class Feasibility:
         return self.in_window / self.valid
 
     @property
+    def range(self) -> tuple[int, int]:
+        """Least and largest cost of a valid architecture."""
+        return self.distribution.minimum, self.distribution.maximum
+
+    @property
     def nearest(self) -> tuple[int | None, int | None]:
         """The reachable costs next to the target, at most and at least it; None beyond all."""
         below, above = floor(self.target), ceil(self.target)

@@ -34,12 +34,7 @@ from msnas_optuna.storage import (
     storage_file,
 )
 from msnas_optuna.storage.optuna_private import system_attrs
-from msnas_optuna.study.config import (
-    BudgetSection,
-    ConfigError,
-    StudyConfig,
-    load_config,
-)
+from msnas_optuna.study.config import BudgetSection, ConfigError, StudyConfig, load_config
 from msnas_optuna.training.metrics import METRICS, Metric
 
 RETRAIN: Final = "retrain"
@@ -85,15 +80,9 @@ class Setting:
     """
 
     def __init__(
-        self,
-        config: StudyConfig,
-        *,
-        storage: str | None = None,
-        study_file: Path | None = None,
+        self, config: StudyConfig, *, storage: str | None = None, study_file: Path | None = None
     ) -> None:
-        self.config = config
-        self.study_file = study_file
-        self._storage_url = storage
+        self.config, self.study_file, self._storage_url = config, study_file, storage
 
     @classmethod
     def load(cls, path: Path | str, *, storage: str | None = None) -> Setting:
@@ -101,8 +90,8 @@ class Setting:
 
         Args:
             path: the file.
-            storage: URL of a storage, a file relative to the working folder, that takes the
-                place of the study file's; the variable OPTUNA_STORAGE by default.
+            storage: URL of a storage, a file relative to the working folder, in place of the
+                study file's; the variable OPTUNA_STORAGE by default.
 
         Raises:
             ConfigError: the file breaks a rule.
@@ -152,9 +141,8 @@ class Setting:
         if self._storage_url is None:
             return line
         hidden = has_secret(self._storage_url)
-        return f"{line} --storage " + (
-            '"$OPTUNA_STORAGE"' if hidden else shlex.quote(self._storage_url)
-        )
+        url = '"$OPTUNA_STORAGE"' if hidden else shlex.quote(self._storage_url)
+        return f"{line} --storage {url}"
 
     @property
     def storage_url(self) -> str:
@@ -174,7 +162,7 @@ class Setting:
 
     @property
     def stages(self) -> tuple[str | None, ...]:
-        """All stages of the study: the search itself (None), the baseline, the retraining."""
+        """The search itself (None), the measurement of the baseline, the retraining."""
         return None, self.method.baseline_stage, RETRAIN
 
     @cached_property
@@ -185,10 +173,8 @@ class Setting:
     @cached_property
     def cost(self) -> MethodCost[Any]:
         """The cost that the budget limits, at the study's input size."""
-        config = self.config
-        return section_cost(
-            self.method, config.space, config.budget, image_size=config.data.image_size
-        )
+        section, budget, data = self.config.space, self.config.budget, self.config.data
+        return section_cost(self.method, section, budget, image_size=data.image_size)
 
     @cached_property
     def baseline(self) -> Any:
@@ -217,13 +203,9 @@ class Setting:
         data = self.config.data
         if data.shapes is not None:
             return generate_shapes(self.inside("data"), data.shapes, progress=progress)
-        assert data.train_images is not None
-        assert data.train_annotations is not None
-        assert data.val_images is not None
-        assert data.val_annotations is not None
         return {
-            "train": Split(data.train_images, data.train_annotations),
-            "val": Split(data.val_images, data.val_annotations),
+            part: Split(getattr(data, f"{part}_images"), getattr(data, f"{part}_annotations"))
+            for part in ("train", "val")
         }
 
     @cached_property
@@ -248,10 +230,10 @@ class Setting:
             ConfigError: one is not in the window.
             EmptyWindowError: nothing is.
         """
-        seeds, feasible = self.config.sampler.seeds, self.feasible
+        feasible = self.feasible
         try:
             return resolve_architectures(
-                seeds,
+                self.config.sampler.seeds,
                 self.space,
                 resolve=lambda text: self.method.resolve(text, self.space),
                 feasible=feasible,
@@ -317,9 +299,6 @@ class Setting:
         Args:
             config: the settings that its values depend on.
             stage: see `stages`.
-
-        Raises:
-            ConfigError, EmptyWindowError, StorageError, StudyMismatchError: see there.
         """
         metrics = [METRICS["ap"]] if stage == RETRAIN else self.metrics
         return open_study(

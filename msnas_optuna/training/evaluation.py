@@ -20,39 +20,22 @@ from msnas_optuna.data.images import ImageSet
 from msnas_optuna.data.transforms import Batch, ResizedImages, evaluation_batches
 from msnas_optuna.training.metrics import Measurements
 
-Progress = Callable[[int, int], None]
-"""Called with the number of images done and in all."""
-
-EVALUATION_BATCH: Final = 16
-"""Images of a forward pass."""
+Progress = Callable[[int, int], None]  # number of images done, and in all
+EVALUATION_BATCH: Final = 16  # images of a forward pass
 
 
 @dataclass(frozen=True, eq=False)
 class ImageDetections:
-    """The detections of one image, best first.
+    """The detections of one image, best first."""
 
-    Attributes:
-        index: position of the image in its data set.
-        boxes: [n, 4], x1 y1 x2 y2 in original pixels.
-        scores: [n], 0..1.
-        labels: [n], 1..K.
-    """
-
-    index: int
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
+    index: int  # position of the image in its data set
+    boxes: Tensor  # [n, 4], x1 y1 x2 y2 in original pixels
+    scores: Tensor  # [n], 0..1
+    labels: Tensor  # [n], 1..K
 
 
 def coco_results(dataset: ImageSet, found: ImageDetections) -> list[dict[str, Any]]:
-    """The detections of one image in COCO's result format.
-
-    Args:
-        dataset: gives image and category ids.
-        found: the detections.
-
-    Returns:
-        n entries with the file's image_id and category_id, bbox as x y width height, and score.
+    """The detections of one image in COCO's result format, boxes as x y width height.
 
     Raises:
         ValueError: the lengths differ, a number is not finite, or a label is not in 1..K.
@@ -88,14 +71,10 @@ def average_precision(
     size_bounds: tuple[float, float] = (32.0, 96.0),
     max_detections: int = 100,
 ) -> Measurements:
-    """COCO's box metrics of results against a ground truth; neither is changed.
+    """COCO's box metrics of results (see `coco_results`) against a COCO dict; neither is changed.
 
-    Args:
-        ground_truth: COCO dict with images, categories and annotations.
-        results: in COCO's result format, as `coco_results` gives them; may be empty.
-        size_bounds: where medium and large objects begin: side in pixels of the square with the
-            `area` of the annotation.
-        max_detections: best detections per image and category that count.
+    Medium and large objects begin at `size_bounds`: side in pixels of the square with the `area`
+    of the annotation. Of each image and category the best `max_detections` count.
 
     Returns:
         "ap" (the mean over IoU .50 to .95), "ap50", "ap75", "ap_small", "ap_medium" and
@@ -143,8 +122,7 @@ def average_precision(
 def _indexed(ground_truth: dict[str, Any], annotations: Sequence[dict[str, Any]]) -> Any:
     """A pycocotools COCO object over copies of the annotations, which it adds keys to.
 
-    They are numbered from 1, because COCOeval marks "not matched" by the id 0: a detection that
-    finds an object of id 0 would count as a false one.
+    Numbered from 1: COCOeval marks "not matched" by the id 0, and counts a match with it as false.
     """
     coco = _pycocotools("coco").COCO()
     coco.dataset = {
@@ -160,10 +138,9 @@ def _indexed(ground_truth: dict[str, Any], annotations: Sequence[dict[str, Any]]
 
 @cache
 def _pycocotools(name: str) -> ModuleType:
-    """A private copy of a pycocotools module, in which print does nothing.
+    """A private copy of a pycocotools module, whose print does nothing.
 
-    It reports progress by print. To redirect stdout meanwhile would silence, or with trials in
-    several threads even lose, the output of everybody else.
+    Redirecting stdout would silence, with trials in threads even lose, everybody else's output.
     """
     spec = importlib.util.find_spec(f"pycocotools.{name}")
     if spec is None or spec.loader is None:
@@ -199,14 +176,8 @@ def detect(
 ) -> list[dict[str, Any]]:
     """The detections of every image, in COCO's result format and original pixels.
 
-    Args:
-        model: a `models.network.DetectionNetwork` of one architecture; it is put into evaluation
-            mode.
-        dataset: the images.
-        device: where to compute.
-        precision: "bf16" computes convolutions and products in bfloat16.
-        workers: processes that decode images.
-        progress: called after every batch.
+    The `models.network.DetectionNetwork`, of one architecture, is put into evaluation mode;
+    `progress` is called after every batch.
     """
     results: list[dict[str, Any]] = []
     done = 0

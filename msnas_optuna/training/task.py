@@ -20,38 +20,24 @@ from msnas_optuna.training.loop import BatchSource, Precision
 from msnas_optuna.training.metrics import Measurements
 from msnas_optuna.training.recipe import Recipe
 
-LATENCY_WARM_UPS: Final = 3
+LATENCY_WARM_UPS: Final = 3  # forward passes before a measurement of latency
 LATENCY_REPEATS: Final = 15
-"""Forward passes before and during a measurement of latency."""
 
 
 @dataclass(frozen=True)
 class DetectionTask:
-    """The images that networks are trained and measured on, and where.
-
-    Attributes:
-        train: training images.
-        val: validation images.
-        device: where to compute.
-        precision: of convolutions and products.
-        size_bounds: borders between small, medium and large objects in pixels.
-        loader_workers: processes that decode images.
-        progress: called with the number of validation images done and in all.
-    """
+    """The images that networks are trained and measured on, and where."""
 
     train: ResizedImages[CocoDetection]
     val: ResizedImages[CocoDetection]
     device: torch.device
     precision: Precision = "bf16"
-    size_bounds: tuple[float, float] = (32.0, 96.0)
-    loader_workers: int = 0
-    progress: Progress | None = None
+    size_bounds: tuple[float, float] = (32.0, 96.0)  # see `average_precision`
+    loader_workers: int = 0  # processes that decode images
+    progress: Progress | None = None  # of the validation images
 
     def batches(self, recipe: Recipe, seed: int, ranks: Ranks = ALONE) -> BatchSource:
-        """The training batches of a range of steps; equal for equal steps and seeds.
-
-        Of several ranks each gets its share of a batch.
-        """
+        """This rank's training batches of a range of steps; equal for equal steps and seeds."""
         return lambda steps: training_batches(
             self.train,
             batch_size=recipe.batch_size,
@@ -87,8 +73,7 @@ class DetectionTask:
     def latency(self, model: DetectionNetwork) -> float:
         """Median milliseconds of a forward pass on one image, from pixels to detections.
 
-        The image is the first of the validation set, repeated to the study's image size, so that
-        every architecture sees the same objects.
+        The first validation image, repeated to the study's image size; the same for all.
         """
         model.eval()
         height, width = self.val.image_size

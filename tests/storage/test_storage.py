@@ -114,8 +114,14 @@ def at_once(code: str, *arguments: str, workers: int) -> list[str]:
     return printed
 
 
-def test_workers_may_create_the_database_at_the_same_moment(tmp_path: Path) -> None:
-    at_once(OPENER, f"sqlite:///{tmp_path}/x/study.db", workers=4)
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_workers_may_create_the_database_at_the_same_moment(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/x/study.db"
+    if kind == "postgresql":
+        url = request.getfixturevalue("postgres_url")
+    at_once(OPENER, url, workers=3)
 
 
 @pytest.mark.parametrize("name", ["journal:///{}/a/study", "{}/a/study.log", "{}/a/study.journal"])

@@ -24,7 +24,6 @@ from msnas_optuna.storage import (
     ERROR,
     PUBLISHED,
     StudyMismatchError,
-    open_study,
     read_plan,
     recover_lost_trials,
 )
@@ -270,11 +269,7 @@ def test_search_refuses_a_study_of_an_external_trainer(tiny: Path) -> None:
 
 def test_ask_and_tell_refuse_a_study_of_the_supernet(tiny: Path) -> None:
     setting = Setting.load(tiny)
-    config = setting.config.identity() | {"supernet.sha256": "00"}
-    sampler = setting.sampler(setting.feasible)
-    open_study(
-        setting.storage, name="tiny", directions=["maximize"], sampler=sampler, config=config
-    )
+    setting.open_study(setting.config.identity() | {"supernet.sha256": "00"})
     with pytest.raises(StudyMismatchError, match="takes its values from the supernet"):
         ask(setting)
     with pytest.raises(StudyMismatchError, match="takes its values from the supernet"):
@@ -331,19 +326,6 @@ def test_values_are_numbers(tiny: Path) -> None:
     assert "--values are numbers joined by commas" in message
 
 
-@pytest.mark.parametrize("verb", [["ask"], ["tell", "--trial", "0", "--values", "1"]])
-def test_ask_and_tell_need_no_torch(verb: list[str], tiny: Path) -> None:
-    ask(Setting.load(tiny))
-    code = (
-        "import sys; from msnas_optuna.cli import app\n"
-        f"try: app([{verb[0]!r}, 'tiny.toml', *{verb[1:]}])\n"
-        "except SystemExit as end: assert not end.code\n"
-        "sys.exit('torch' in sys.modules)"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=tiny.parent)
-    assert found.returncode == 0, found.stderr
-
-
 LOOP = """\
 while msnas ask study.toml > proposal.json; do
   trial=$(python -c 'import json; print(json.load(open("proposal.json"))["trial"])')
@@ -392,17 +374,3 @@ def test_the_dashboard_is_refreshed_once_a_generation_and_at_the_end(tiny: Path)
     note = get_note(stored(setting))
     assert f"msnas ask {tiny}" in note
     assert "msnas search" not in note
-
-
-def test_telling_imports_no_plots_where_no_generation_ends(tiny: Path) -> None:
-    (asked,) = ask(Setting.load(tiny))
-    program = """
-import sys
-from msnas_optuna.cli import app
-try:
-    app(sys.argv[1:])
-finally:
-    assert "plotly" not in sys.modules
-"""
-    arguments = ["tell", str(tiny), "--trial", str(asked.trial), "--values", "0.1"]
-    subprocess.run([sys.executable, "-c", program, *arguments], check=True)

@@ -30,7 +30,6 @@ from msnas_optuna.storage import (
     StudyMismatchError,
     Worker,
     open_storage,
-    open_study,
     read_plan,
     recover_lost_trials,
     sqlite_url,
@@ -56,13 +55,7 @@ IMAGE = "![strides](/artifacts/{}/{}/{})"
 
 
 def searched(setting: Setting, stage: str | None = None) -> optuna.Study:
-    return open_study(
-        setting.storage,
-        name=setting.study_name(stage),
-        directions=["maximize"],
-        sampler=setting.sampler(setting.feasible),
-        config=setting.config.identity(),
-    )
+    return setting.open_study(setting.config.identity(), stage)
 
 
 def search(setting: Setting, n: int) -> optuna.Study:
@@ -358,9 +351,14 @@ def test_a_damaged_file_is_refused(rich: Path) -> None:
     export_study(Setting.load(rich), str(file))
     there, whole = moved_to(rich, None), file.read_bytes()
     damaged = [whole[:n] for n in range(0, len(whole), len(whole) // 23)]
-    flipped = bytearray(whole)
-    flipped[len(whole) // 3] ^= 255
-    for content_ in (*damaged, bytes(flipped)):
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+    for entry in (entries[0], entries[-1]):  # the database and an artifact
+        data = entry.header_offset + 30 + len(entry.filename)
+        flipped = bytearray(whole)
+        flipped[data + entry.compress_size // 2] ^= 255
+        damaged.append(bytes(flipped))
+    for content_ in damaged:
         file.write_bytes(content_)
         with pytest.raises(ValueError, match=r"no file that .* has written, or it is damaged"):
             import_study(there, str(file))

@@ -14,7 +14,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from msnas_optuna.methods.msnas.cost import EncoderCost
@@ -40,7 +40,7 @@ from msnas_optuna.storage import (
     slots_of,
     would_notice_death,
 )
-from msnas_optuna.storage.optuna_private import ProxyClient
+from msnas_optuna.storage.optuna_private import ProxyClient, database_of, trial_id
 from msnas_optuna.storage.proxy import _channel_options
 from msnas_optuna.study.workers import evaluate_trials
 
@@ -292,7 +292,7 @@ def test_a_proxy_that_stays_away_is_given_up_in_one_line(
     def work() -> None:
         while True:
             try:
-                storage.get_all_studies()
+                storage.create_new_study([StudyDirection.MAXIMIZE])
             except Exception as error:
                 failures.wait(error)
 
@@ -334,6 +334,28 @@ def test_a_worker_whose_trial_others_took_before_it_wrote_goes_on(url: str) -> N
     assert [t.state.name for t in study.trials] == ["FAIL", "FAIL", "COMPLETE"]
     with pytest.raises(OSError, match="what a person must know"):
         evaluate_trials(study, taken, wanted=4)
+
+
+def test_a_worker_writes_heartbeats_from_the_start_of_an_evaluation_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, beats = cheap_study(f"sqlite:///{tmp_path}/study.db"), []
+    database = database_of(study)
+    monkeypatch.setattr(database, "record_heartbeat", beats.append)
+    monkeypatch.setattr(database, "get_heartbeat_interval", lambda: 0.02)
+
+    def objective(trial: optuna.Trial) -> float:
+        assert beats
+        beats.clear()
+        while len(beats) < 2:  # those of a thread
+            time.sleep(0.01)
+        assert set(beats) == {trial_id(trial)}
+        return cheap(trial)
+
+    evaluate_trials(study, objective, wanted=2)
+    beats.clear()
+    time.sleep(0.1)
+    assert beats == []
 
 
 ELSEWHERE = """

@@ -1,7 +1,4 @@
-"""FLOPs in closed form: multiply-adds of the convolutions of encoder and RPN head.
-
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §4.1: the
-constraint C counts encoder + RPN head at a fixed input, 832x1280 for the 800x1333 setting.
+"""FLOPs in closed form: multiply-adds of the convolutions of encoder and RPN head (§4.1).
 
 Symbols: C channels of a block, a absolute stride in pixels, cells(a) = H W / a^2 positions of a
 feature. One multiply-add counts once; batch norm, activations and interpolation count nothing.
@@ -15,46 +12,31 @@ from typing import ClassVar, Final
 from msnas_optuna.methods.msnas.published import PRESETS, Block
 from msnas_optuna.methods.msnas.space import STEM_STRIDE, Architecture, EncoderState, State
 
-ANCHORS_PER_CELL: Final = 3
-"""Anchors of one group at one position: ratios 1:2, 1:1 and 2:1."""
-
+ANCHORS_PER_CELL: Final = 3  # of one group: ratios 1:2, 1:1 and 2:1
 BOTTLENECK_EXPANSION: Final = 4
 
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Multiply-adds of one architecture by part.
-
-    Attributes:
-        blocks: one entry for each of the N blocks, without its lateral connection.
-        laterals: one entry for each block, 0 where it receives no lateral connection.
-        outputs: absolute stride of each selected feature -> its 3x3 output convolution.
-        rpn: one entry for each object group.
-    """
+    """Multiply-adds of one architecture by part."""
 
     stem: int
-    blocks: tuple[int, ...]
-    laterals: tuple[int, ...]
-    outputs: dict[int, int]
-    rpn: tuple[int, ...]
+    blocks: tuple[int, ...]  # each without its lateral connection
+    laterals: tuple[int, ...]  # into each block, 0 where there is none
+    outputs: dict[int, int]  # absolute stride of a selected feature -> its 3x3 convolution
+    rpn: tuple[int, ...]  # one for each object group
 
 
 @dataclass(frozen=True)
 class EncoderCost:
-    """Multiply-adds of encoder + RPN head for one input size (§4.1).
-
-    Attributes:
-        channels: C.
-        input_size: height and width in pixels, multiples of 64.
-        stem_channels: of the stem's output.
-    """
+    """Multiply-adds of encoder + RPN head for one input size (§4.1)."""
 
     scope: ClassVar = "encoder + RPN head"
 
     block: Block
     channels: int
-    input_size: tuple[int, int]
-    stem_channels: int = 64
+    input_size: tuple[int, int]  # height and width in pixels, multiples of 64
+    stem_channels: int = 64  # of the stem's output
 
     def __post_init__(self) -> None:
         if any(side <= 0 or side % 64 for side in self.input_size):
@@ -80,13 +62,7 @@ class EncoderCost:
         return height * width // stride**2
 
     def mixed_block(self, index: int, *, absolute_stride: int, stride: float) -> int:
-        """One candidate block.
-
-        Args:
-            index: from 0; the first block reads the stem's channels.
-            absolute_stride: of the block's output in pixels.
-            stride: the block's own.
-        """
+        """One candidate block; the first, of index 0, reads the stem's channels."""
         C, C_out = self.channels, self.out_channels
         C_in = self.stem_channels if index == 0 else C_out
         cells = self.cells(absolute_stride)
@@ -156,21 +132,16 @@ class EncoderCost:
         return f"{amount / 1e9:.9g} GFLOPs"
 
 
-_RESNETS: Final[dict[str, tuple[Block, tuple[int, ...]]]] = {
+_RESNETS: Final[dict[str, tuple[Block, tuple[int, ...]]]] = {  # stages (He et al., 2016, Table 1)
     "r18": ("basic", (2, 2, 2, 2)),
     "r34": ("basic", (3, 4, 6, 3)),
     "r50": ("bottleneck", (3, 4, 6, 3)),
 }
-"""Blocks, and how many of them each stage has (He et al., 2016, Table 1)."""
-
 FPN_CHANNELS: Final = 256
 
 
 def fpn_baseline(name: str, input_size: tuple[int, int] = (832, 1280)) -> int:
-    """Multiply-adds of ResNet-FPN + RPN head, counted as `EncoderCost` counts.
-
-    The feature pyramid has strides 4 to 64, the last by subsampling (Lin et al., 2017).
-    """
+    """Multiply-adds of ResNet-FPN (strides 4 to 64; Lin et al., 2017) + RPN head."""
     block, depths = _RESNETS[name]
     total, C_in = EncoderCost(block, 64, input_size).base, 64
     for stage, depth in enumerate(depths):

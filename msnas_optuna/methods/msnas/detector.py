@@ -1,6 +1,5 @@
-"""The detector: encoder, RPN and RoI heads around torchvision's Faster R-CNN parts.
+"""The detector: encoder, RPN and RoI heads around torchvision's Faster R-CNN parts (§3.3, §4.1).
 
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §3.3, §4.1.
 `MultiScaleRoIAlign` is replaced by `GroupRoIPool`: it caches the scales of its first forward and
 takes the levels for consecutive, which a path that reads one stride twice breaks.
 """
@@ -40,13 +39,12 @@ class Detector(DetectionNetwork):
     Args:
         encoder: gives one feature with `channels` channels for every object group.
         n_classes: without background.
-        anchor_base: side in pixels of the first group's square anchor; group g has
-            anchor_base * 2^(g-1).
+        anchor_base: pixels; the square anchor of group g has sides of anchor_base * 2^(g-1).
         canonical_size: side in pixels of a RoI of level 4 in the routing rule.
         share_rpn_convolution: one 3x3 in the RPN head for all groups.
         rpn_batch: anchors of an image that enter the RPN loss.
         roi_batch: RoIs of an image that enter the box loss, a quarter of them positive.
-        proposals_train: proposals of a group before, and of an image after, NMS in training.
+        proposals_train: of a group before, and of an image after, NMS in training.
         proposals_test: likewise in evaluation.
         pool_size: cells of a pooled RoI in each direction.
     """

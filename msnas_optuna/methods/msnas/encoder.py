@@ -1,6 +1,4 @@
-"""The MSNAS encoder: mixed blocks with lateral connections, one path active at a time.
-
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §3.2, §3.4.
+"""The MSNAS encoder: mixed blocks with lateral connections, one path active (§3.2, §3.4).
 
 Symbols: N mixed blocks, C channels of a block, s its stride, a its absolute stride in pixels,
 r the latest earlier stage end of the absolute stride of stage end i. Shapes: B images of H x W.
@@ -71,14 +69,8 @@ class MSNASEncoder(nn.Module):
     """Supernet encoder, or with `only` the stand-alone encoder of one architecture.
 
     Both name their parts alike, so that the stand-alone encoder's state is a subset of the
-    supernet's.
-
-    Args:
-        n_blocks: N.
-        channels: C, also of every feature that the heads read.
-        stem_channels: of the stem's output.
-        norm: of all convolutions but the laterals and outputs.
-        only: build the parts of this architecture alone.
+    supernet's. The features that heads read have `channels` too; `norm` is of all convolutions
+    but the laterals and outputs.
     """
 
     def __init__(
@@ -116,14 +108,9 @@ class MSNASEncoder(nn.Module):
         initialize(self)
 
     def forward(self, images: Tensor, architecture: Architecture | None = None) -> list[Tensor]:
-        """The feature of every object group.
+        """The features [B, C, H/s_g, W/s_g] of G groups from images [B, 3, H, W], multiples of 64.
 
-        Args:
-            images: [B, 3, H, W], H and W multiples of 64.
-            architecture: the path; may be left out of a stand-alone encoder.
-
-        Returns:
-            G features [B, C, H/s_g, W/s_g]; groups that read one feature share the tensor.
+        Groups that read one feature share the tensor; a stand-alone encoder needs no architecture.
         """
         path = architecture or self.only
         if path is None:

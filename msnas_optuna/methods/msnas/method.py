@@ -1,7 +1,4 @@
-"""MSNAS as the rest of the package sees it: one object.
-
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission.
-"""
+"""MSNAS as the rest of the package sees it: one object."""
 
 from __future__ import annotations
 

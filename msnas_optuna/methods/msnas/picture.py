@@ -1,6 +1,4 @@
-"""The picture of an MSNAS architecture: resolution against depth, lateral connections, heads.
-
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, Fig. 1.
+"""The picture of an MSNAS architecture: resolution, lateral connections, heads (Fig. 1).
 
 Symbols: a absolute stride in pixels, s_g feature stride of group g. The x axis counts blocks, 0 is
 the stem; the y axis is -log2 of a stride, so that fine features are on top.
@@ -28,11 +26,8 @@ _SIGNS: Final[dict[float, tuple[Symbol, Color]]] = {  # of the strides of a bloc
     0.5: ("triangle-up", "orange"),
 }
 
-_HEAD_GAP: Final = 0.8
-"""From the last block to the first head, and then from head to head, in blocks."""
-
-_ARC_HEIGHTS: Final = (0.32, 0.77)
-"""Of an arc over two neighboring blocks and of the longest one, in octaves."""
+_HEAD_GAP: Final = 0.8  # from the last block to the first head and from head to head, in blocks
+_ARC_HEIGHTS: Final = (0.32, 0.77)  # over two neighboring blocks, and the longest, in octaves
 
 
 def draw(architecture: Architecture, *, name: str, cost: EncoderCost | None = None) -> Picture:
@@ -101,7 +96,7 @@ def _readings(architecture: Architecture, heads: list[float]) -> Iterator[Line |
 
 
 def _bars(architecture: Architecture, heads: list[float], cost: EncoderCost) -> Iterator[Bar]:
-    """Blocks and lateral connections; heads with their share of the output convolutions."""
+    """Blocks, laterals, and heads with their share of the output convolutions."""
     parts = cost.breakdown(architecture)
     for i, amount in enumerate((parts.stem, *parts.blocks)):
         yield Bar(float(i), amount / 1e9, "vermilion", name="GFLOPs: block", text=_giga(amount))

@@ -1,8 +1,4 @@
-"""[space] and [detector] of a study file for MSNAS.
-
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §3.2-3.3,
-§4.1.
-"""
+"""[space] and [detector] of a study file for MSNAS (§3.2-3.3, §4.1)."""
 
 from __future__ import annotations
 
@@ -15,8 +11,7 @@ from msnas_optuna.methods.base import CHECKED, PositiveInt
 from msnas_optuna.methods.msnas.published import Block
 from msnas_optuna.models import Norm
 
-CANONICAL_SIZE: Final = 224 / 800
-"""Side of a RoI of level 4, by the shorter side of the image (Lin et al., 2017)."""
+CANONICAL_SIZE: Final = 224 / 800  # RoI of level 4 by shorter side of the image (Lin et al., 2017)
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

@@ -17,20 +17,11 @@ from msnas_optuna.methods.msnas.detector import Detector
 from msnas_optuna.methods.msnas.heads import GroupRPNHead
 from msnas_optuna.models.torchvision_parts import CenteredAnchorGenerator
 
-PROPOSAL_SIDE = 1e-3
-DETECTION_SIDE = 1e-2
-"""Pixels; torchvision drops proposals and detections with a shorter side."""
+PROPOSAL_SIDE, DETECTION_SIDE = 1e-3, 1e-2  # pixels; torchvision drops shorter ones
 
 
 class SingleImageDetector(nn.Module):
-    """The evaluation of a stand-alone detector, image by image.
-
-    Args:
-        detector: built around the encoder of one architecture; its parts are shared.
-
-    Raises:
-        ValueError: the detector is a supernet.
-    """
+    """Evaluates as a stand-alone detector, whose parts it shares; ValueError for a supernet."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()

@@ -1,6 +1,4 @@
-"""The MSNAS search space: the stride of every block and the feature that every head reads.
-
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §3.2-3.3.
+"""The MSNAS search space: the stride of every block, the feature that every head reads (§3.2-3.3).
 
 Symbols: N mixed blocks, G = 5 object groups, stride_i in {0.5, 1, 2}, absolute stride
 a_i = 4 * prod_{j<=i} stride_j in pixels (the stem divides by 4), feature strides s = (s_1..s_G).
@@ -17,31 +15,18 @@ from optuna.distributions import CategoricalDistribution
 
 from msnas_optuna.spaces.base import Genes, InvalidArchitectureError, Space
 
-STRIDES: Final = (0.5, 1.0, 2.0)
-"""Choices for the stride of a block: double, keep or halve the resolution (§3.2)."""
-
-FEATURE_STRIDES: Final = (4, 8, 16, 32, 64)
-"""Absolute strides, in pixels, that a block may output and a head may read (§3.2)."""
-
-N_GROUPS: Final = 5
-"""Object groups, each with a detection head of its own (§3.3)."""
-
-STEM_STRIDE: Final = 4
-"""Absolute stride of the stem's output, in pixels."""
+STRIDES: Final = (0.5, 1.0, 2.0)  # of a block: double, keep or halve the resolution (§3.2)
+FEATURE_STRIDES: Final = (4, 8, 16, 32, 64)  # pixels, of blocks' outputs and heads' inputs (§3.2)
+N_GROUPS: Final = 5  # object groups, each with a detection head of its own (§3.3)
+STEM_STRIDE: Final = 4  # absolute, of the stem's output, in pixels
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """One detector of the space: encoder and utilization.
+    """One detector of the space: encoder and utilization."""
 
-    Attributes:
-        strides: of each of the N blocks, from 0.5, 1 and 2.
-        feature_strides: absolute stride in pixels of the feature that each of the G groups
-            reads, small objects first.
-    """
-
-    strides: tuple[float, ...]
-    feature_strides: tuple[int, ...]
+    strides: tuple[float, ...]  # of each of the N blocks, from 0.5, 1 and 2
+    feature_strides: tuple[int, ...]  # pixels, that the G groups read, small objects first
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "strides", tuple(float(s) for s in self.strides))
@@ -80,11 +65,11 @@ class Architecture:
         return {int(self.absolute_strides[end]): end for end in self.stage_ends}
 
     def strides_text(self) -> str:
-        """Strides as the paper's tables give them: "1 2 2 .5"."""
+        """As in the paper's tables: "1 2 2 .5"."""
         return " ".join(f"{s:g}".removeprefix("0") for s in self.strides)
 
     def feature_strides_text(self) -> str:
-        """Feature strides as the paper's tables give them: "8 8 16 16 32"."""
+        """As in the paper's tables: "8 8 16 16 32"."""
         return " ".join(map(str, self.feature_strides))
 
     def __str__(self) -> str:
@@ -92,11 +77,7 @@ class Architecture:
 
     @classmethod
     def parse(cls, text: str) -> Architecture:
-        """Reads the notation of the paper's Tables 7-9: "1 2 2 .5 | 8 8 16 16 32".
-
-        Raises:
-            InvalidArchitectureError: the text is not two lists of numbers joined by "|".
-        """
+        """Reads "1 2 2 .5 | 8 8 16 16 32" (Tables 7-9); raises InvalidArchitectureError."""
         try:
             strides, feature_strides = text.replace(",", " ").split("|")
             return cls(
@@ -120,14 +101,10 @@ def count_paths(n_blocks: int) -> int:
 
 
 class EncoderState(NamedTuple):
-    """The level l of the current absolute stride a = 4 * 2^l, and bits of levels.
-
-    Attributes:
-        ended: bit l says that a stage has ended at level l.
-    """
+    """The level l of the current absolute stride a = 4 * 2^l, and bits of levels."""
 
     level: int
-    ended: int
+    ended: int  # bit l: a stage has ended at level l
 
     @property
     def absolute_stride(self) -> int:
@@ -145,13 +122,9 @@ class EncoderState(NamedTuple):
 
 
 class UtilizationState(NamedTuple):
-    """The last feature stride so far, and whether all so far are equal.
+    """The last feature stride so far, and whether all so far are equal."""
 
-    Attributes:
-        outputs: bit l says that the encoder has a feature of level l.
-    """
-
-    outputs: int
+    outputs: int  # bit l: the encoder has a feature of level l
     last: int
     equal: bool
 
@@ -161,15 +134,10 @@ State = EncoderState | UtilizationState
 
 @dataclass(frozen=True)
 class MSNASSpace(Space[Architecture]):
-    """All valid architectures of N blocks (§3.2, §3.3); its own automaton of N + 5 genes.
-
-    Attributes:
-        n_blocks: N, 3 to 32.
-        listed: the first block reads the stem's channels, and heads share no factor with blocks.
-    """
+    """All valid architectures of N = 3..32 blocks (§3.2-3.3); its own automaton of N + 5 genes."""
 
     n_blocks: int
-    listed: ClassVar = (1, N_GROUPS)
+    listed: ClassVar = (1, N_GROUPS)  # the stem's channels; heads share no factor with blocks
 
     def __post_init__(self) -> None:
         if not isinstance(self.n_blocks, Integral) or not 3 <= self.n_blocks <= 32:

@@ -1,10 +1,7 @@
-"""A small window of the MSNAS space with the one-shot AP of each of its architectures.
+"""A small window of the MSNAS space with the one-shot AP of each of its architectures (§4.1).
 
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §4.1: what
-the search sees of an architecture is COCO AP after a short fine-tuning of the supernet's weights.
-
-The table was measured once, with one supernet on generated images; `TabularBenchmark.provenance`
-says how. benchmarks/tabular/make.py makes it.
+Measured once, with one supernet on generated images, as `TabularBenchmark.provenance` says, by
+benchmarks/tabular/make.py.
 """
 
 from __future__ import annotations
@@ -29,32 +26,20 @@ TABLE_FILE: Final = Path(__file__).with_name("msnas_n7.json")
 
 @dataclass(frozen=True)
 class Measurement:
-    """The measurements of one architecture.
+    """The measurements of one architecture."""
 
-    Attributes:
-        gflops: of encoder and RPN head, 1e9 multiply-adds.
-        ap: COCO AP in [0, 1] for each seed of the fine-tuning; some architectures have several.
-        ap50: AP at IoU .50, likewise.
-    """
-
-    gflops: float
-    ap: tuple[float, ...]
-    ap50: tuple[float, ...]
+    gflops: float  # of encoder and RPN head, 1e9 multiply-adds
+    ap: tuple[float, ...]  # in [0, 1], for each seed of the fine-tuning; some have several
+    ap50: tuple[float, ...]  # at IoU .50, likewise
 
 
 @dataclass(frozen=True)
 class TabularBenchmark:
-    """A feasible set, and the AP of every architecture in it.
-
-    Attributes:
-        feasible: all architectures of the table, to be handed to a sampler.
-        measurements: one for each of them.
-        provenance: how they came about: command, settings, versions, date, seconds.
-    """
+    """A feasible set, and the AP of every architecture in it."""
 
     feasible: Lattice[Architecture]
     measurements: Mapping[Architecture, Measurement]
-    provenance: Mapping[str, Any]
+    provenance: Mapping[str, Any]  # command, settings, versions, date, seconds
 
     @property
     def space(self) -> Space[Architecture]:
@@ -62,11 +47,7 @@ class TabularBenchmark:
         return self.feasible.space
 
     def value(self, architecture: Architecture, repeat: int = 0) -> float:
-        """AP of an architecture in [0, 1].
-
-        Args:
-            architecture: one of the table.
-            repeat: how many measurements of it came before; after the last comes the first.
+        """AP of an architecture in [0, 1]; after the last `repeat` comes the first again.
 
         Raises:
             InvalidArchitectureError: the table does not hold it.
@@ -78,29 +59,21 @@ class TabularBenchmark:
         return measurement.ap[repeat % len(measurement.ap)]
 
     def quantile(self, q: float) -> float:
-        """The smallest value that at least the share `q`, 0..1, of all values does not exceed.
-
-        Raises:
-            ValueError: `q` lies outside 0..1.
-        """
+        """The smallest value that at least the share `q`, 0..1, of all does not exceed."""
         if not 0 <= q <= 1:
             raise ValueError(f"q must lie in 0..1, got {q}")
         values = [*map(self.value, self.measurements)]
         return float(np.quantile(values, q, method="inverted_cdf"))
 
 
+@dataclass(frozen=True, eq=False)
 class TabularObjective:
     """`callable(trial) -> AP` of an architecture of a table."""
 
-    def __init__(self, table: TabularBenchmark) -> None:
-        self.table = table
+    table: TabularBenchmark
 
     def __call__(self, trial: Trial) -> float:
-        """AP in [0, 1] of the architecture that the trial's sampler suggests.
-
-        Raises:
-            InvalidArchitectureError: the table does not hold it.
-        """
+        """AP in [0, 1]; InvalidArchitectureError where the table does not hold it."""
         architecture = suggest(trial, self.table.space)
         return self.table.value(architecture, repeat_of(trial))
 
@@ -131,12 +104,8 @@ def load_table(path: Path | str = TABLE_FILE) -> TabularBenchmark:
         for row in rows
     }
     setting = content["space"]
-    cost = EncoderCost(
-        setting["block"],
-        setting["channels"],
-        tuple(setting["input_size"]),
-        setting["stem_channels"],
-    )
+    block, channels, size = setting["block"], setting["channels"], tuple(setting["input_size"])
+    cost = EncoderCost(block, channels, size, setting["stem_channels"])
     feasible = Lattice(MSNASSpace(setting["n_blocks"]), cost, window=tuple(setting["window"]))
     if measurements.keys() != set(feasible):
         raise ValueError(

@@ -11,14 +11,7 @@ from plotly.basedatatypes import BaseTraceType
 from plotly.subplots import make_subplots
 
 from msnas_optuna.methods.picture import Line, Marker, Panel, Picture
-from msnas_optuna.report.figures.style import (
-    COLORS,
-    INK,
-    legend_below,
-    message,
-    rounded,
-    styled,
-)
+from msnas_optuna.report.figures.style import COLORS, INK, legend_below, message, rounded, styled
 from msnas_optuna.study.view import Result, StudyView
 
 COLUMNS: Final = 3
@@ -64,8 +57,6 @@ def plot_architecture(study: Study | StudyView[Any], *, trial: int | None = None
             figure.add_trace(trace, row=row, col=1)
         figure.update_yaxes(_resolution(panel) | {"title": {"text": panel.title}}, row=row, col=1)
     figure.update_xaxes(_depth(picture, WIDTH))
-    figure.update_xaxes(showticklabels=False)
-    figure.update_xaxes(showticklabels=True, row=len(picture.panels), col=1)
     figure.update_layout(barmode="stack", bargap=0.35)
     return legend_below(figure, y=-0.1)
 

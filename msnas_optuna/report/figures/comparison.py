@@ -154,10 +154,7 @@ def plot_comparison(study: Study | StudyView[Any]) -> go.Figure:
 def get_sizes_info(view: StudyView[Any], *, top: int) -> dict[str, tuple[float | None, ...]]:
     """AP in percent of small, medium and large objects by name, None where it is unknown.
 
-    Args:
-        view: of the search.
-        top: how many of the best; the baseline comes last, and what has no AP by size is left
-            out.
+    Of the `top` best and then of the baseline; what has no AP by size is left out.
     """
     rows = {}
     for result in (*view.results[:top], *filter(None, [view.baseline])):

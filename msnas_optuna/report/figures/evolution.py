@@ -40,13 +40,11 @@ class EvolutionInfo(NamedTuple):
     Attributes:
         generations: 0, 1, ..., thinned where they are many.
         quantiles: of the population, [QUANTILES][generations].
-        best: so far.
         random: (generation, AP) of each random child after the first population.
     """
 
     generations: list[int]
     quantiles: list[list[float]]
-    best: list[float]
     random: list[tuple[int, float]]
 
 
@@ -58,7 +56,6 @@ def get_evolution_info(view: StudyView[Any]) -> EvolutionInfo | None:
     return EvolutionInfo(
         generations=list(view.populations),
         quantiles=np.stack([np.quantile(found, QUANTILES) for found in aps], axis=1).tolist(),
-        best=list(accumulate(map(max, aps), max)),
         random=[
             (m.generation, 100 * m.ap)
             for m in view.measurements
@@ -84,6 +81,7 @@ def plot_evolution(study: Study | StudyView[Any]) -> go.Figure:
         return message(title)
     x, figure = info.generations, go.Figure()
     least, lower, median, upper, largest = map(rounded, info.quantiles)
+    best = list(accumulate(info.quantiles[-1], max))
     for low, high, name, opacity in (
         (least, largest, "population: all", 0.18),
         (lower, upper, "population: middle half", 0.35),
@@ -100,7 +98,7 @@ def plot_evolution(study: Study | StudyView[Any]) -> go.Figure:
         )
     figure.add_scatter(x=x, y=median, mode="lines+markers", name="population: median",
                        line={"color": BLUE, "width": 2}, marker={"size": 6})  # fmt: skip
-    figure.add_scatter(x=x, y=rounded(info.best), mode="lines", name="best so far",
+    figure.add_scatter(x=x, y=rounded(best), mode="lines", name="best so far",
                        line={"color": VERMILION, "width": 2, "dash": "dash"})  # fmt: skip
     shown = [info.random[i] for i in thinned(len(info.random))]
     figure.add_scatter(
@@ -110,7 +108,7 @@ def plot_evolution(study: Study | StudyView[Any]) -> go.Figure:
         name="random children",
         marker={"symbol": "x-thin", "size": 7, "line": {"color": ORANGE, "width": 2}},
     )
-    note = f"after {counted(x[-1] + 1, 'generation')} the best has {info.best[-1]:.1f} mAP"
+    note = f"after {counted(x[-1] + 1, 'generation')} the best has {best[-1]:.1f} mAP"
     styled(figure, title, note=note, y="one-shot mAP")
     return legend_below(by_generation(figure, x[-1]))
 

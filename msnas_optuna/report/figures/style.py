@@ -104,8 +104,7 @@ def by_generation(figure: go.Figure, last: int) -> go.Figure:
 def message(title: str, text: str = "no trial is finished yet") -> go.Figure:
     """An empty figure that says why it is empty."""
     figure = styled(go.Figure(), title, height=240)
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
+    figure.update_layout(xaxis_visible=False, yaxis_visible=False)
     figure.add_annotation(
         text=text, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper", font={"size": 14}
     )

@@ -14,6 +14,7 @@ from msnas_optuna.report.figures.style import (
     INK,
     KIND_COLORS,
     VERMILION,
+    counted,
     legend_below,
     message,
     padded,
@@ -77,8 +78,7 @@ def get_tradeoff_infos(view: StudyView[Any]) -> list[TradeoffInfo]:
             window=window,
             baseline=None if view.baseline is None else _point(view.baseline, name),
         )
-        if points:
-            infos.append(info)
+        infos += [info] if points else []
     return infos
 
 
@@ -86,7 +86,7 @@ def _point(result: Result[Any], name: str) -> Point | None:
     cost = result.gflops if name == "gflops" else result.values.get(name)
     if cost is None or not result.values:
         return None
-    return Point(cost, 100 * result.ap, result.kind if result.records else "other", result.name)
+    return Point(cost, 100 * result.ap, result.kind, result.name)
 
 
 def plot_tradeoff(study: Study | StudyView[Any]) -> go.Figure:
@@ -95,22 +95,19 @@ def plot_tradeoff(study: Study | StudyView[Any]) -> go.Figure:
     if not infos:
         return message(title)
     figure = make_subplots(rows=1, cols=len(infos), horizontal_spacing=0.1)
-    note = f"{len(infos[0].points)} architectures"
+    note = counted(len(infos[0].points), "architecture")
     for col, info in enumerate(infos, start=1):
         for trace in _traces(info):
             figure.add_trace(trace.update(showlegend=col == 1), row=1, col=col)
-        if info.window is not None:
-            low, high = info.window
-            figure.add_vrect(
-                x0=low, x1=high, fillcolor=VERMILION, opacity=0.12, line_width=0, row=1, col=col
-            )
-            note += f"; the window, {low:.4g} to {high:.4g} {info.cost}, is shaded"
-    styled(figure, title, note=note)
-    for col, info in enumerate(infos, start=1):
         shown = (*info.points, *filter(None, [info.baseline]))
         costs = padded([*(p.x for p in shown), *(info.window or ())])
         figure.update_xaxes(title={"text": info.cost}, range=costs, row=1, col=col)
-    figure.update_yaxes(title={"text": "one-shot mAP"}, col=1)
+        if info.window is not None:
+            low, high = info.window
+            shade = {"fillcolor": VERMILION, "opacity": 0.12, "line_width": 0}
+            figure.add_vrect(x0=low, x1=high, **shade, row=1, col=col)
+            note += f"; the window, {low:.4g} to {high:.4g} {info.cost}, is shaded"
+    styled(figure, title, note=note).update_yaxes(title={"text": "one-shot mAP"}, col=1)
     return legend_below(figure)
 
 
