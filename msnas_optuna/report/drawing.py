@@ -28,7 +28,7 @@ _Corners = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class LabelledBox:
+class LabeledBox:
     """A box with the name of its class.
 
     Attributes:
@@ -43,7 +43,7 @@ class LabelledBox:
 
 
 def draw_boxes(
-    image: Image.Image, detections: Sequence[LabelledBox], *, labels: Sequence[str]
+    image: Image.Image, detections: Sequence[LabeledBox], *, labels: Sequence[str]
 ) -> Image.Image:
     """A copy of the image with boxes; the highest score lies on top.
 
