@@ -55,7 +55,7 @@ def propose(
     best = history.population(i, size=settings.population_size)  # Alg. 1, l. 9
     space = feasible.space
     choices = [distribution.choices for distribution in space.distributions.values()]
-    sizes = [len(c) for c in choices]
+    sizes = [len(values) for values in choices]
     genes = [space.genes(parent.architecture) for parent in best]
     pop = np.array([[c.index(g) for c, g in zip(choices, own, strict=True)] for own in genes])
     seen = {parent.tobytes() for parent in pop}

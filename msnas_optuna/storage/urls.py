@@ -32,7 +32,8 @@ def parse(url: str) -> URL:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise ValueError(rule) from None  # the cause may quote the password
-    if parsed.get_backend_name() not in (*_FILES, *_SERVERS):
+    backend, server = parsed.get_backend_name(), parsed.host or parsed.username
+    if backend not in (*_FILES, *_SERVERS) or (backend in _FILES and server):
         raise ValueError(rule)
     if parsed.get_backend_name() in _SERVERS and (
         "@" in (parsed.host or "")

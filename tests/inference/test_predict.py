@@ -88,6 +88,17 @@ def test_pictures_and_results_lie_in_the_run_folder(retrained):
     }
 
 
+def test_boxes_below_the_asked_score_are_in_the_results_alone(retrained):
+    image = val_images(retrained)[0]
+    results = json.loads(Path(predicted(retrained, image)["results"]).read_text())
+    scores = sorted(result["score"] for result in results)
+    asked = str(scores[len(scores) // 2])
+    found = json.loads(msnas("predict", retrained, image, "--json", "--score", asked).stdout)
+    drawn = [box["score"] for box in found["images"][0]["boxes"]]
+    assert sorted(drawn) == [score for score in scores if score >= float(asked)]
+    assert 0 < len(drawn) < len(json.loads(Path(found["results"]).read_text())) == len(scores)
+
+
 KINDS = {
     "grey.png": lambda: Image.new("L", (90, 60), 99),
     "alpha.png": lambda: Image.new("RGBA", (60, 90), (9, 99, 200, 128)),

@@ -27,7 +27,9 @@ class SingleImageDetector(nn.Module):
         super().__init__()
         path = detector.encoder.only
         if path is None:
-            raise ValueError("only a detector of one architecture can be exported, got a supernet")
+            raise ValueError(
+                "only the detector of one architecture can be exported, got a supernet"
+            )
         self.strides, self.encoder = path.feature_strides, detector.encoder
         self.rpn, self.roi_heads = detector.rpn, detector.roi_heads
         self.pixel_mean: Tensor
