@@ -192,7 +192,11 @@ class Experiment:
     def train_supernet(self) -> list[float]:
         """Trains the supernet, from its last checkpoint, and returns the losses.
 
-        Every rank calls this. No architecture to search afterwards is an EmptyWindowError.
+        Every rank calls this.
+
+        Raises:
+            EmptyWindowError: no architecture could be searched afterwards.
+            DataError, CheckpointError, NonFiniteLossError: see there.
         """
         _ = self.setting.feasible  # hours of training would be lost on an empty window
         recipe, seed = self.config.supernet, self.config.study.seed
@@ -378,7 +382,12 @@ class Experiment:
         return model.eval()
 
     def one_shot(self, architecture: Any) -> DetectionNetwork:
-        """The detector of an architecture as the search evaluates it, fine-tuned."""
+        """The detector of an architecture as the search evaluates it, fine-tuned.
+
+        Raises:
+            CheckpointError: the supernet is not trained, or with other settings.
+            NonFiniteLossError: the fine-tuning diverged.
+        """
         return self.one_shot_objective(self.setting.valid).network(architecture).eval()
 
     # ------------------------------------------------------------------ running trials
