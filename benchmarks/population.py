@@ -4,7 +4,7 @@ python benchmarks/population.py [--json] [--processes 2]
 
 No table can hold the r18 space (209,524 architectures in the window), so the values are made up:
 each choice of a gene has a random effect, and so has each pair of choices of a fifth of the pairs
-of genes. They are standardised: 0 is the mean of the feasible architectures and 1 their standard
+of genes. They are standardized: 0 is the mean of the feasible architectures and 1 their standard
 deviation. One half of the runs sees them with noise of half a standard deviation, as one-shot
 evaluation is noisy. Printed is, after so many trials, the value without noise of the trial that
 looks best, mean and standard error over the seeds.
@@ -37,7 +37,7 @@ WINDOW = (math.ceil(0.99 * TARGET), math.floor(1.01 * TARGET))
 NOISES = (0.0, 0.5)
 MARKS = (100, 200, 300, 500, 1000)
 PAIRS, PAIR_EFFECT = 0.2, 0.7  # share of the pairs of genes, size beside that of single genes
-STANDARD = 5_000  # architectures that the standardisation is taken from
+STANDARD = 5_000  # architectures that the standardization is taken from
 
 CASES: dict[str, dict[str, Any]] = {
     f"Algorithm 1, {size} {children} {n_random}": {
@@ -45,7 +45,7 @@ CASES: dict[str, dict[str, Any]] = {
         "n_children": children,
         "n_random": n_random,
     }
-    for size, children, n_random in ((5, 5, 2), (10, 10, 2), (20, 16, 4), (50, 50, 10))
+    for size, children, n_random in ((5, 5, 1), (10, 10, 2), (20, 16, 4), (50, 50, 10))
 } | {
     "recombination, 10 10 1": {
         "proposer": "recombination",

@@ -1,9 +1,9 @@
-"""Time of a proposal: our sampler and Optuna's NSGA-II, in memory and on one sqlite file.
+"""Time of a proposal: our two proposers and Optuna's NSGA-II, in memory and on one sqlite file.
 
 python benchmarks/proposals.py [--json] [--trials 1000] [--repeats 100] [--folder DIR]
 
-Both samplers have the same 18 parameters, those of the R18 space, and studies that hold 1,000
-trials already. They take turns, so that other work on the machine hits both; medians.
+All have the same 18 parameters, those of the R18 space, and studies that hold 1,000
+trials already. They take turns, so that other work on the machine hits all; medians.
 """
 
 from __future__ import annotations
@@ -38,10 +38,15 @@ WINDOW = (math.ceil(0.99 * TARGET), math.floor(1.01 * TARGET))
 FIRST, *OTHERS = SPACE.distributions.items()
 
 SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
-    "ArchitectureSampler": lambda: ArchitectureSampler(
-        Lattice(SPACE, COST, window=WINDOW), seed=0
+    "Algorithm 1": lambda: ArchitectureSampler(Lattice(SPACE, COST, window=WINDOW), seed=0),
+    "recombination": lambda: ArchitectureSampler(
+        Lattice(SPACE, COST, window=WINDOW),
+        proposer="recombination",
+        gene_probability=0.05,
+        max_attempts=50,
+        seed=0,
     ),
-    "NSGAIISampler": lambda: NSGAIISampler(population_size=50, seed=0),
+    "NSGA-II": lambda: NSGAIISampler(population_size=50, seed=0),
 }
 
 
@@ -50,10 +55,10 @@ class Measured:
     """One sampler on one storage: median milliseconds.
 
     Attributes:
-        sampler: its class.
+        sampler: its name.
         storage: "memory" or "sqlite".
         trials: how many the study held before.
-        proposal_ms: `ask` and the first suggest, by when either sampler has made its proposal.
+        proposal_ms: `ask` and the first suggest, by when each sampler has made its proposal.
         trial_ms: `ask`, all suggests and `tell`.
     """
 
@@ -116,7 +121,7 @@ def measure(
 
 
 def compare(folder: Path, *, trials: int, repeats: int) -> list[Measured]:
-    """Both samplers on both storages."""
+    """All samplers on both storages."""
     memory = {name: filled(sampler(), trials) for name, sampler in SAMPLERS.items()}
     files = {
         name: copied(study, open_storage(f"sqlite:///{folder / name}.db"), SAMPLERS[name]())

@@ -45,7 +45,7 @@ class Settings:
     proposer: str = "algorithm1"
     population_size: int = 10
     n_children: int = 10
-    n_random: int = 1
+    n_random: int = 2
     gene_probability: float = 0.1
     max_attempts: int = 3
 

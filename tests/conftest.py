@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from msnas_optuna.methods.msnas.detector import Detector
 
-from msnas_optuna import Architecture, ArchitectureSampler, Lattice, queue_architectures
-from msnas_optuna.storage import TrialRecord, open_study, write_record
+from msnas_optuna import Architecture, queue_architectures
+from msnas_optuna.storage import TrialRecord, write_record
 from msnas_optuna.study.setting import RETRAIN, Setting
 from msnas_optuna.study.view import StudyView
 
@@ -253,10 +253,10 @@ def _finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny.toml").write_text(TINY)
     setting = Setting.load(folder / "tiny.toml")
     stage, by_hand = setting.method.baseline_stage, setting.baseline
-    _run_cheaply(setting, None, setting.feasible, trials=setting.config.study.trials)
-    _run_cheaply(setting, stage, setting.valid, architectures=[by_hand])
+    _run_cheaply(setting, None, trials=setting.config.study.trials)
+    _run_cheaply(setting, stage, architectures=[by_hand])
     best = [r.architecture for r in StudyView.load(setting).best[:2]]
-    _run_cheaply(setting, RETRAIN, setting.valid, architectures=[*best, by_hand])
+    _run_cheaply(setting, RETRAIN, architectures=[*best, by_hand])
     return folder
 
 
@@ -276,26 +276,11 @@ def run_cheaply() -> Callable[..., optuna.Study]:
 def _run_cheaply(
     setting: Setting,
     stage: str | None,
-    feasible: Lattice,
     *,
     trials: int = 0,
     architectures: Sequence[Architecture] = (),
 ) -> optuna.Study:
-    section = setting.config.sampler
-    sampler = ArchitectureSampler(
-        feasible,
-        population_size=section.population_size,
-        n_children=section.n_children,
-        n_random=section.n_random,
-        seed=setting.config.study.seed,
-    )
-    study = open_study(
-        setting.storage,
-        name=setting.study_name(stage),
-        directions=["maximize"],
-        sampler=sampler,
-        config=setting.config.identity() if stage is None else {},
-    )
+    study = setting.open_study(setting.config.identity() if stage is None else {}, stage)
     queue_architectures(study, setting.space, architectures)
     study.optimize(partial(_by_formula, setting), n_trials=trials or len(architectures))
     return study

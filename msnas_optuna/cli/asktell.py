@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import shlex
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
-from msnas_optuna.cli.app import app
 from msnas_optuna.cli.terminal import (
     StorageUrl,
     StudyFile,
+    app,
     err,
     print_json,
     refuse_closed_output,
     session,
 )
-from msnas_optuna.storage import finished_slots, has_secret
+from msnas_optuna.storage import finished_slots
 from msnas_optuna.study import asktell
-from msnas_optuna.study.asktell import Asked
+from msnas_optuna.study.asktell import Proposal
 from msnas_optuna.study.setting import Setting
 
 NOTHING_LEFT: Final = 3
@@ -47,8 +45,26 @@ def ask(
         setting = Setting.load(study_file, storage=storage)
         refuse_closed_output()
 
-        def show(asked: list[Asked]) -> None:
-            described = [_asked_json(one, setting, study_file, storage) for one in asked]
+        values = ",".join(setting.config.study.objectives).upper()
+
+        def show(proposals: list[Proposal]) -> None:
+            described = [
+                {
+                    "study": setting.study_name(),
+                    "trial": proposal.trial,
+                    "params": dict(proposal.plan.params),
+                    "architecture": str(proposal.architecture),
+                    **setting.method.as_json(proposal.architecture),
+                    **proposal.costs,
+                    "generation": proposal.plan.generation,
+                    "origin": proposal.plan.origin,
+                    "repeat": proposal.plan.repeat,
+                    "tell": setting.command(
+                        "tell", "--trial", str(proposal.trial), "--values", values
+                    ),
+                }
+                for proposal in proposals
+            ]
             if described:
                 print_json(described if n is not None else described[0])
 
@@ -57,30 +73,8 @@ def ask(
                 f"study {setting.study_name()}: all {setting.n_trials()} trials are told or "
                 "handed out; raise study.trials for more",
                 soft_wrap=True,
-                highlight=False,
             )
             raise typer.Exit(NOTHING_LEFT)
-
-
-def _asked_json(
-    asked: Asked, setting: Setting, study_file: Path, storage: str | None
-) -> dict[str, Any]:
-    shown = storage is not None and not has_secret(storage)  # else OPTUNA_STORAGE must say it
-    where = f" --storage {shlex.quote(str(storage))}" if shown else ""
-    values = ",".join(setting.config.study.objectives).upper()
-    return {
-        "study": setting.study_name(),
-        "trial": asked.trial,
-        "params": asked.params,
-        "architecture": str(asked.architecture),
-        **setting.method.as_json(asked.architecture),
-        "gflops": asked.gflops,
-        "generation": asked.generation,
-        "origin": asked.origin,
-        "repeat": asked.repeat,
-        "tell": f"msnas tell {shlex.quote(str(study_file))} "
-        f"--trial {asked.trial} --values {values}{where}",
-    }
 
 
 @app.command()
@@ -100,39 +94,26 @@ def tell(
     with session():
         failed = state is State.fail
         if failed == (values is not None) or (repeat and not failed):
+            given = "" if values is None else f"--values {values} "
             raise ValueError(
                 "give either --values, or --state fail with or without --repeat; "
-                f"got {_given(values, state, repeat)}"
+                f"got {given}--state {state}{' --repeat' if repeat else ''}"
             )
         setting = Setting.load(study_file, storage=storage)
-        if values is None:
-            told = asktell.tell_failure(setting, trial, repeat=repeat)
-        else:
-            told = asktell.tell(setting, trial, _numbers(values))
-        _refresh(setting)
+        numbers = None
+        try:
+            if values is not None:
+                numbers = [float(text) for text in values.replace(",", " ").split()]
+        except ValueError:
+            raise ValueError(
+                f"--values are numbers joined by commas, as 0.41 or 0.41,12.5; got {values!r}"
+            ) from None
+        told = asktell.tell(setting, trial, numbers, repeat=repeat)
+        study = setting.stored_study()
+        assert study is not None
+        # The dashboard is refreshed as by a search: after each generation, and at the end.
+        if setting.is_refresh_due(study) or finished_slots(study) >= setting.config.study.trials:
+            from msnas_optuna.report.dashboard import Publisher  # plotly is slow
+
+            Publisher(setting).refresh()
         print_json({"trial": trial, "state": told.state.name.lower(), "values": told.values})
-
-
-def _refresh(setting: Setting) -> None:
-    """Refreshes the dashboard as the search does: at the end of each generation, and of all."""
-    study = setting.stored_study()
-    if study is None:
-        return
-    if setting.is_refresh_due(study) or finished_slots(study) >= setting.config.study.trials:
-        from msnas_optuna.report.dashboard import Publisher  # plotly is slow
-
-        Publisher(setting).refresh()
-
-
-def _given(values: str | None, state: State, repeat: bool) -> str:
-    parts = [] if values is None else [f"--values {values}"]
-    return " ".join([*parts, f"--state {state}", *(["--repeat"] if repeat else [])])
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.replace(",", " ").split()]
-    except ValueError:
-        raise ValueError(
-            f"--values are numbers joined by commas, as 0.41 or 0.41,12.5; got {text!r}"
-        ) from None

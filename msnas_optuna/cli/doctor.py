@@ -9,17 +9,18 @@ from typing import Annotated, Final
 import optuna
 import typer
 
-from msnas_optuna.cli.app import app
-from msnas_optuna.cli.table import Column, table
 from msnas_optuna.cli.terminal import (
     BASELINES,
     AsJson,
     StorageUrl,
     StudyFile,
+    app,
     out,
     print_json,
     session,
+    table,
 )
+from msnas_optuna.report.table import Column
 from msnas_optuna.storage import (
     Unfinished,
     end_trials,
@@ -73,19 +74,20 @@ def doctor(
                 f"the storage {redacted(setting.storage_url)} does not exist: check --storage, "
                 "OPTUNA_STORAGE and study.storage; it comes with the first trial"
             )
-        begun = [setting.begun_study(name) for name in setting.stages]
-        studies = [study for study in begun if study is not None]
-        stages = [SEARCH, *filter(None, setting.stages)]
-        if stage not in stages:
-            raise ValueError(f"--stage is one of {', '.join(stages)}, got {stage!r}")
+        begun = {name or SEARCH: setting.begun_study(name) for name in setting.stages}
+        studies = [study for study in begun.values() if study is not None]
+        if stage not in begun:
+            raise ValueError(f"--stage is one of {', '.join(begun)}, got {stage!r}")
         if trial:
-            study = begun[stages.index(stage)]
+            study = begun[stage]
             if study is None:
                 name = setting.study_name(None if stage == SEARCH else stage)
                 raise ValueError(f"study {name} has not begun, so it has no trial {trial[0]}")
             chosen = unfinished_trials(study, trial)
+        elif older_than is None:
+            chosen = [found for found in _all(studies) if found.alive is False]
         else:
-            chosen = [found for found in _all(studies) if _may_be_ended(found, older_than)]
+            chosen = [f for f in _all(studies) if not f.alive and (f.minutes or 0) > older_than]
         changed: list[tuple[str, int]] = []
         for study in studies if fail or requeue else ():
             numbers = [found.trial for found in chosen if found.study == study.study_name]
@@ -102,9 +104,16 @@ def doctor(
         for study_name, number in changed:
             out.print(f"{word} trial {number} of {study_name}")
         if left:
-            _print(left)
+            out.print(table(COLUMNS, left))
         else:
             out.print("no such trial runs or waits" if partly else "no trial runs or waits")
+        if any(found.alive is False for found in left):
+            out.print("The next worker on this machine, or --requeue, repeats what has ended.")
+        if any(found.state == "RUNNING" and found.alive is None for found in left):
+            out.print(
+                "If an unknown or external worker is gone: --requeue --trial N, or --fail "
+                "--trial N."
+            )
         if (fail or requeue) and any(found.external for found in left):
             out.print(
                 "Trials of external workers are left alone unless --trial N or --older-than "
@@ -112,25 +121,8 @@ def doctor(
             )
 
 
-def _may_be_ended(found: Unfinished, older_than: float | None) -> bool:
-    """True if its worker has ended; where an age in minutes is given, if it may have."""
-    if older_than is None:
-        return found.alive is False
-    return not found.alive and found.minutes is not None and found.minutes > older_than
-
-
 def _all(studies: Iterable[optuna.Study]) -> list[Unfinished]:
     return [found for study in studies for found in unfinished_trials(study)]
-
-
-def _print(left: list[Unfinished]) -> None:
-    out.print(table(COLUMNS, left))
-    if any(found.alive is False for found in left):
-        out.print("The next worker on this machine, or --requeue, repeats what has ended.")
-    if any(found.state == "RUNNING" and found.alive is None for found in left):
-        out.print(
-            "If an unknown or external worker is gone: --requeue --trial N, or --fail --trial N."
-        )
 
 
 def _worker(found: Unfinished) -> str | None:

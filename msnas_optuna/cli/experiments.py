@@ -1,4 +1,4 @@
-"""What a study file describes, as verbs need it: for one process, a worker, or a joint job.
+"""The experiment of a study file for a verb: of one process, a worker, or a joint job.
 
 Functions import torch when they are called: verbs that need none start without it.
 """
@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msnas_optuna.runtime.processes import Place
-from msnas_optuna.study.launch import placed
-from msnas_optuna.study.selection import Selected, select
 from msnas_optuna.study.setting import Setting
 
 if TYPE_CHECKING:
-    from msnas_optuna.models.network import DetectionNetwork
     from msnas_optuna.runtime.distributed import Ranks
     from msnas_optuna.study.experiment import Experiment, Report
 
@@ -33,7 +30,7 @@ def open_experiment(
 
     Args:
         study_file: the file.
-        storage: URL of a storage in place of the study file's.
+        storage: see `Setting.load`.
         report: told about the progress of long steps.
         place: of this process among workers that evaluate trials of their own.
         ranks: the processes that train together.
@@ -41,7 +38,7 @@ def open_experiment(
     from msnas_optuna.inference.samples import sample_detections
     from msnas_optuna.report.dashboard import Publisher
     from msnas_optuna.runtime.distributed import ALONE
-    from msnas_optuna.study.experiment import Experiment, silent
+    from msnas_optuna.study.experiment import Experiment, placed, silent
 
     setting = Setting.load(study_file, storage=storage)
     if place is not None:
@@ -67,22 +64,3 @@ def joint_experiment(
     runtime = Setting.load(study_file, storage=storage).config.runtime
     with process_group(resolve_device(runtime.device, torchrun_ranks())) as ranks:
         yield open_experiment(study_file, storage, report, ranks=ranks)
-
-
-def selected_detector(
-    experiment: Experiment, trial: str, *, one_shot: bool
-) -> tuple[Selected, DetectionNetwork]:
-    """The architecture that a word names, and its detector with the weights that are asked for.
-
-    Args:
-        experiment: the study.
-        trial: see `selection.select`.
-        one_shot: take the supernet's weights, fine-tuned.
-
-    Raises:
-        ValueError: there is no such trial, or it is not retrained.
-        CheckpointError: its weights are missing, or of other settings.
-    """
-    selected = select(experiment.setting, trial, one_shot=one_shot)
-    load = experiment.one_shot if one_shot else experiment.retrained
-    return selected, load(selected.architecture)

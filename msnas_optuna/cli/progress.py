@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from rich.console import Console, Group, RenderableType
@@ -40,12 +41,20 @@ class Rate(ProgressColumn):
         return Text(text, style="progress.data.speed")
 
 
+@dataclass
+class _Step:
+    started: float
+    printed: float
+    repeated: bool
+    done: int = -1
+
+
 class Bars:
     """Told about steps; shows them as bars, as lines or not at all.
 
-    Without bars, a step has a line a minute and one at its end; a step that is repeated, as the
-    evaluation of every trial is, has the latter once unless it takes as long. Each step has a
-    minute of its own: the evaluations within a search do not take its lines away.
+    Without bars, a step has a line a minute, counted for each step alone, and one at its end; a
+    step that is repeated, as the evaluation of every trial is, has the latter once unless it
+    takes as long.
 
     Args:
         console: where to; bars need it to be a terminal.
@@ -54,14 +63,10 @@ class Bars:
     """
 
     def __init__(self, console: Console, *, quiet: bool = False, plain: bool = False) -> None:
-        self._console = console
-        self._quiet = quiet
+        self._console, self._quiet = console, quiet
         self._bars = console.is_terminal and not quiet and not plain
+        self._steps: dict[str, _Step] = {}
         self._tasks: dict[str, TaskID] = {}
-        self._started: dict[str, float] = {}
-        self._done: dict[str, int] = {}
-        self._repeated: set[str] = set()
-        self._printed: dict[str, float] = {}
         self._tables: dict[str, Callable[[], RenderableType]] = {}
         self._table: RenderableType | None = None
         self._progress = Progress(
@@ -85,16 +90,29 @@ class Bars:
 
     def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
         """Shows that `done` of `total` units of `step` are finished."""
-        before = self._done.get(step)
-        if before is None or done < before:
-            self._begin(step, done, total, note)
-        self._done[step] = done
+        now, at = time.monotonic(), self._steps.get(step)
+        begins = at is None or done < at.done
+        if at is None or begins:
+            at = self._steps[step] = _Step(now, now, repeated=at is not None)
+        had_ended, at.done = at.done == done >= total, done
         if self._bars:
+            if begins:
+                self._live.start()
+                if step in self._tasks:
+                    self._progress.reset(self._tasks[step], total=total, completed=done)
+                else:
+                    self._tasks[step] = self._progress.add_task(step, completed=done, note=note)
             self._progress.update(self._tasks[step], completed=done, total=total, note=note)
             if step in self._tables:
                 self._table = self._tables[step]()
         elif not self._quiet:
-            self._line(step, done, total, note, ended=before == done >= total)
+            seconds = now - at.started
+            brief = at.repeated and seconds <= LINE_SECONDS
+            due = now - at.printed > LINE_SECONDS
+            if due or (done >= total and not had_ended and not brief):
+                line = f"{step}: {done}/{total} in {seconds:.0f} s {note}".rstrip()
+                self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+                at.printed = now
 
     def beside(self, table: Callable[[], RenderableType], *, step: str) -> None:
         """Shows a table above the bars, if there are any; `step` makes it anew when it goes on."""
@@ -104,31 +122,4 @@ class Bars:
     def stop(self) -> None:
         """Leaves the bars as they are, without the table, and gives the terminal back."""
         self._table = None
-        if self._live.is_started:
-            self._live.stop()
-
-    def _begin(self, step: str, done: int, total: int, note: str) -> None:
-        if step in self._started:
-            self._repeated.add(step)
-        self._started[step] = self._printed[step] = time.monotonic()
-        if not self._bars:
-            return
-        if not self._live.is_started:
-            self._live.start()
-        if step in self._tasks:
-            self._progress.reset(self._tasks[step], total=total, completed=done)
-        else:
-            self._tasks[step] = self._progress.add_task(
-                step, total=total, completed=done, note=note
-            )
-
-    def _line(self, step: str, done: int, total: int, note: str, *, ended: bool) -> None:
-        """Prints what is due; `ended` says that the step was at its end before."""
-        now = time.monotonic()
-        seconds = now - self._started[step]
-        brief = step in self._repeated and seconds <= LINE_SECONDS
-        due = now - self._printed[step] > LINE_SECONDS
-        if due or (done >= total and not ended and not brief):
-            line = f"{step}: {done}/{total} in {seconds:.0f} s {note}".rstrip()
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-            self._printed[step] = now
+        self._live.stop()

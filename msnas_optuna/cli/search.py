@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
-from msnas_optuna.cli.app import app
 from msnas_optuna.cli.experiments import joint_experiment, open_experiment
-from msnas_optuna.cli.results import live_table, print_results
 from msnas_optuna.cli.terminal import (
     AsJson,
     Quiet,
     StorageUrl,
     StudyFile,
     Top,
+    app,
     out,
     print_json,
     session,
+    table,
 )
 from msnas_optuna.cli.workers import search_with_workers
-from msnas_optuna.runtime.processes import Place, torchrun_place
-from msnas_optuna.storage import has_secret
+from msnas_optuna.report.table import percent, record, result_columns
+from msnas_optuna.runtime.processes import torchrun_place
+from msnas_optuna.storage import has_secret, redacted
 from msnas_optuna.study.setting import Setting
+from msnas_optuna.study.view import StudyView
+
+LIVE_ROWS = 5
+"""Architectures in the table that is shown while the search runs."""
 
 Folder = Annotated[
     Path, typer.Option("--dir", help="Folder for the study file and all that it makes.")
@@ -48,9 +55,14 @@ def quickstart(
 ) -> None:
     """Run the whole job on generated data: train, search, retrain, in about ten minutes."""
     with session(joint=True, quiet=quiet, plain=as_json) as progress:
-        _refuse_torchrun()
+        if torchrun_place() is not None:
+            raise ValueError(
+                "the quickstart is the job of one process; run `msnas quickstart` without "
+                "torchrun. Several processes can share the steps `train`, `search` and `retrain` "
+                "of a study file"
+            )
         experiment = open_experiment(_quickstart_study(folder), storage, progress)
-        progress.beside(partial(live_table, experiment.setting), step="search")
+        progress.beside(partial(_live_table, experiment.setting), step="search")
         experiment.train_supernet()
         experiment.evaluate_baseline()
         experiment.search()
@@ -112,9 +124,10 @@ def search(
     """
     with session(joint=True, quiet=quiet, plain=as_json) as progress:
         place, setting = torchrun_place(), Setting.load(study_file, storage=storage)
-        progress.beside(partial(live_table, setting), step="search")
+        progress.beside(partial(_live_table, setting), step="search")
         if workers > 1:
-            _refuse_both(place)
+            if place is not None:
+                raise ValueError("under torchrun each process is a worker; leave out --workers")
             search_with_workers(study_file, storage, trials, count=workers, progress=progress)
         else:
             experiment = open_experiment(study_file, storage, progress, place=place)
@@ -123,11 +136,6 @@ def search(
         progress.stop()
         if place is None or place.rank == 0:
             print_results(setting, top=top, as_json=as_json)
-
-
-def _refuse_both(place: Place | None) -> None:
-    if place is not None:
-        raise ValueError("under torchrun each process is a worker; leave out --workers")
 
 
 @app.command()
@@ -167,18 +175,59 @@ def results(
         print_results(Setting.load(study_file, storage=storage), top=top, as_json=as_json)
 
 
+def print_results(setting: Setting, *, top: int, as_json: bool) -> None:
+    """Prints the best architectures of a study, beside the baseline."""
+    view = StudyView.load(setting)
+    summary, several = view.summary, len(setting.metrics) > 1
+    if as_json:
+        columns = result_columns(view)
+        best = [record(columns, result) for result in view.best]
+        print_json(
+            dataclasses.asdict(summary)
+            | {
+                "study": setting.study_name(),
+                "storage": redacted(setting.storage_url),
+                "objectives": list(setting.config.study.objectives),
+                "best": best[:top],
+                "pareto_front": best if several else None,
+                "baseline": view.baseline and record(columns, view.baseline),
+            }
+        )
+        return
+    low, high = setting.window
+    again = summary.completed - summary.architectures
+    out.print(
+        f"{summary.completed} trials finished{f' ({again} repeated)' if again else ''}, "
+        f"{summary.failed} failed; window "
+        f"{low / 1e9:.4f} to {high / 1e9:.4f} GFLOPs; one-shot mAP over "
+        f"{'trials' if again == 0 else 'architectures'}: "
+        f"mean {percent(summary.one_shot_mean)}, least {percent(summary.one_shot_min)}, "
+        f"best {percent(summary.one_shot_max)}"
+    )
+    if summary.completed + summary.failed >= setting.feasible.count():
+        out.print("Every architecture inside the window has been evaluated.")
+    out.print(_table(view, setting, None if several else top))  # all of a front
+    if summary.retrained > 1:
+        out.print(
+            f"retrained, best {summary.retrained}: mean {percent(summary.standalone_mean)}, "
+            f"variance {1e4 * (summary.standalone_variance or 0):.4f}, "
+            f"max {percent(summary.standalone_max)} mAP"
+        )
+
+
+def _live_table(setting: Setting) -> Table:
+    return _table(StudyView.load(setting), setting, LIVE_ROWS)
+
+
+def _table(view: StudyView[Any], setting: Setting, top: int | None) -> Table:
+    baseline = filter(None, [view.baseline])
+    return table(result_columns(view), view.best[:top], baseline, title=setting.ranking)
+
+
 def shipped_study(name: str) -> Path:
     """The file of a study that comes with the package."""
     installed = Path(__file__).parents[1] / "studies" / name
     return installed if installed.exists() else Path(__file__).parents[2] / "studies" / name
-
-
-def _refuse_torchrun() -> None:
-    if torchrun_place() is not None:
-        raise ValueError(
-            "the quickstart is the job of one process; run `msnas quickstart` without torchrun. "
-            "Several processes can share the steps `train`, `search` and `retrain` of a study file"
-        )
 
 
 def _quickstart_study(folder: Path) -> Path:
@@ -209,4 +258,4 @@ def _print_next_steps(setting: Setting) -> None:
         f"optuna {best} --storage {shown} --study-name {name}",
         f"optuna-dashboard {shown}",
     ):
-        out.print(f"  {command}", soft_wrap=True, highlight=False)
+        out.print(f"  {command}")

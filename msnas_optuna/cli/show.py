@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from msnas_optuna.cli.app import app
 from msnas_optuna.cli.terminal import (
     AsJson,
     Quiet,
     StorageUrl,
     StudyFile,
+    app,
     out,
     print_json,
     session,
@@ -44,7 +44,7 @@ def dashboard(
             if as_json:
                 print_json({"study": study.study_name, "url": url})
             else:
-                out.print(url, soft_wrap=True, highlight=False)
+                out.print(url)
             sys.stdout.flush()  # whoever waits for the address reads from a pipe
             chatty = not (as_json or quiet)
             if chatty:
@@ -81,4 +81,4 @@ def report(
         if as_json:
             print_json({"study": setting.study_name(), "report": str(output)})
         elif not quiet:
-            out.print(f"wrote {output}", soft_wrap=True, markup=False, highlight=False)
+            out.print(f"wrote {output}")

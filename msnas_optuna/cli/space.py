@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
-from msnas_optuna.cli.app import app
-from msnas_optuna.cli.progress import Bars
-from msnas_optuna.cli.table import Column, facts, table
-from msnas_optuna.cli.terminal import AsJson, out, print_json, session
+from msnas_optuna.cli.terminal import AsJson, app, facts, out, print_json, session, table
 from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.methods import METHODS
-from msnas_optuna.methods.base import Method, Part
-from msnas_optuna.study.anchors import AnchorReport, anchor_report
+from msnas_optuna.methods.base import Method
+from msnas_optuna.report.table import Column, record, titled
+from msnas_optuna.study.anchors import AnchorFit, AnchorReport, anchor_report
 from msnas_optuna.study.feasibility import (
     QUANTILES,
     Feasibility,
@@ -27,7 +25,6 @@ from msnas_optuna.study.feasibility import (
     best_width,
     histogram,
     preset_feasibility,
-    published_preset,
     scan_widths,
     study_feasibility,
 )
@@ -86,51 +83,40 @@ def flops(
             preset = preset or PUBLISHED[published].preset
         if (preset is None) == (study_file is None):
             raise ValueError("give one of --preset, --study and --published")
-        references: Mapping[str, int] = {}
         if study_file is not None:
-            setting = Setting.load(study_file)
-            method, space, cost = setting.method, setting.space, setting.cost
+            counted = study_feasibility(Setting.load(study_file))
         else:
-            method, chosen = published_preset(preset or "")
-            space = method.space(chosen.section)
-            cost = method.cost(chosen.section, input_size=chosen.input_size)
-            references = chosen.references
+            counted, _ = preset_feasibility(preset or "")
+        method, cost, references = counted.method, counted.cost, counted.references
         text = _notation(method, architecture or published, context.args)
-        found = method.resolve(text, space)
-        total, parts = cost.total(found), method.cost_parts(found, cost)
+        found = method.resolve(text, counted.space)
+        parts = method.cost_parts(found, cost)
+        rows = [{"part": p.name, **p.details, "gflops": p.amount / 1e9} for p in parts]
         if as_json:
             print_json(
                 {
-                    "gflops": total / 1e9,
+                    "gflops": cost.total(found) / 1e9,
                     "unit": f"1e9 multiply-adds of {cost.scope}",
                     "input_size": list(cost.input_size),
                     **method.as_json(found),
-                    "parts": [
-                        {"part": p.name, **p.details, "gflops": p.amount / 1e9} for p in parts
-                    ],
+                    "parts": rows,
                     "reference_gflops": {name: n / 1e9 for name, n in references.items()},
                 }
             )
             return
         height, width = cost.input_size
         named = dict.fromkeys(key for part in parts for key in part.details)
-        totals = {cost.scope: total, **references}
-        out.print(
-            table(
-                [
-                    Column("part", lambda part: part.name),
-                    *(Column(key, partial(_detail, key), right=True) for key in named),
-                    Column("GFLOPs", lambda part: part.amount / 1e9, "{:.4f}", right=True),
-                ],
-                parts,
-                [Part(name, amount, "", {}) for name, amount in totals.items()],
-                title=f"GFLOPs (1e9 multiply-adds) at {height}x{width}",
-            )
-        )
-
-
-def _detail(key: str, part: Part) -> str:
-    return part.details.get(key, "")
+        costs = {cost.scope: cost.total(found), **references}
+        totals = [{"part": name, "gflops": amount / 1e9} for name, amount in costs.items()]
+        columns = [
+            Column("part", itemgetter("part")),
+            *(Column(key, itemgetter(key), right=True) for key in named),
+            Column("GFLOPs", itemgetter("gflops"), "{:.4f}", right=True),
+        ]
+        blank = dict.fromkeys(named, "")
+        groups = [[blank | row for row in group] for group in (rows, totals)]
+        title = f"GFLOPs (1e9 multiply-adds) at {height}x{width}"
+        out.print(table(columns, *groups, title=title))
 
 
 def _notation(method: Method[Any], text: str | None, arguments: Sequence[str]) -> str:
@@ -162,23 +148,26 @@ def space(
             raise ValueError("give either STUDY.toml or --preset")
         setting = Setting.load(study_file) if study_file is not None else None
         if setting is None:
-            _, chosen = published_preset(preset or "")
-            section, found = chosen.section, preset_feasibility(preset or "")
+            found, section = preset_feasibility(preset or "")
         else:
-            section, found = setting.config.space, study_feasibility(setting)
+            found, section = study_feasibility(setting), setting.config.space
         if figure is not None:
             from msnas_optuna.report.figures import write_figure  # plotly is slow
             from msnas_optuna.report.figures.space import plot_counted_space
 
             write_figure(plot_counted_space(found), figure)
         width = found.method.width
-        widths = scan_widths(found, section) if width else ()
-        anchors = None if setting is None else _anchors(setting, progress)
+        widths, anchors = scan_widths(found, section) if width else (), None
+        if setting is not None:
+            split = setting.splits(partial(progress, "data set"))["train"]
+            # No image is read: a budget can be planned where the annotations alone are.
+            boxes = CocoDetection(split.images, split.annotations, check_files=False)
+            anchors = anchor_report(setting, boxes)
         progress.stop()
         if as_json:
             described = {
                 **dataclasses.asdict(section),
-                **_space_json(found),
+                **_as_json(found),
                 "anchors": None if anchors is None else dataclasses.asdict(anchors),
             }
             if widths:
@@ -187,8 +176,8 @@ def space(
                 described |= {f"{width}_scan": scan, f"best_{width}": best}
             print_json(described)
             return
-        out.print(f"Space: {found.method.describe(section)}.", highlight=False)
-        _print_space(found)
+        out.print(f"Space: {found.method.describe(section)}.")
+        _print_counts(found)
         _print_distribution(found)
         if widths:
             _print_widths(widths, width, getattr(section, width))
@@ -196,139 +185,110 @@ def space(
             _print_anchors(anchors)
 
 
-def _anchors(setting: Setting, progress: Bars) -> AnchorReport | None:
-    split = setting.splits(partial(progress, "data set"))["train"]
-    # No image is read, so that a budget can be planned where the annotations alone are.
-    return anchor_report(
-        setting, CocoDetection(split.images, split.annotations, check_files=False)
-    )
+def _range(ends: Sequence[float]) -> str:
+    return f"{ends[0]:.4f} to {ends[1]:.4f}"
 
 
-def _space_json(found: Feasibility) -> dict[str, Any]:
+COUNTS: Final[list[Column[Feasibility]]] = [
+    Column("valid architectures", lambda f: f.valid, "{:,}", "valid"),
+    Column("in the window", lambda f: f.in_window, "{:,}", "in_window"),
+    Column("share in the window", lambda f: f.share, "{:.2%}", "share"),
+    Column(None, lambda f: dict(f.method.counts(f.space)), key="counts"),
+]
+COSTS: Final[list[Column[Feasibility]]] = [
+    Column("GFLOPs counted at", lambda f: f.cost.input_size, "{0[0]}x{0[1]}", "input_size"),
+    Column(None, lambda f: f"1e9 multiply-adds of {f.cost.scope}", key="unit"),
+    Column("target", lambda f: f.target / 1e9, "{:.4f}", "target_gflops"),
+    Column(None, lambda f: f.tolerance, key="tolerance"),
+    Column("window", lambda f: [end / 1e9 for end in f.window], _range, "window_gflops"),
+    Column("reachable", lambda f: [end / 1e9 for end in f.range], _range, "range_gflops"),
+    Column(None, lambda f: [end and end / 1e9 for end in f.nearest], key="nearest_gflops"),
+    Column(None, lambda f: f.baseline / 1e9, key="baseline_gflops"),
+    Column(None, lambda f: {k: n / 1e9 for k, n in f.references.items()}, key="reference_gflops"),
+]
+
+
+def _as_json(found: Feasibility) -> dict[str, Any]:
     bars, distribution = histogram(found.distribution, FINE_BINS), found.distribution
     return {
         "method": found.method.name,
-        "valid": found.valid,
-        "in_window": found.in_window,
-        "share": found.share,
-        "counts": dict(found.method.counts(found.space)),
-        "input_size": list(found.cost.input_size),
-        "unit": f"1e9 multiply-adds of {found.cost.scope}",
-        "target_gflops": found.target / 1e9,
-        "tolerance": found.tolerance,
-        "window_gflops": [end / 1e9 for end in found.window],
-        "nearest_gflops": [None if flops is None else flops / 1e9 for flops in found.nearest],
-        "range_gflops": [distribution.minimum / 1e9, distribution.maximum / 1e9],
+        **record([*COUNTS, *COSTS], found),
         "quantiles_gflops": {f"{q:g}": distribution.quantile(q) / 1e9 for q in QUANTILES},
         "histogram": {
             "edges_gflops": [edge / 1e9 for edge in bars.edges],
-            "counts": list(bars.counts),
+            "counts": bars.counts,
         },
-        "baseline_gflops": found.baseline / 1e9,
-        "reference_gflops": {name: cost / 1e9 for name, cost in found.references.items()},
     }
 
 
-def _print_space(found: Feasibility) -> None:
-    (height, width), (low, high) = found.cost.input_size, found.window
-    minimum, maximum = found.distribution.minimum, found.distribution.maximum
-    costs = {found.method.baseline: found.baseline, **found.references}
-    counts = {
-        "valid architectures": f"{found.valid:,}",
-        **{name: f"{n:,}" for name, n in found.method.counts(found.space).items()},
-        "in the window": f"{found.in_window:,}",
-        "share in the window": f"{found.share:.2%}",
-    }
-    flops = {
-        "GFLOPs counted at": f"{height}x{width}",
-        "target": f"{found.target / 1e9:.4f}",
-        "window": f"{low / 1e9:.4f} to {high / 1e9:.4f}",
-        "reachable": f"{minimum / 1e9:.4f} to {maximum / 1e9:.4f}",
-        **{name: f"{cost / 1e9:.4f}" for name, cost in costs.items()},
-    }
-    groups = [[Column(name, itemgetter(name)) for name in group] for group in (counts, flops)]
-    out.print(facts(counts | flops, *groups))
+def _print_counts(found: Feasibility) -> None:
+    counts, costs = ({c.title: c.cell(found) for c in titled(g)} for g in (COUNTS, COSTS))
+    counts |= {name: f"{n:,}" for name, n in found.method.counts(found.space).items()}
+    others = {found.method.baseline: found.baseline, **found.references}
+    costs |= {name: f"{cost / 1e9:.4f}" for name, cost in others.items()}
+    out.print(facts(counts, costs))
     if not found.in_window:
         below, above = ("none" if f is None else f"{f / 1e9:.6f}" for f in found.nearest)
         out.print(
             f"The window holds no architecture. Nearest reachable targets in GFLOPs: "
             f"{below} below, {above} above. Set budget.target_gflops to one of them, widen "
-            f"budget.tolerance, or change [space].",
-            highlight=False,
+            f"budget.tolerance, or change [space]."
         )
 
 
 def _print_distribution(found: Feasibility) -> None:
-    bars = histogram(found.distribution, COARSE_BINS)
+    bars, (low, high) = histogram(found.distribution, COARSE_BINS), found.window
     most = max(bars.counts)
 
     def bar(row: tuple[int, int, int]) -> str:
-        return f"{'█' * round(BAR_CELLS * row[2] / most)} {_marks(found, row[0], row[1])}".rstrip()
+        first, end, count = row
+        marks = ["window"] if low < end and high >= first else []
+        marks += [found.method.baseline] if first <= found.baseline < end else []
+        mark = f"<- {', '.join(marks)}" if marks else ""
+        return f"{'█' * round(BAR_CELLS * count / most)} {mark}".rstrip()
 
-    out.print(
-        table(
-            [
-                Column("GFLOPs", lambda r: f"{r[0] / 1e9:.6g} to {r[1] / 1e9:.6g}", right=True),
-                Column("count", lambda r: r[2], "{:,}", right=True),
-                Column("share", lambda r: r[2] / found.valid, "{:.1%}", right=True),
-                Column("", bar),
-            ],
-            [(*edges, n) for edges, n in zip(pairwise(bars.edges), bars.counts, strict=True)],
-            title="FLOPs of all valid architectures",
-        )
-    )
+    columns: list[Column[tuple[int, int, int]]] = [
+        Column("GFLOPs", lambda r: f"{r[0] / 1e9:.6g} to {r[1] / 1e9:.6g}", right=True),
+        Column("count", lambda r: r[2], "{:,}", right=True),
+        Column("share", lambda r: r[2] / found.valid, "{:.1%}", right=True),
+        Column("", bar),
+    ]
+    rows = [(*edges, n) for edges, n in zip(pairwise(bars.edges), bars.counts, strict=True)]
+    out.print(table(columns, rows, title="FLOPs of all valid architectures"))
     quantiles = (
         f"{q:.0%} {found.distribution.quantile(q) / 1e9:.4g}" for q in QUANTILES if 0 < q < 1
     )
-    out.print(f"quantiles: {', '.join(quantiles)} GFLOPs", highlight=False)
+    out.print(f"quantiles: {', '.join(quantiles)} GFLOPs")
 
 
-def _marks(found: Feasibility, first: int, end: int) -> str:
-    """Names of the window and the baseline where they lie in first <= FLOPs < end."""
-    low, high = found.window
-    marks = ["window"] if low < end and high >= first else []
-    if first <= found.baseline < end:
-        marks.append(found.method.baseline)
-    return f"<- {', '.join(marks)}" if marks else ""
-
-
-def _print_widths(widths: tuple[WidthCount, ...], name: str, own: int) -> None:
+def _print_widths(widths: Sequence[WidthCount], name: str, own: int) -> None:
     best = best_width(widths, own)
     at = widths.index(best)
     marks = {own: "now", best.width: "most" if best.width != own else "most, now"}
-    out.print(
-        table(
-            [
-                Column(name, lambda one: one.width, right=True),
-                Column("architectures", lambda one: one.in_window, "{:,}", right=True),
-                Column("", lambda one: marks.get(one.width, "")),
-            ],
-            [w for i, w in enumerate(widths) if abs(i - at) <= WIDTHS_BESIDE or w.width == own],
-            title=f"In the window by {name}",
-        )
-    )
+    columns: list[Column[WidthCount]] = [
+        Column(name, lambda one: one.width, right=True),
+        Column("architectures", lambda one: one.in_window, "{:,}", right=True),
+        Column("", lambda one: marks.get(one.width, "")),
+    ]
+    near = [w for i, w in enumerate(widths) if abs(i - at) <= WIDTHS_BESIDE or w.width == own]
+    out.print(table(columns, near, title=f"In the window by {name}"))
 
 
 def _print_anchors(anchors: AnchorReport) -> None:
-    out.print(
-        table(
-            [
-                Column("anchor_base", lambda row: row[0].base, "{:g}", right=True),
-                Column("mean IoU", lambda row: row[0].mean_iou, "{:.3f}", right=True),
-                Column("IoU >= 0.5", lambda row: row[0].at_half, "{:.2%}", right=True),
-                Column("IoU >= 0.7", lambda row: row[0].at_foreground, "{:.2%}", right=True),
-                Column("", lambda row: row[1]),
-            ],
-            [(anchors.proposed, "proposed"), (anchors.configured, "now")],
-            title="Best IoU of a training box with an anchor",
-        )
-    )
+    columns: list[Column[tuple[AnchorFit, str]]] = [
+        Column("anchor_base", lambda row: row[0].base, "{:g}", right=True),
+        Column("mean IoU", lambda row: row[0].mean_iou, "{:.3f}", right=True),
+        Column("IoU >= 0.5", lambda row: row[0].at_half, "{:.2%}", right=True),
+        Column("IoU >= 0.7", lambda row: row[0].at_foreground, "{:.2%}", right=True),
+        Column("", lambda row: row[1]),
+    ]
+    rows = [(anchors.proposed, "proposed"), (anchors.configured, "now")]
+    out.print(table(columns, rows, title="Best IoU of a training box with an anchor"))
     sides = ", ".join(f"{q:.0%} {side:.1f}" for q, side in anchors.sides.items())
     routed = ", ".join(f"{share:.2%}" for share in anchors.routed)
     of = "" if anchors.judged == anchors.boxes else f", {anchors.judged:,} of them judged"
     out.print(
         f"{anchors.boxes:,} boxes{of}; side in pixels of the resized image: {sides}\n"
         f"boxes of levels 1 to {len(anchors.routed)} (canonical_size "
-        f"{anchors.canonical_size:g}): {routed}",
-        highlight=False,
+        f"{anchors.canonical_size:g}): {routed}"
     )

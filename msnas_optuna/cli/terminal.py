@@ -1,4 +1,4 @@
-"""Options, signals, errors and printing that all verbs share."""
+"""The command itself, with the options, signals, errors and printing that its verbs share."""
 
 from __future__ import annotations
 
@@ -8,22 +8,35 @@ import signal
 import sqlite3
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import optuna
 import typer
 from optuna.exceptions import OptunaError
 from rich.console import Console
+from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from msnas_optuna.cli.progress import Bars
 from msnas_optuna.methods import METHODS
+from msnas_optuna.report.table import Column, titled
 from msnas_optuna.runtime.interrupts import insist_on_interrupts
 from msnas_optuna.runtime.processes import torchrun_place
 from msnas_optuna.storage import in_words, is_of_storage
+
+R = TypeVar("R")
+
+app = typer.Typer(
+    name="msnas",
+    help="Multi-scale network architecture search for object detection, as an Optuna study.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 
 EXPECTED = (
     ValueError, RuntimeError, OSError, ImportError, OptunaError, SQLAlchemyError, sqlite3.Error
@@ -88,8 +101,67 @@ def _reader_is_gone() -> NoReturn:
     raise typer.Exit(128 + signal.SIGPIPE)
 
 
-out = _Console()
-err = Console(stderr=True)
+out = _Console(markup=False, highlight=False, soft_wrap=True)
+err = Console(stderr=True, markup=False, highlight=False)
+
+
+def table(columns: Sequence[Column[R]], *groups: Iterable[R], title: str | None = None) -> Table:
+    """One line for each row.
+
+    Args:
+        columns: what a row holds; those without a title are left out.
+        groups: rows; a rule stands between one group and the next.
+        title: stands above the table.
+    """
+    shown = titled(columns)
+    drawn = Table(title=title)
+    for column in shown:
+        drawn.add_column(
+            column.title or "",
+            justify="right" if column.right else "left",
+            no_wrap=column.right or not column.title,
+        )
+    for rows in groups:
+        for row in rows:
+            drawn.add_row(*(column.cell(row) for column in shown))
+        drawn.add_section()
+    return drawn
+
+
+def facts(*groups: Mapping[str | None, str]) -> Table:
+    """A line for each name with its value; a rule stands between one group and the next."""
+    drawn = Table(show_header=False)
+    drawn.add_column()
+    drawn.add_column(justify="right")
+    for group in groups:
+        for name, value in group.items():
+            drawn.add_row(name, value)
+        drawn.add_section()
+    return drawn
+
+
+def show_error(message: str, rank: int = 0) -> None:
+    """Prints a sentence about what went wrong, in a process of a job."""
+    place = f"rank {rank}: " if rank else ""
+    err.print(f"{place}error: {message}", style="red", soft_wrap=True)
+
+
+def show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Prints a warning; can stand in for `warnings.showwarning`."""
+    err.print(f"warning: {message}", style="yellow", soft_wrap=True)
+
+
+def message_of(error: Exception, hint: str = "") -> str:
+    """An error in words, with its type and a hint where nobody expects it.
+
+    Raises:
+        Exception: the error, where MSNAS_DEBUG asks for its place.
+    """
+    if os.environ.get("MSNAS_DEBUG"):
+        raise error
+    if isinstance(error, EXPECTED) or is_of_storage(error):
+        return in_words(error)
+    return f"{type(error).__name__}: {error}{hint}"
 
 
 @contextmanager
@@ -102,9 +174,14 @@ def session(*, quiet: bool = False, plain: bool = False, joint: bool = False) ->
         joint: torchrun may have started several processes for one job. Then the first one speaks
             for all, and the others print nothing but the errors that end them.
     """
-    rank = _rank() if joint else 0
+    try:
+        place = torchrun_place() if joint else None
+    except ValueError as error:
+        show_error(f"{error}; start the command with torchrun, or unset them")
+        raise typer.Exit(1) from None
+    rank = 0 if place is None else place.rank
     heeded = insist_on_interrupts()
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
     if rank:
         warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -120,32 +197,16 @@ def session(*, quiet: bool = False, plain: bool = False, joint: bool = False) ->
     except typer.Exit:
         raise
     except Exception as error:
-        if os.environ.get("MSNAS_DEBUG"):
-            raise
         bars.stop()
-        message = f"error: {in_words(error)}"
-        if not isinstance(error, EXPECTED) and not is_of_storage(error):
-            message = f"error: {type(error).__name__}: {error} (MSNAS_DEBUG=1 shows where)"
-        _print_error(f"rank {rank}: {message}" if rank else message)
+        show_error(message_of(error, " (MSNAS_DEBUG=1 shows where)"), rank=rank)
         raise typer.Exit(1) from None
     finally:
         heeded()
         bars.stop()
 
 
-def _rank() -> int:
-    """The place of this process among those that torchrun has started, 0 for one alone."""
-    try:
-        place = torchrun_place()
-    except ValueError as error:
-        _print_error(f"error: {error}; start the command with torchrun, or unset them")
-        raise typer.Exit(1) from None
-    return 0 if place is None else place.rank
-
-
-def _print_error(message: str) -> None:
-    err.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
-
-
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    err.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
+@app.callback(invoke_without_command=True)
+def _options(show_version: Annotated[bool, typer.Option("--version")] = False) -> None:
+    if show_version:
+        typer.echo(f"msnas-optuna {version('msnas-optuna')}")
+        raise typer.Exit

@@ -21,10 +21,10 @@ import optuna
 
 from msnas_optuna.cli.experiments import open_experiment
 from msnas_optuna.cli.progress import Bars
-from msnas_optuna.cli.terminal import EXPECTED
+from msnas_optuna.cli.terminal import message_of
 from msnas_optuna.runtime.interrupts import insist_on_interrupts
 from msnas_optuna.runtime.processes import Place
-from msnas_optuna.storage import StorageFailures, finished_slots, in_words, is_of_storage
+from msnas_optuna.storage import StorageFailures, finished_slots, is_of_storage
 from msnas_optuna.study.setting import Setting
 
 _LOOK_SECONDS: Final = 2.0
@@ -76,9 +76,17 @@ def search_with_workers(
     wanted = setting.n_trials(trials)
     _settled(setting)  # a storage that cannot be opened is told once, and at once
     workers: list[_Worker] = []
+    spawn = multiprocessing.get_context("spawn")  # an open storage does not survive a fork
     try:
         for i in range(count):
-            workers.append(_start(study_file, storage, trials, Place(i, count, i, count)))
+            receiver, sender = spawn.Pipe(duplex=False)
+            place = Place(i, count, i, count)
+            process = spawn.Process(
+                target=_work, args=(study_file, storage, trials, place, sender)
+            )
+            process.start()
+            sender.close()
+            workers.append(_Worker(f"worker {i + 1}", process, receiver))
         _watch(workers, setting, wanted, progress)
     except BaseException:
         _end(workers)
@@ -90,15 +98,6 @@ def search_with_workers(
             f"{broken} of {count} workers have ended early and {left} of {wanted} trials are "
             "left; the same command continues"
         )
-
-
-def _start(study_file: Path, storage: str | None, trials: int | None, place: Place) -> _Worker:
-    spawn = multiprocessing.get_context("spawn")  # an open storage does not survive a fork
-    receiver, sender = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_work, args=(study_file, storage, trials, place, sender))
-    process.start()
-    sender.close()
-    return _Worker(f"worker {place.rank + 1}", process, receiver)
 
 
 def _end(workers: list[_Worker]) -> None:
@@ -180,10 +179,7 @@ def _work(
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:
-        if os.environ.get("MSNAS_DEBUG"):
-            raise
-        expected = isinstance(error, EXPECTED) or is_of_storage(error)
-        sender.send(in_words(error) if expected else f"{type(error).__name__}: {error}")
+        sender.send(message_of(error))
         raise SystemExit(1) from None
     finally:
         heeded()

@@ -2,8 +2,8 @@
 
 Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014, with the published file format.
 
-Boxes are x1 y1 x2 y2 in pixels of the original image, edges rather than pixel indices: a box over
-the whole image is (0, 0, width, height). Symbols: n boxes of one image, N of all, K categories.
+Boxes are x1 y1 x2 y2 in original pixels, edges rather than indices: a box over the whole image is
+(0, 0, width, height). Symbols: n boxes of one image, N of all, K categories.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ from msnas_optuna.data.images import (
     upright_size,
 )
 
-_ROUNDING: Final = 0.01
-"""Pixels by which a box may leave its image uncounted: files round to two decimals."""
+_ROUNDING: Final = 0.01  # pixels that a box may leave its image by: files round to two decimals
 
 
 class DataWarning(UserWarning):
@@ -76,14 +75,13 @@ class _Content(TypedDict):
 
 _CONTENT: Final = TypeAdapter(_Content)
 
-_RULES: Final = {
+_RULES: Final = {  # of the keys that are no integers
     "bbox": "four finite numbers x y width height",
     "width": "a positive whole number",
     "height": "a positive whole number",
     "file_name": "text",
     "name": "text",
 }
-"""Rules of the keys that are no integers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,28 +99,18 @@ class _Objects:
 class CocoDetection(ImageSet):
     """Images with boxes from a COCO-format annotation file.
 
-    Boxes are clipped to their image and empty ones dropped; one `DataWarning` counts both.
-
-    Attributes:
-        annotations: the annotation file.
-        categories: sorted by id.
-        records: one per image, in the order of the file, images without objects included.
+    Records have the order of the file and include images without objects. Boxes are clipped to
+    their image and empty ones dropped; one `DataWarning` counts both.
     """
 
     def __init__(self, images: Path, annotations: Path, *, check_files: bool = True) -> None:
-        """Reads and checks the annotation file.
-
-        Args:
-            images: folder that the file names of the annotation file start from.
-            annotations: COCO-format JSON file.
-            check_files: look for every image file now rather than when it is read.
+        """Reads and checks the annotation file; with `check_files`, looks for every image too.
 
         Raises:
             DataError: the file or an entry of it breaks a rule, or an image is missing.
         """
         self.annotations = file = Path(annotations)
         content = _read(file)
-        _require_unique_ids(content, file)
         categories = sorted(
             (Category(c["id"], c["name"]) for c in content["categories"]), key=lambda c: c.id
         )
@@ -162,10 +150,10 @@ class CocoDetection(ImageSet):
 
 
 def _read(file: Path) -> _Content:
-    """The annotation file, each entry of the right form."""
+    """The annotation file, each entry of the right form and with an id of its own."""
     try:
         raw = file.read_bytes()
-        return _CONTENT.validate_json(raw.decode(json.detect_encoding(raw)))
+        content = _CONTENT.validate_json(raw.decode(json.detect_encoding(raw)))
     except OSError as error:
         raise DataError(
             f"{file}: the annotation file must be readable, got {error.strerror}; "
@@ -177,6 +165,14 @@ def _read(file: Path) -> _Content:
         raise DataError(
             f"{file}: the annotation file must be JSON, got {error}; restore the file"
         ) from error
+    for kind in ("images", "annotations", "categories"):
+        ids = Counter(entry["id"] for entry in content[kind])
+        if len(ids) < len(content[kind]):
+            raise DataError(
+                f"{file}: ids of {kind} must be unique, got {ids.most_common(1)[0][0]} twice; "
+                f"remove or renumber one of the entries"
+            )
+    return content
 
 
 def _rule(error: ValidationError) -> str:
@@ -202,16 +198,6 @@ def _rule(error: ValidationError) -> str:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _require_unique_ids(content: _Content, file: Path) -> None:
-    for kind in ("images", "annotations", "categories"):
-        ids = Counter(entry["id"] for entry in content[kind])
-        if len(ids) < len(content[kind]):
-            raise DataError(
-                f"{file}: ids of {kind} must be unique, got {ids.most_common(1)[0][0]} twice; "
-                f"remove or renumber one of the entries"
-            )
 
 
 def _path(entry: _ImageEntry, folder: Path, file: Path) -> Path:
@@ -306,10 +292,7 @@ def _areas(
     xywh: npt.NDArray[np.float64],
     moved: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.float64]:
-    """Area of every object in square pixels: the file's, else its box's.
-
-    The area of a clipped box bounds that of its object.
-    """
+    """Area of every object in square pixels: the file's up to that of a clipped box, else that."""
     stated = np.array(
         [a if isinstance(a := entry.get("area"), int | float) else 0 for entry in entries],
         np.float64,
@@ -320,10 +303,7 @@ def _areas(
 
 
 def _records(
-    ids: Sequence[int],
-    paths: Sequence[Path],
-    sizes: Sequence[tuple[int, int]],
-    objects: _Objects,
+    ids: Sequence[int], paths: Sequence[Path], sizes: Sequence[tuple[int, int]], objects: _Objects
 ) -> list[ImageRecord]:
     boxes = np.concatenate([objects.xywh[:, :2], objects.xywh[:, :2] + objects.xywh[:, 2:]], 1)
     boxes32 = _frozen(boxes.astype(np.float32))

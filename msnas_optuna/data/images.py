@@ -1,7 +1,4 @@
-"""Image files: opened, turned upright, brought to RGB, whatever mode they have.
-
-Symbols: n boxes of one image, K categories.
-"""
+"""Image files: opened, turned upright, brought to RGB whatever mode they have; their sizes."""
 
 from __future__ import annotations
 
@@ -28,14 +25,9 @@ _UPRIGHT: Final = {
 }  # EXIF orientation -> what turns the stored image upright
 _SWAPS_SIDES: Final = (5, 6, 7, 8)
 
-_DECODER_ERRORS: Final = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
-)  # all that Pillow raises on damaged files
+_DECODER_ERRORS: Final = (  # all that Pillow raises on damaged files
+    OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
 
 
 class DataError(ValueError):
@@ -52,34 +44,19 @@ class Category:
 
 @dataclass(frozen=True, eq=False)
 class ImageRecord:
-    """One image and its objects.
+    """One image and its n objects of K categories."""
 
-    Attributes:
-        id: id in the annotation file; 0 is legal.
-        path: image file.
-        width: pixels, upright.
-        height: pixels, upright.
-        boxes: float32 [n, 4], x1 y1 x2 y2 in original pixels, inside the image, never empty.
-        labels: int64 [n], 1..K in the order of the category ids.
-        crowd: bool [n], boxes around a crowd: to be ignored, not to be learnt.
-    """
-
-    id: int
+    id: int  # in the annotation file; 0 is legal
     path: Path
-    width: int
+    width: int  # pixels, upright
     height: int
-    boxes: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    crowd: npt.NDArray[np.bool_]
+    boxes: npt.NDArray[np.float32]  # [n, 4], x1 y1 x2 y2 in original pixels, inside, never empty
+    labels: npt.NDArray[np.int64]  # [n], 1..K in the order of the category ids
+    crowd: npt.NDArray[np.bool_]  # [n], boxes around a crowd: to be ignored, not to be learned
 
 
 class ImageSet:
-    """Images with the categories of objects to find in them.
-
-    Attributes:
-        records: one per image.
-        categories: sorted by id.
-    """
+    """Images with the categories of objects to find in them, sorted by id."""
 
     def __init__(
         self,
@@ -87,13 +64,7 @@ class ImageSet:
         categories: Sequence[Category],
         annotations: Path | None = None,
     ) -> None:
-        """Reads nothing yet.
-
-        Args:
-            records: the images.
-            categories: sorted by id.
-            annotations: the file that says the sizes of the images, None if they do themselves.
-        """
+        """Reads nothing yet; `annotations` is the file that says the sizes of images, if any."""
         self.records: Final = tuple(records)
         self.categories: Final = tuple(categories)
         self._stated_in: Final = annotations
@@ -109,10 +80,8 @@ class ImageSet:
     def read(self, index: int, *, at_least: tuple[int, int] | None = None) -> Image.Image:
         """Decodes an image, upright and in RGB.
 
-        Args:
-            index: position in `records`.
-            at_least: (width, height) in pixels that suffice; a JPEG is then decoded at 1/2, 1/4
-                or 1/8 of its size where that is no smaller, which is faster.
+        Where `at_least` (width, height) pixels suffice, a JPEG is decoded faster, at 1/2, 1/4 or
+        1/8 of its size.
 
         Raises:
             DataError: the file is missing, damaged, or not of the size in the annotation file.
@@ -178,19 +147,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def image_record(path: Path, image_id: int) -> ImageRecord:
-    """The record of an image file without annotations, its size from the file's header.
-
-    Raises:
-        DataError: the file is missing or no image.
-    """
+    """The record of an image file without annotations; DataError if it is missing or no image."""
     with opened(path) as image:
         width, height = upright_size(image.size, orientation_of(image))
-    return ImageRecord(
-        image_id,
-        path,
-        width,
-        height,
-        boxes=np.empty((0, 4), np.float32),
-        labels=np.empty(0, np.int64),
-        crowd=np.empty(0, np.bool_),
-    )
+    boxes, labels = np.empty((0, 4), np.float32), np.empty(0, np.int64)
+    return ImageRecord(image_id, path, width, height, boxes, labels, np.empty(0, np.bool_))
+
+
+def resized_size(size: tuple[int, int], shorter: int, longer: int) -> tuple[int, int]:
+    """The (h, w) that an image of (h, w) is resized to, pixels, at least 1.
+
+    The detection convention (Lin et al., "Feature Pyramid Networks", CVPR 2017): the shorter side
+    becomes `shorter`, or less where the longer one would exceed `longer`; the aspect is kept.
+    """
+    scale = min(shorter / min(size), longer / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

@@ -1,10 +1,7 @@
 """The generated default data set: textured pictures of circles, squares and triangles.
 
-Objects span an order of magnitude in size, so that the choice of feature strides matters, and the
-set is small enough to train on with a CPU.
-
-Symbols: S side of the square pictures in pixels. Coordinates are x to the right and y down; pixel
-(i, j) covers [j, j + 1] x [i, i + 1].
+Objects span an order of magnitude in size, so that the choice of feature strides matters.
+Pictures are S x S pixels; x is to the right, y down, pixel (i, j) covers [j, j + 1] x [i, i + 1].
 """
 
 from __future__ import annotations
@@ -23,22 +20,13 @@ from PIL import Image
 from msnas_optuna.data.images import DataError
 from msnas_optuna.runtime.files import atomic_write
 
-CLASSES: Final = ("circle", "square", "triangle")
-"""Their COCO category ids are 1, 2, 3."""
-
+CLASSES: Final = ("circle", "square", "triangle")  # COCO category ids 1, 2, 3
 SPLITS: Final = ("train", "val")
+MARKER: Final = "shapes.json"  # holds the settings of a data set and whether it is finished
 
-MARKER: Final = "shapes.json"
-"""File in the data set's folder that holds its settings and whether it is finished."""
-
-_VERSION: Final = 1
-"""Of the pictures: to be raised when the same settings would give others."""
-
-_NOISE: Final = 8.0
-"""Standard deviation of the pixel noise, in gray levels of 0..255."""
-
+_VERSION: Final = 1  # to be raised when the same settings would give other pictures
+_NOISE: Final = 8.0  # standard deviation, in gray levels of 0..255
 _QUALITY: Final = 95
-
 _CORNERS: Final = {
     "square": ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)),
     "triangle": ((0.0, -0.5), (0.5, 0.5), (-0.5, 0.5)),
@@ -107,37 +95,20 @@ class Split:
 
 @dataclass(frozen=True)
 class VisibleObject:
-    """The part of an object that nothing covers.
+    """The part of an object that nothing covers."""
 
-    Attributes:
-        label: 1..3, in the order of `CLASSES`.
-        bbox: x y width height, tight around the visible pixels.
-        area: number of visible pixels.
-    """
-
-    label: int
-    bbox: tuple[int, int, int, int]
-    area: int
+    label: int  # 1..3
+    bbox: tuple[int, int, int, int]  # x y width height, tight around the visible pixels
+    area: int  # number of visible pixels
 
 
 def generate_shapes(
-    folder: Path,
-    settings: ShapesSettings,
-    *,
-    progress: Callable[[int, int], None] | None = None,
+    folder: Path, settings: ShapesSettings, *, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Split]:
-    """Makes the data set in a folder, unless it is there already.
+    """Makes the splits "train" and "val" in a folder, unless they are there already.
 
     An interrupted set is made anew. Files appear whole or not at all, so that several processes
-    may ask for the same set at once.
-
-    Args:
-        folder: new, empty, or of an earlier call.
-        settings: what to generate.
-        progress: called with the number of pictures done and in all.
-
-    Returns:
-        The splits "train" and "val".
+    may ask for the same set at once. `progress` gets the numbers of pictures done and in all.
 
     Raises:
         DataError: the folder holds a finished set with other settings, or something else.
@@ -267,10 +238,7 @@ def _background(rng: np.random.Generator, size: int) -> _Floats:
 def _coverage(
     rng: np.random.Generator, shape: str, settings: ShapesSettings
 ) -> tuple[_Window, _Floats]:
-    """A new object at a random place: its part of the picture, [h, w], and how much it covers.
-
-    The coverage of a pixel lies in 0..1.
-    """
+    """A new object at a random place: its part of the picture, and coverage 0..1 there, [h, w]."""
     low, high = settings.extent
     extent = math.exp(rng.uniform(math.log(low), math.log(high)))
     angle = math.radians(rng.uniform(-settings.rotation, settings.rotation))

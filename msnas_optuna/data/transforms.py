@@ -1,8 +1,5 @@
 """From an image to a padded batch: resize, cache, flip, order, collate.
 
-Resizing follows the detection convention (Lin et al., "Feature Pyramid Networks", CVPR 2017):
-shorter side to a goal unless the longer one would exceed its bound, aspect kept.
-
 Boxes are x1 y1 x2 y2, edges in pixels of the resized image. Symbols: n boxes of an image, h x w
 its resized size, B images in a batch padded to H x W.
 """
@@ -24,61 +21,38 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from msnas_optuna.data.images import DataError, ImageSet
-from msnas_optuna.data.resizing import resized_size
+from msnas_optuna.data.images import DataError, ImageSet, resized_size
 
-SIZE_MULTIPLE: Final = 64
-"""Pixels; sides of a batch are multiples of the coarsest stride, so that all features align."""
+SIZE_MULTIPLE: Final = 64  # pixels, the coarsest stride: so all features of a batch align
+MIN_SIDE: Final = 1e-3  # pixels; thinner boxes have no finite regression target
 
-MIN_SIDE: Final = 1e-3
-"""Pixels; thinner boxes have no finite regression target."""
+_Key = tuple[int, bool]  # index in the data set, and whether the image is flipped
 
-_Key = tuple[int, bool]
-"""Index in the data set, and whether the image is flipped."""
-
+# Samples of a batch, and H, W of the batch over all ranks: the network sees the padding, which
+# must not depend on who gets which image.
 _Plan = tuple[list[_Key], tuple[int, int]]
-"""Samples of a batch, and H, W of the batch over all ranks.
-
-The network sees the padding, so that it must not depend on who gets which image.
-"""
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A resized image with its training targets.
+    """A resized image with its training targets."""
 
-    Attributes:
-        image: uint8 [3, h, w], RGB.
-        boxes: float32 [n, 4], x1 y1 x2 y2 in resized pixels, crowds left out.
-        labels: int64 [n], 1..K.
-        scale: resized / original size, (x, y).
-        index: position in the data set.
-    """
-
-    image: Tensor
-    boxes: Tensor
-    labels: Tensor
-    scale: tuple[float, float]
-    index: int
+    image: Tensor  # uint8 [3, h, w], RGB
+    boxes: Tensor  # float32 [n, 4], x1 y1 x2 y2 in resized pixels, crowds left out
+    labels: Tensor  # int64 [n], 1..K
+    scale: tuple[float, float]  # resized / original size, (x, y)
+    index: int  # position in the data set
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Samples padded with zeros at the right and bottom to one size.
+    """Samples padded with zeros at the right and bottom to one size."""
 
-    Attributes:
-        images: uint8 [B, 3, H, W]; H and W are multiples of 64.
-        sizes: (h, w) of each image before padding, pixels.
-        targets: per image `boxes` float32 [n, 4] in resized pixels and `labels` int64 [n].
-        scales: resized / original size of each image, (x, y).
-        indices: position of each image in the data set.
-    """
-
-    images: Tensor
-    sizes: tuple[tuple[int, int], ...]
-    targets: tuple[dict[str, Tensor], ...]
-    scales: tuple[tuple[float, float], ...]
-    indices: tuple[int, ...]
+    images: Tensor  # uint8 [B, 3, H, W]; H and W are multiples of 64
+    sizes: tuple[tuple[int, int], ...]  # (h, w) of each image before padding, pixels
+    targets: tuple[dict[str, Tensor], ...]  # `boxes` and `labels` of each `Sample`
+    scales: tuple[tuple[float, float], ...]  # of each `Sample`
+    indices: tuple[int, ...]  # of each `Sample`
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -101,36 +75,19 @@ Images = TypeVar("Images", bound=ImageSet, covariant=True)
 
 
 class ResizedImages(Dataset[Sample], Generic[Images]):
-    """ResizedImages images with their targets, kept in memory as far as they fit.
+    """Resized images with their targets, kept in memory as far as they fit.
 
-    The first images of the set whose bytes fit are cached once decoded, the others are decoded
-    every time. Worker processes that are forked share one cache.
-
-    Attributes:
-        dataset: the data set.
-        image_size: goal for the shorter side and bound for the longer side, pixels.
-        sizes: (h, w) of every resized image, pixels.
+    The first images of the set that fit into `cache_bytes`, three bytes per pixel, are cached once
+    decoded, the others are decoded every time. Worker processes that are forked share one cache.
     """
 
     def __init__(
-        self,
-        dataset: Images,
-        shorter: int,
-        longer: int,
-        *,
-        cache_bytes: int = 2 * 1024**3,
+        self, dataset: Images, shorter: int, longer: int, *, cache_bytes: int = 2 * 1024**3
     ) -> None:
-        """Plans sizes and cache; no image is read yet.
-
-        Args:
-            dataset: images and boxes.
-            shorter: goal for the shorter side, pixels.
-            longer: bound for the longer side, pixels.
-            cache_bytes: bound for the cached pixels, one byte per channel; 0 caches nothing.
-        """
+        """Plans sizes, see `resized_size`, and cache; no image is read yet."""
         self.dataset: Final = dataset
-        self.image_size: Final = (shorter, longer)
-        self.sizes: Final = tuple(
+        self.image_size: Final = (shorter, longer)  # pixels
+        self.sizes: Final = tuple(  # (h, w), pixels
             resized_size((r.height, r.width), shorter, longer) for r in dataset.records
         )
         self._cache: Final = _ImageCache(self.sizes, cache_bytes)
@@ -139,11 +96,7 @@ class ResizedImages(Dataset[Sample], Generic[Images]):
         return len(self.sizes)
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample at a position of the data set.
-
-        Raises:
-            DataError: the image cannot be read.
-        """
+        """The sample at a position of the data set; DataError if it cannot be read."""
         record, (h, w) = self.dataset.records[index], self.sizes[index]
         pixels = self._cache.get(index)
         if pixels is None:
@@ -169,17 +122,14 @@ class ResizedImages(Dataset[Sample], Generic[Images]):
         n_ranks: int = 1,
         rank: int = 0,
     ) -> None:
-        """Decodes every image that has a place in the cache, so that a bad one shows early.
+        """Decodes this rank's share of the images that have a place in the cache.
 
-        Args:
-            progress: called with the number of images done and in all.
-            n_ranks: processes that share the work.
-            rank: which of them this one is, 0..n_ranks - 1.
+        `progress` gets the numbers of images done and in all.
 
         Raises:
             DataError: an image cannot be read.
         """
-        share = range(rank, self._cache.places, n_ranks)
+        share = range(rank, len(self._cache), n_ranks)
         for done, index in enumerate(share, start=1):
             self[index]
             if progress is not None:
@@ -198,9 +148,7 @@ class _ImageCache:
         self._ends: Final = ends[: int(np.searchsorted(ends, cache_bytes, side="right"))]
         self._allocate()
 
-    @property
-    def places(self) -> int:
-        """Number of images that fit."""
+    def __len__(self) -> int:
         return len(self._ends)
 
     def get(self, index: int) -> npt.NDArray[np.uint8] | None:
@@ -242,9 +190,7 @@ def flip(sample: Sample) -> Sample:
     w = sample.image.shape[2]
     x1, y1, x2, y2 = sample.boxes.unbind(dim=1)
     return replace(
-        sample,
-        image=sample.image.flip(2),
-        boxes=torch.stack((w - x2, y1, w - x1, y2), dim=1),
+        sample, image=sample.image.flip(2), boxes=torch.stack((w - x2, y1, w - x1, y2), dim=1)
     )
 
 
@@ -255,12 +201,7 @@ def padded_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
 
 
 def collate(samples: Sequence[Sample], *, padded: tuple[int, int] | None = None) -> Batch:
-    """Joins samples, at least one, into a batch.
-
-    Args:
-        samples: of which the batch consists.
-        padded: H, W; the default is what the samples need.
-    """
+    """Joins samples, at least one, into a batch of (H, W), by default what they need."""
     sizes = tuple((s.image.shape[1], s.image.shape[2]) for s in samples)
     H, W = padded_size(sizes) if padded is None else padded
     images = torch.zeros((len(samples), 3, H, W), dtype=torch.uint8)
@@ -281,8 +222,7 @@ def batch_keys(
     """The (index, flipped) pairs of a step's batch: a pure function of seed and step.
 
     The images of step t are at positions t B .. t B + B - 1 of an endless sequence of
-    permutations, one per epoch, so that no batch is short and a resumed run goes on as if it had
-    not stopped.
+    permutations, one per epoch: no batch is short, and a resumed run goes on unchanged.
     """
     # The words 0 and 1 keep the streams apart; [seed, 1] alone would equal [seed, 1, 0].
     chances = np.random.default_rng([seed, 1, step]).random(batch_size)
@@ -314,15 +254,8 @@ def training_batches(
 ) -> Iterator[Batch]:
     """The batches of the given steps, the same whatever step the run starts from.
 
-    Args:
-        dataset: resized images.
-        batch_size: images per step over all ranks.
-        steps: the steps, e.g. range(start, stop).
-        seed: of order and flips, not negative.
-        flip_probability: chance of each image to be mirrored, 0..1.
-        workers: processes that decode; 0 decodes in this one, best where all images are cached.
-        n_ranks: processes that train together; must divide `batch_size`.
-        rank: 0..n_ranks - 1; each has a contiguous slice of the batch.
+    A batch has `batch_size` images over all `n_ranks` processes, which divide it; each has a
+    contiguous slice. `workers` processes decode, 0: this one, best where all images are cached.
 
     Raises:
         DataError: an image cannot be read.
@@ -342,11 +275,7 @@ def training_batches(
 def evaluation_batches(
     dataset: ResizedImages[ImageSet], *, batch_size: int, workers: int = 0
 ) -> Iterator[Batch]:
-    """Every image once, in order, not flipped; the last batch may be short.
-
-    Raises:
-        DataError: an image cannot be read.
-    """
+    """Every image once, in order, not flipped; the last batch may be short."""
     keys = [(i, False) for i in range(len(dataset))]
     chunks = (keys[i : i + batch_size] for i in range(0, len(keys), batch_size))
     plans = ((chunk, _padding(dataset, chunk)) for chunk in chunks)

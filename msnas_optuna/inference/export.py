@@ -31,20 +31,13 @@ from msnas_optuna.study.selection import Selected
 WEIGHTS, DESCRIPTION = "model.safetensors", "architecture.json"
 TORCH_PROGRAM, ONNX_PROGRAM = "model.pt2", "model.onnx"
 BESIDE: Final = Path(__file__).parent / "exported"
-COPIED: Final = ("README.md", "load.py")
-"""Files that are copied as they are, and from where."""
-
+COPIED: Final = ("README.md", "load.py")  # as they are, from `BESIDE`
 NEEDED: Final = ("onnx", "onnxruntime", "onnxscript", "safetensors")
 OUTPUTS: Final = ("boxes", "scores", "labels")
-LARGEST_SIDE: Final = 16_384
-"""Pixels of the padded image that the programs are made for."""
+LARGEST_SIDE: Final = 16_384  # pixels of the padded image
 
-IMAGES: Final = 8
-"""Validation images that the programs are checked on, beside a cropped one."""
-
-BOX_TOLERANCE, SCORE_TOLERANCE = 0.05, 1e-3
-"""Pixels and score that a detection may differ by between two programs."""
-
+IMAGES: Final = 8  # of the validation set, that the programs are checked on beside a cropped one
+BOX_TOLERANCE, SCORE_TOLERANCE = 0.05, 1e-3  # pixels and score that two programs may differ by
 BORDERLINE: Final = 100
 """One detection in so many may be missing: rounding decides at the thresholds of score and IoU."""
 
@@ -58,37 +51,22 @@ class ExportError(RuntimeError):
 
 @dataclass(frozen=True)
 class Agreement:
-    """The differences between a program and PyTorch.
+    """The differences between a program and PyTorch."""
 
-    Attributes:
-        images: how many were compared.
-        detections: that PyTorch finds in them.
-        unmatched: of either side, without one of the same class and nearly the same place and
-            score on the other.
-        box: largest difference of a matched box, pixels.
-        score: largest difference of a matched score.
-    """
-
-    images: int
-    detections: int
-    unmatched: int
-    box: float
+    images: int  # that were compared
+    detections: int  # of PyTorch
+    unmatched: int  # on either side: none of the same class, and nearly equal, on the other
+    box: float  # largest difference of a matched box, pixels
     score: float
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The files that were written.
-
-    Attributes:
-        folder: where.
-        files: names and sizes in bytes.
-        agreement: of each program with PyTorch.
-    """
+    """The files that were written."""
 
     folder: Path
-    files: dict[str, int]
-    agreement: dict[str, Agreement]
+    files: dict[str, int]  # sizes in bytes
+    agreement: dict[str, Agreement]  # of each program with PyTorch
 
 
 def require_exporters() -> None:
@@ -105,12 +83,6 @@ def export_detector(
     experiment: Experiment, model: DetectionNetwork, selected: Selected, *, folder: Path
 ) -> ExportResult:
     """Writes a detector to a folder; on an error the folder is left as it was.
-
-    Args:
-        experiment: the study of the detector.
-        model: the detector of one architecture.
-        selected: the architecture, and where its weights come from.
-        folder: made if need be; files of the same names are replaced.
 
     Raises:
         ImportError: an optional dependency is not installed.
@@ -166,10 +138,7 @@ def _write_programs(
 
 
 def torch_program(single: nn.Module) -> torch.export.ExportedProgram:
-    """A program from the pixels of one padded image to its detections.
-
-    Both sides of the image may be any multiple of 64 up to `LARGEST_SIDE`.
-    """
+    """A program of one image, whose padded sides are any multiples of 64 up to `LARGEST_SIDE`."""
     largest = LARGEST_SIDE // SIZE_MULTIPLE
     sides = {
         axis: SIZE_MULTIPLE * torch.export.Dim(name, min=1, max=largest)
@@ -201,10 +170,9 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
 
 
 def load_torch(path: Path) -> Program:
-    """The program of a `model.pt2`.
+    """The program of a `model.pt2`, without its guards.
 
-    Its guards are left out: where an architecture has the absolute stride 64, they refuse images
-    with a side of 64, whose coarsest feature is one cell wide, though the program is right there.
+    Where an architecture has the absolute stride 64 they refuse a side of 64, wrongly.
     """
     module = torch.export.load(path).module(check_guards=False)
     return lambda image, size: tuple(module(image, size))

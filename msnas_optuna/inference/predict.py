@@ -26,40 +26,26 @@ RESULTS, IMAGES = "results.json", "images.json"
 """Files of a prediction: COCO results, and a COCO file that says which image an id is."""
 
 JPEG_QUALITY: Final = 92
-JPEG_SIDE: Final = 65_500
-"""Pixels; what the format can hold."""
+JPEG_SIDE: Final = 65_500  # pixels that the format can hold
 
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """The detections of one image.
-
-    Attributes:
-        record: the image with its id.
-        results: in COCO's result format.
-        boxes: those with at least the asked score, as they are drawn.
-        drawn: the file with the boxes.
-    """
+    """The detections of one image."""
 
     record: ImageRecord
-    results: list[dict[str, Any]]
-    boxes: list[LabelledBox]
-    drawn: Path
+    results: list[dict[str, Any]]  # in COCO's format
+    boxes: list[LabelledBox]  # those with at least the asked score
+    drawn: Path  # the picture with the boxes
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The outcome of one call.
+    """The outcome of one call."""
 
-    Attributes:
-        pictures: the images that were read, in order.
-        unreadable: (file, reason) of the others.
-        results: the file with the COCO results of all pictures.
-    """
-
-    pictures: list[ImagePrediction]
-    unreadable: list[tuple[Path, str]]
-    results: Path
+    pictures: list[ImagePrediction]  # in order
+    unreadable: list[tuple[Path, str]]  # other files, and why
+    results: Path  # the COCO results of all pictures
 
 
 def assign_ids(
@@ -67,12 +53,8 @@ def assign_ids(
 ) -> tuple[list[ImageRecord], list[tuple[Path, str]]]:
     """A record with an id for every file, and (file, reason) of those that cannot be read.
 
-    An image of one of the data sets keeps its id and its stated size. The other images, and those
-    whose id an image of an earlier data set has in this call, get ids above all of the data sets.
-
-    Args:
-        paths: image files; one that is given twice counts once.
-        known: data sets whose images keep their ids, the first before the second.
+    An image of one of the data sets, the first before the second, keeps its id and its stated
+    size. The other images, and those whose id is taken in this call, get ids above all of them.
     """
     unique = list({path.resolve(): path for path in paths}.items())
     ids: dict[Path, ImageRecord] = {}
@@ -110,7 +92,7 @@ def predict(
         experiment: the study of the detector.
         model: the detector, on the study's device.
         paths: image files of any mode and size.
-        folder: where the files are written; made if need be.
+        folder: made if need be.
         score: boxes below are not drawn. The COCO results hold every detection above
             `detector.score_threshold`, as AP needs them.
 
@@ -158,9 +140,8 @@ def labeled_boxes(results: Sequence[Mapping[str, Any]], images: ImageSet) -> lis
     boxes = []
     for result in results:
         x, y, w, h = result["bbox"]
-        boxes.append(
-            LabelledBox((x, y, x + w, y + h), names[result["category_id"]], result["score"])
-        )
+        name = names[result["category_id"]]
+        boxes.append(LabelledBox((x, y, x + w, y + h), name, result["score"]))
     return boxes
 
 

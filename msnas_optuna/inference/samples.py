@@ -11,26 +11,15 @@ from msnas_optuna.report.detections import SCORE, Drawing
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.selection import Selected
 
-SAMPLES: Final = 4
-"""Images that are shown."""
+SAMPLES: Final = 4  # images
 
 
 def sample_detections(experiment: Experiment, selected: Selected) -> Drawing:
-    """Pictures with boxes.
-
-    Args:
-        experiment: the study.
-        selected: the architecture and which weights it has.
-
-    Raises:
-        CheckpointError, NonFiniteLossError: see `Experiment.retrained` and `Experiment.one_shot`.
-    """
-    load = experiment.one_shot if selected.one_shot else experiment.retrained
-    weights = (
-        experiment.supernet_path
-        if selected.one_shot
-        else experiment.retrained_path(selected.architecture)
-    )
+    """Pictures with boxes; raises what `Experiment.retrained` and `Experiment.one_shot` do."""
+    if selected.one_shot:
+        load, weights = experiment.one_shot, experiment.supernet_path
+    else:
+        load, weights = experiment.retrained, experiment.retrained_path(selected.architecture)
     records = experiment.task.val.dataset.records
     spread = range(0, len(records), max(len(records) // SAMPLES, 1))
     paths = [records[i].path for i in spread][:SAMPLES]

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from msnas_optuna.methods.base import Method
-from msnas_optuna.methods.msnas import MSNAS
+from msnas_optuna.methods.msnas.method import MSNAS
 
-METHODS: Final[dict[str, Method[Any]]] = {
-    "msnas": MSNAS,
-}
+METHODS: Final[dict[str, Method[Any]]] = {"msnas": MSNAS}
 """By the name that `[space] method` gives."""

@@ -1,11 +1,8 @@
 """A method of architecture search: what the package asks of it, gathered in one object.
 
-A study file names its method in `[space] method`, and `methods.METHODS` holds the objects by name.
-All other code reaches a method through that object alone. It never looks into an architecture,
-which is a frozen, hashable value whose `str` is its notation.
-
-Nothing here imports torch; what makes networks imports it when it is called. A cost is a number of
-multiply-adds (GFLOPs are 1e9 of them), a stride is in pixels.
+All other code reaches a method through its object in `methods.METHODS` alone, and never looks into
+an architecture, a frozen, hashable value whose `str` is its notation. Nothing here imports torch;
+what makes networks imports it when called. Costs are multiply-adds, strides pixels.
 """
 
 from __future__ import annotations
@@ -26,9 +23,7 @@ if TYPE_CHECKING:
 
     from msnas_optuna.models.network import DetectionNetwork
 
-CHECKED: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
-"""How pydantic checks the sections of a study file."""
-
+CHECKED: Final = ConfigDict(extra="forbid", allow_inf_nan=False)  # sections of a study file
 PositiveInt = Annotated[int, Field(gt=0)]
 
 _Priced = TypeVar("_Priced", bound=Hashable, contravariant=True)
@@ -50,47 +45,27 @@ class MethodCost(AdditiveCost[_Priced], Protocol[_Priced]):
 
 @dataclass(frozen=True)
 class Part:
-    """A part of an architecture's cost.
-
-    Attributes:
-        name: of the part, as "block 3".
-        amount: multiply-adds.
-        group: what a short table sums it into, as "7 blocks".
-        details: further cells of its row by column, as {"stride": "2"}.
-    """
+    """A part of an architecture's cost in multiply-adds, as "block 3"."""
 
     name: str
     amount: int
-    group: str
-    details: Mapping[str, str]
+    group: str  # what a short table sums it into, as "7 blocks"
+    details: Mapping[str, str]  # further cells of its row by column, as {"stride": "2"}
 
 
 @dataclass(frozen=True)
 class Column(Generic[A]):
-    """A column that tables of architectures have for this method.
+    """A column that tables of architectures have for this method."""
 
-    Attributes:
-        key: in JSON.
-        title: heading of the column.
-        value: of an architecture, in types that JSON has.
-        text: of an architecture, as a table shows it.
-    """
-
-    key: str
-    title: str
-    value: Callable[[A], Any]
+    key: str  # in JSON, of `value`
+    title: str  # in a table, of `text`
+    value: Callable[[A], Any]  # of a type that JSON has
     text: Callable[[A], str]
 
 
 @dataclass(frozen=True)
 class Published(Generic[A]):
-    """A published architecture.
-
-    Attributes:
-        architecture: of the space of `preset`.
-        coco_map: COCO mAP in percent after retraining.
-        preset: name of the published setting.
-    """
+    """A published architecture, its COCO mAP in percent after retraining, and its setting."""
 
     architecture: A
     coco_map: float
@@ -99,80 +74,50 @@ class Published(Generic[A]):
 
 @dataclass(frozen=True)
 class Preset:
-    """A published setting.
-
-    Attributes:
-        section: [space] of the setting.
-        input_size: height and width in pixels at which the cost is counted.
-        target: centre of the window, multiply-adds.
-        tolerance: half width of the window as a fraction of the target.
-        references: costs of networks to compare with, by name: {"R18-FPN baseline": ...}.
-    """
+    """A published setting."""
 
     section: Any
-    input_size: tuple[int, int]
-    target: float
-    tolerance: float
-    references: Mapping[str, int]
+    input_size: tuple[int, int]  # height and width in pixels at which the cost is counted
+    target: float  # center of the window, multiply-adds
+    tolerance: float  # half width of the window as a fraction of the target
+    references: Mapping[str, int]  # costs to compare with: {"R18-FPN baseline": ...}
 
 
 @dataclass(frozen=True)
 class AnchorLayout:
-    """Where a detector puts its anchors, and which RoIs its levels pool (Lin et al., 2017).
+    """Where a detector puts its anchors, and which RoIs its levels pool (Lin et al., 2017)."""
 
-    Level g of 1..G has anchors of base * 2^(g-1) pixels with ratios 1:2, 1:1 and 2:1.
-
-    Attributes:
-        strides: of the feature that each level reads in the baseline architecture.
-        base: side in pixels of the first level's square anchor.
-        canonical_size: side in pixels of a RoI of level 4 in the routing rule.
-    """
-
-    strides: tuple[int, ...]
-    base: float
-    canonical_size: float
+    strides: tuple[int, ...]  # of the feature that each level reads in the baseline
+    base: float  # level g of 1..G has anchors of base * 2^(g-1) pixels, ratios 1:2, 1:1 and 2:1
+    canonical_size: float  # side in pixels of a RoI of level 4 in the routing rule
 
 
 @dataclass(frozen=True)
 class Heatmap(Generic[A]):
-    """A figure of the population, generation by generation, that only this method has.
-
-    Attributes:
-        title: of the figure.
-        rows: name of a row, as "block".
-        unit: what a cell shows, as "mean absolute stride, in pixels".
-        values: one number of `scale` for each row.
-        scale: the numbers that occur, ascending powers of two.
-    """
+    """A figure of the population, generation by generation, that only this method has."""
 
     title: str
-    rows: str
-    unit: str
-    values: Callable[[A], tuple[int, ...]]
-    scale: tuple[int, ...]
+    rows: str  # name of a row, as "block"
+    unit: str  # what a cell shows, as "mean absolute stride, in pixels"
+    values: Callable[[A], tuple[int, ...]]  # one of `scale` for each row
+    scale: tuple[int, ...]  # the numbers that occur, ascending powers of two
 
 
 class Method(Protocol[A]):
-    """All that is particular to a method; subclass it for what has a default.
+    """All that is particular to a method; a base class.
 
     Attributes:
-        name: in study files.
-        title: for people.
         baseline: display name of the hand-made architecture, as "FPN-like path".
         baseline_stage: the word for it on the command line, and of the study that measures it.
         section: frozen dataclass of [space] in a study file; its field `method` is `name`.
         detector_section: likewise of [detector].
         evaluation_keys: of [detector], what trained weights do not depend on.
-        size_multiple: the cost counts inputs whose sides are multiples of this many pixels; it
+        size_multiple: inputs that the cost counts have sides of multiples of this many pixels; it
             divides `data.transforms.SIZE_MULTIPLE`, to which images are padded.
-        columns: of the tables of architectures.
-        legend: what the signs of a picture mean, for readers.
+        legend: of the signs of a picture, for readers.
         columns_note: how the columns are written, for readers.
         metrics: what a search may have as objectives, by name; "ap" is one.
         width: the key of [space] that the cost grows with, by its square; "" where none does.
-        published: architectures by name.
-        presets: settings by name.
-        heatmaps: figures of the population by name.
     """
 
     name: str
@@ -199,7 +144,7 @@ class Method(Protocol[A]):
         yield from ()
 
     def describe(self, section: Any) -> str:
-        """What is searched, in words that go on after "Searched:"."""
+        """The genes and their meaning, in words that go on after "Searched:"."""
 
     # ------------------------------------------------------------------ space and cost
 
@@ -213,18 +158,10 @@ class Method(Protocol[A]):
         """The hand-made architecture of a space."""
 
     def parse(self, text: str) -> A:
-        """The architecture of a notation, which need not be valid.
-
-        Raises:
-            ValueError: it is none.
-        """
+        """The architecture of a notation, which need not be valid; ValueError if it is none."""
 
     def resolve(self, text: str, space: Any) -> A:
-        """The architecture of a name or of a notation.
-
-        Args:
-            text: one of `published`, the word of the baseline, or what `parse` reads.
-            space: the architecture is one of it.
+        """The architecture of a published name, the word of the baseline, or a notation.
 
         Raises:
             InvalidArchitectureError: it names none, or none of this space.
@@ -258,6 +195,10 @@ class Method(Protocol[A]):
     def cost_parts(self, architecture: A, cost: Any) -> list[Part]:
         """The parts of an architecture's cost; they sum to its total."""
 
+    def costs(self, architecture: A, cost: Any) -> dict[str, float]:
+        """Numbers that take no network, by the names that a trial stores them under."""
+        return {"gflops": cost.total(architecture) / 1e9}
+
     # ------------------------------------------------------------------ networks
 
     def build_detector(
@@ -269,25 +210,18 @@ class Method(Protocol[A]):
         image_size: tuple[int, int],
         only: A | None,
     ) -> DetectionNetwork:
-        """A network with fresh weights.
+        """A network of one architecture with fresh weights; the detector has a [detector] section.
 
-        Args:
-            section: [space] of the study file.
-            detector: [detector].
-            n_classes: of objects, without background.
-            image_size: largest shorter and longer side of an image, pixels.
-            only: the architecture; None makes the supernet, whose state holds that of each
-                architecture under the same names.
+        `only` None makes the supernet, whose state holds that of each architecture under the same
+        names. Classes are without background, the image size is the largest shorter and longer
+        side in pixels.
         """
 
     def exportable(self, network: Any) -> nn.Module:
-        """A stand-alone network as a program of one image, for exporters.
+        """A stand-alone network as a program of one image, for exporters; ValueError if none.
 
         It maps image, uint8 [1, 3, H, W], and size, int64 [2] (height and width before padding),
         to boxes [n, 4], scores [n] and labels [n].
-
-        Raises:
-            ValueError: the method has none.
         """
         raise ValueError(
             f"detectors of method {self.name} cannot be exported: it has no program of one image; "
@@ -295,7 +229,7 @@ class Method(Protocol[A]):
         )
 
     def facts(self, section: Any, detector: Any, network: Any) -> dict[str, Any]:
-        """What one must know to use a stand-alone network elsewhere, in types that JSON has."""
+        """Facts that using a stand-alone network elsewhere takes, in types that JSON has."""
         return {}
 
     def anchors(

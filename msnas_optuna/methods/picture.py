@@ -1,4 +1,7 @@
-"""The picture of an architecture as lines, markers and bars, for any library to draw."""
+"""The picture of an architecture as lines, markers and bars, for any library to draw.
+
+All coordinates are in data units. Marks of equal names share an entry of the legend; "" has none.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,13 @@ from typing import Literal
 
 Color = Literal["ink", "blue", "sky", "orange", "green", "purple", "vermilion"]
 """Okabe and Ito's palette, and the gray of text and axes."""
-
 Symbol = Literal["circle", "square", "triangle-up", "triangle-down", "diamond"]
-
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Line:
-    """Straight pieces between points.
-
-    Attributes:
-        points: x and y in data units.
-        color: of the line.
-        dash: how it is drawn.
-        name: in the legend; lines of equal names have one entry, "" has none.
-        curved: whether three points are the start, the top and the end of an arc.
-    """
+    """Straight pieces between points, or `curved`, an arc with its start, top and end."""
 
     points: tuple[Point, ...]
     color: Color
@@ -34,16 +27,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Marker:
-    """A sign at a point.
-
-    Attributes:
-        x: in data units.
-        y: in data units.
-        symbol: its shape.
-        color: its filling.
-        name: in the legend.
-        text: more about it, shown when it is pointed at.
-    """
+    """A sign at a point; `text` is shown when it is pointed at."""
 
     x: float
     y: float
@@ -55,15 +39,7 @@ class Marker:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar, 0.5 units wide; those at one x stand on each other.
-
-    Attributes:
-        x: middle, in data units.
-        height: in data units, from the top of the bar below.
-        color: its filling.
-        name: in the legend.
-        text: more about it, shown when it is pointed at.
-    """
+    """A bar around x, 0.5 wide; those at one x stand on each other."""
 
     x: float
     height: float
@@ -74,35 +50,20 @@ class Bar:
 
 @dataclass(frozen=True)
 class Panel:
-    """One part of a picture; panels share their x axis and stand below each other.
+    """One part of a picture; panels share their x axis and stand below each other."""
 
-    Attributes:
-        title: of the y axis.
-        y: least and largest value of the y axis.
-        ticks: values of the y axis and what is written there; none for a plain axis.
-        marks: what is drawn, the first below the others.
-        height: in pixels, where the picture is drawn at its natural size.
-    """
-
-    title: str
-    y: tuple[float, float]
-    ticks: tuple[tuple[float, str], ...]
-    marks: tuple[Line | Marker | Bar, ...]
-    height: float
+    title: str  # of the y axis
+    y: tuple[float, float]  # its least and largest value
+    ticks: tuple[tuple[float, str], ...]  # its values and their text; none for a plain axis
+    marks: tuple[Line | Marker | Bar, ...]  # the first below the others
+    height: float  # pixels at natural size
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of an architecture, in data units, for any library to draw.
+    """A picture of an architecture."""
 
-    Attributes:
-        name: stands above it.
-        panels: from top to bottom; the first alone is drawn where there is little room.
-        x: least and largest value of the x axis, whose unit is 36 pixels at natural size.
-        ticks: values of the x axis and what is written there, where there is room.
-    """
-
-    name: str
-    panels: tuple[Panel, ...]
-    x: tuple[float, float]
-    ticks: tuple[tuple[float, str], ...]
+    name: str  # stands above it
+    panels: tuple[Panel, ...]  # downwards; the first alone is drawn where there is little room
+    x: tuple[float, float]  # least and largest value; 36 pixels a unit at natural size
+    ticks: tuple[tuple[float, str], ...]  # of the x axis: values and text, where there is room

@@ -4,5 +4,4 @@ from __future__ import annotations
 
 from typing import Literal
 
-Norm = Literal["batch", "group"]
-"""Batch norm, or group norm with weight standardization for very small batches."""
+Norm = Literal["batch", "group"]  # "group": with weight standardization, for very small batches

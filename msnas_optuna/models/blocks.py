@@ -1,7 +1,4 @@
-"""The parts that encoders and heads are made of: stem, normalized convolutions, initialization.
-
-Symbols: C channels. Shapes: B images, H x W cells.
-"""
+"""Stem, normalized convolutions, initialization. Shapes: B images, C channels, H x W cells."""
 
 from __future__ import annotations
 
@@ -13,8 +10,7 @@ from torch import Tensor, nn
 
 from msnas_optuna.models import Norm
 
-GROUP_CHANNELS: Final = 8
-"""Channels of one normalization group, where they divide C."""
+GROUP_CHANNELS: Final = 8  # of one normalization group, where they divide C
 
 
 class StandardizedConv2d(nn.Conv2d):

@@ -1,7 +1,4 @@
-"""The interface of the networks that are trained, evaluated and searched.
-
-Shapes: B images of H x W pixels.
-"""
+"""The interface of the networks that are trained, evaluated and searched."""
 
 from __future__ import annotations
 
@@ -17,8 +14,7 @@ Losses = dict[str, Tensor]
 class DetectionNetwork(nn.Module):
     """A detector of one architecture, or a supernet that evaluates the one that it is given.
 
-    A method's network implements `forward` and `n_drawn`. The architecture is an argument of
-    `forward`, so that a network holds no state of a search.
+    The architecture is an argument of `forward`, so that a network holds no state of a search.
     """
 
     def forward(
@@ -43,7 +39,7 @@ class DetectionNetwork(nn.Module):
 
         Returns:
             Detections of every image ("boxes", "scores", "labels", in pixels of `images`, best
-            first; empty in training) and losses by name (empty in evaluation). Each is a mean.
+            first; none in training) and losses by name, each a mean (none in evaluation).
         """
         raise NotImplementedError
 

@@ -1,11 +1,8 @@
 """Batch norm over the batch of all processes, so that their number changes no result.
 
-On GPUs this is PyTorch's `SyncBatchNorm`, which has no CPU version; here is one. The statistics
-of the ranks are merged as in Chan et al., "Updating Formulae and a Pairwise Algorithm for
-Computing Sample Variances", 1979.
-
-Symbols: n values of a channel, m their mean, v their biased variance. Shapes: B images, C
-channels, H x W cells.
+PyTorch's `SyncBatchNorm` has no CPU version; here is one. The statistics of the ranks are merged
+as in Chan et al., "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances",
+1979. Symbols: n values of a channel, m their mean, v their biased variance.
 """
 
 from __future__ import annotations
@@ -19,10 +16,9 @@ from torch import Tensor, nn
 
 
 def convert_sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
-    """Turns every batch norm of a model into one over all ranks, in place.
+    """Turns every batch norm of a model into one over all ranks, in place; its state stays.
 
-    Parameters, statistics and their names stay. Only a forward in training mode talks to the
-    other ranks.
+    Only a forward in training mode talks to the other ranks.
     """
     if device.type == "cuda":
         convert = cast("Callable[[nn.Module], nn.Module]", nn.SyncBatchNorm.convert_sync_batchnorm)
@@ -39,7 +35,6 @@ class SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        """Sums, [..] -> [..]."""
         total = values.clone()
         dist.all_reduce(total)
         return total
@@ -47,8 +42,7 @@ class SumOverRanks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         """The gradient of the sum over the ranks of what each has made of the sum."""
-        (gradient,) = gradients
-        return SumOverRanks.forward(ctx, gradient.contiguous())
+        return SumOverRanks.forward(ctx, gradients[0].contiguous())
 
 
 class CPUSyncBatchNorm2d(nn.BatchNorm2d):
@@ -88,8 +82,7 @@ class CPUSyncBatchNorm2d(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1
-        momentum = self.momentum
-        if momentum is None:
-            momentum = 1 / int(self.num_batches_tracked)
+        plain = 1 / int(self.num_batches_tracked)  # momentum None: a plain average
+        momentum = plain if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, momentum)
         self.running_var.lerp_(variance * (n / (n - 1)).float(), momentum)

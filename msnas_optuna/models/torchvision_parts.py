@@ -14,18 +14,16 @@ from torch import Generator, Tensor
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-PIXEL_MEAN: Final = (0.485, 0.456, 0.406)
+PIXEL_MEAN: Final = (0.485, 0.456, 0.406)  # of ImageNet's red, green and blue in 0..1
 PIXEL_STD: Final = (0.229, 0.224, 0.225)
-"""Of ImageNet's pixels in 0..1, red, green and blue, by which images are normalized."""
 
 
 class CenteredAnchorGenerator(AnchorGenerator):  # type: ignore[misc]
     """Anchors in the middle of their cell; torchvision puts them on its top-left corner."""
 
-    def grid_anchors(
+    def grid_anchors(  # -> [cells * A, 4] of every feature
         self, grid_sizes: list[list[int]], strides: list[list[Tensor]]
     ) -> list[Tensor]:
-        """Anchors [cells * A, 4] of every feature."""
         corners: list[Tensor] = super().grid_anchors(grid_sizes, strides)
         return [
             anchors + torch.stack((width, height, width, height)) / 2
@@ -34,14 +32,10 @@ class CenteredAnchorGenerator(AnchorGenerator):  # type: ignore[misc]
 
 
 class ImageWiseSampler(BalancedPositiveNegativeSampler):  # type: ignore[misc]
-    """Draws the anchors or RoIs of each image from a generator of its own.
+    """Draws the anchors or RoIs of each image from a generator of its own; None: the global one.
 
     torchvision draws those of all images from the global one, so that what an image gets depends
-    on the images before it.
-
-    Attributes:
-        generators: one for each image of the batch; None is torchvision's way.
-        n_drawn: how many the last call has drawn, over all images.
+    on the images before it. `n_drawn` is how many the last call has drawn, over all images.
     """
 
     def __init__(self, batch_size_per_image: int, positive_fraction: float) -> None:

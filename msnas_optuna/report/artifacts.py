@@ -6,10 +6,10 @@ import json
 import mimetypes
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
@@ -28,11 +28,7 @@ _NAMESPACE: Final = uuid.UUID("6f1c1f0e-3c0a-5d7b-9a53-0d9a7c3b2e41")
 
 
 class ArtifactFolder(FileSystemArtifactStore):
-    """An artifact store in a folder; whatever happens, a file in it is whole.
-
-    Args:
-        folder: made if it is not there.
-    """
+    """An artifact store in a folder, which it makes; whatever happens, a file in it is whole."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,14 +49,8 @@ class ArtifactFolder(FileSystemArtifactStore):
             return None
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A stored picture.
-
-    Attributes:
-        artifact_id: of Optuna's artifact.
-        content: of the file.
-    """
+class Picture(NamedTuple):
+    """A stored picture: the id of its artifact, and the file's content."""
 
     artifact_id: str
     content: bytes
@@ -88,12 +78,7 @@ def put_pictures(
             folder.write(ids[name], BytesIO(content))
         if name not in known:  # as `optuna.artifacts.upload_artifact` does
             mimetype, encoding = mimetypes.guess_type(name)
-            meta = ArtifactMeta(
-                artifact_id=ids[name],
-                filename=name,
-                mimetype=mimetype or DEFAULT_MIME_TYPE,
-                encoding=encoding,
-            )
+            meta = ArtifactMeta(ids[name], name, mimetype or DEFAULT_MIME_TYPE, encoding)
             key = f"{ARTIFACTS_ATTR_PREFIX}{ids[name]}"
             set_system_attr(study, key, json.dumps(asdict(meta)))
     return ids

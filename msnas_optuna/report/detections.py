@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from optuna.study import Study
 
-from msnas_optuna.report.artifacts import (
-    ArtifactFolder,
-    Picture,
-    put_pictures,
-    stored_pictures,
-)
+from msnas_optuna.report.artifacts import ArtifactFolder, Picture, put_pictures, stored_pictures
 from msnas_optuna.storage import DETECTIONS, is_external
 from msnas_optuna.storage.optuna_private import set_system_attr, system_attrs
 from msnas_optuna.study.selection import Selected, select_trained
@@ -26,8 +21,7 @@ _PREFIX: Final = "detections-"
 """File names of the pictures start with this."""
 
 
-@dataclass(frozen=True)
-class Drawing:
+class Drawing(NamedTuple):
     """Pictures by a detector.
 
     Attributes:
@@ -61,9 +55,8 @@ class Source:
     weights: str
 
     def __str__(self) -> str:
-        kind = "the weights of its training from scratch"
-        if self.one_shot:
-            kind = "the supernet's weights, fine-tuned as in the search"
+        alone = "the weights of its training from scratch"
+        kind = "the supernet's weights, fine-tuned as in the search" if self.one_shot else alone
         ap = "" if self.ap is None else f", {100 * self.ap:.1f} mAP"
         return (
             f"Trial {self.trial} with {kind} ({self.weights}){ap}, on validation images; boxes "
@@ -71,8 +64,7 @@ class Source:
         )
 
 
-@dataclass(frozen=True)
-class Detections:
+class Detections(NamedTuple):
     """The stored pictures, by the name of the image, and whose they are."""
 
     source: Source
@@ -80,12 +72,7 @@ class Detections:
 
 
 def stored_detections(setting: Setting, study: Study) -> Detections | None:
-    """The stored pictures; None where there are none, or not all of them.
-
-    Args:
-        setting: the study file.
-        study: its search.
-    """
+    """The stored pictures; None where there are none, or not all of them."""
     stored = system_attrs(study).get(DETECTIONS)
     if not stored:
         return None

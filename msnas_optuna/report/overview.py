@@ -1,22 +1,22 @@
 """A study in words and numbers, for the dashboard's note and the report alike.
 
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §4.1 and
-Tables 1, 2 and 4. FLOPs are 1e9 multiply-adds, AP is in percent where it is called mAP.
+FLOPs are 1e9 multiply-adds, AP is in percent where it is called mAP.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
-from msnas_optuna.report.figures.comparison import ComparisonInfo, get_comparison_info, margin
+from optuna.study import Study
+
+from msnas_optuna.report.figures.comparison import get_comparison_info, margin
 from msnas_optuna.report.figures.style import counted
-from msnas_optuna.report.figures.transfer import TransferInfo, get_transfer_info
+from msnas_optuna.report.figures.training import get_transfer_info
 from msnas_optuna.report.table import cells, result_columns
 from msnas_optuna.storage import is_external, wanted_trials
 from msnas_optuna.study.setting import Setting
-from msnas_optuna.study.view import Result, StudyView
+from msnas_optuna.study.view import StudyView
 
 TOP: Final = 5
 """How many of the best are shown, as in Table 1."""
@@ -26,11 +26,31 @@ class NothingToShowError(ValueError):
     """The search has not begun, so that nothing is stored."""
 
 
+def begun(setting: Setting) -> Study:
+    """The study of the search.
+
+    Raises:
+        NothingToShowError: the search has not begun.
+        StudyMismatchError: the stored study was made with other settings.
+    """
+    study = setting.stored_study()
+    if study is None:
+        raise NothingToShowError(
+            f"study {setting.study_name()} has not begun; run `msnas train` and `msnas search` "
+            f"first"
+        )
+    return study
+
+
 class Overview:
     """All there is to say about a study at one moment.
 
-    Args:
-        setting: the study.
+    Attributes:
+        best: the best architectures, as many as are shown.
+        shown: these, and the baseline behind them.
+        comparison: the best beside chance and hand, None before the first trial.
+        transfer: one-shot beside stand-alone AP; without pairs before the retraining.
+        wanted: how many trials the search was last told to have.
 
     Raises:
         NothingToShowError: the search has not begun.
@@ -38,45 +58,15 @@ class Overview:
     """
 
     def __init__(self, setting: Setting) -> None:
-        self.setting, self.view = setting, StudyView.load(setting)
-        if self.view.study is None:
-            raise NothingToShowError(
-                f"study {setting.study_name()} has not begun; run `msnas train` and "
-                f"`msnas search` first"
-            )
-        self.study = self.view.study
-
-    @property
-    def best(self) -> tuple[Result[Any], ...]:
-        """The best architectures, as many as are shown."""
-        return self.view.best[:TOP]
-
-    @property
-    def shown(self) -> tuple[Result[Any], ...]:
-        """The best architectures, and the baseline behind them."""
-        return (*self.best, *filter(None, [self.view.baseline]))
-
-    @cached_property
-    def comparison(self) -> ComparisonInfo | None:
-        """The best beside chance and hand, None before the first trial."""
-        return get_comparison_info(self.view)
-
-    @cached_property
-    def transfer(self) -> TransferInfo:
-        """One-shot beside stand-alone AP; without pairs before the retraining."""
-        return get_transfer_info(self.view)
-
-    @property
-    def wanted(self) -> int:
-        """How many trials the search was last told to have."""
-        return wanted_trials(self.study) or self.setting.config.study.trials
+        self.setting, self.study, self.view = setting, begun(setting), StudyView.load(setting)
+        self.best = self.view.best[:TOP]
+        self.shown = (*self.best, *filter(None, [self.view.baseline]))
+        self.comparison = get_comparison_info(self.view)
+        self.transfer = get_transfer_info(self.view)
+        self.wanted = wanted_trials(self.study) or setting.config.study.trials
 
     def commands(self, top: int) -> list[str]:
-        """The lines that make the study, or go on with it.
-
-        Args:
-            top: how many architectures to retrain.
-        """
+        """The lines that make the study, or go on with it and retrain the `top` best."""
         command, study = self.setting.command, self.setting.config.study
         if is_external(self.study):
             values = ",".join(study.objectives).upper()

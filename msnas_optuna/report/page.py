@@ -1,7 +1,6 @@
-"""Fills the page's template. Whatever is text stays text: the template escapes all of it.
+"""The report, one page of HTML. Whatever is text stays text: the template escapes all of it.
 
-Tables follow "Multi-Scale Network Architecture Search for Object Detection", ICLR 2021
-submission: Table 1 (mean, variance and maximum) and Tables 7-9 (architectures).
+Tables follow those of the MSNAS paper: 1 (mean, variance, maximum) and 7-9 (architectures).
 """
 
 from __future__ import annotations
@@ -54,49 +53,38 @@ def write_report(overview: Overview, path: Path) -> None:
 def report_page(overview: Overview) -> str:
     """The whole page as HTML; it loads nothing."""
     setting, view, study = overview.setting, overview.view, overview.study
-    figures, detections = study_figures(view), stored_detections(setting, study)
+    found, file = stored_detections(setting, study), setting.study_file
     failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
     reasons = [(t.number, str(t.user_attrs[ERROR])) for t in failed if ERROR in t.user_attrs]
-    file = setting.study_file
+    winner = overview.best[0] if overview.best else None
+    detections = {}
+    for name, picture in ({} if found is None else found.pictures).items():
+        content = base64.b64encode(picture.content).decode()
+        detections[Path(name).stem] = f"data:{guess_type(name)[0]};base64,{content}"
     return _TEMPLATES.get_template("page.html").render(
-        name=setting.study_name(),
-        sentences=overview.sentences(),
-        ranking=setting.ranking,
-        architectures=overview.table(),
-        n_words=1 + len(view.method.columns),
-        scope=setting.cost.scope,
-        columns_note=view.method.columns_note,
+        overview=overview,
+        setting=setting,
+        method=view.method,
         one_shot=one_shot_table(overview),
         standalone=standalone_table(overview),
-        tau=overview.transfer.tau,
-        winner=overview.best[0] if overview.best else None,
-        parts=budget_rows(view, overview.best[0]) if overview.best else [],
-        legend=view.method.legend,
+        winner=winner,
+        parts=budget_rows(view, winner) if winner else [],
         # The drawings escape what they are given.
         pictures=[Markup(svg(picture_of(view, result))) for result in overview.shown],
-        source=None if detections is None else detections.source,
-        detections=[]
-        if detections is None
-        else [
-            (
-                f"trial {detections.source.trial} on {Path(name).stem}",
-                f"data:{guess_type(name)[0]};base64,{base64.b64encode(picture.content).decode()}",
-            )
-            for name, picture in detections.pictures.items()
-        ],
+        source=found and found.source,
+        detections=detections,
         absence=absence(setting, study),
         # Nothing in a figure's JSON can end the script around it.
         figures={
             name: Markup(figure.to_json().replace("<", "\\u003c"))
-            for name, figure in figures.items()
+            for name, figure in study_figures(view).items()
         },
         plotly=Markup(get_plotlyjs()),
-        configuration=[
-            (key, json.dumps(value))
+        configuration={
+            key: json.dumps(value)
             for key, value in sorted((study.user_attrs.get(CONFIG) or {}).items())
-        ],
+        },
         versions=version_table(overview),
-        seed=setting.config.study.seed,
         file="" if file is None else file.read_text(encoding="utf-8-sig", errors="replace"),
         commands=overview.commands(max(len(overview.transfer.pairs), 1)),
         failures=reasons[:_MOST_FAILURES],

@@ -1,7 +1,4 @@
-"""Tables as data: one description of the columns, for text, pages and JSON alike.
-
-FLOPs are 1e9 multiply-adds; AP is in percent where it is called mAP.
-"""
+"""Tables as data: one description of the columns, for text, pages and JSON alike."""
 
 from __future__ import annotations
 
@@ -69,23 +66,15 @@ def percent(ap: float | None) -> str:
 
 
 def result_columns(view: StudyView[A]) -> list[Column[Result[A]]]:
-    """The columns of the architectures of a search, as in the paper's Tables 7-9.
-
-    Args:
-        view: of the search; its method and objectives say which columns there are.
-    """
-    own = [column for given in view.method.columns for column in architecture_columns(given)]
-    costs = [
-        metric_column(name, metric, shown=name in view.objectives)
-        for name, metric in view.method.metrics.items()
-        if name not in (AP, "gflops")
-    ]
+    """The columns that a search's method and objectives have, as in the paper's Tables 7-9."""
+    metrics = view.method.metrics.items()
+    costs = [(name, metric) for name, metric in metrics if name not in (AP, "gflops")]
     return [
         Column("", lambda r: r.name),
         Column(None, lambda r: r.number, key="trial"),
-        *own,
+        *(column for given in view.method.columns for column in architecture_columns(given)),
         Column("GFLOPs", lambda r: r.gflops, "{:.4f}", key="gflops", right=True),
-        *costs,
+        *(metric_column(n, metric, shown=n in view.objectives) for n, metric in costs),
         Column("one-shot\nmAP", lambda r: r.values.get(AP), percent, "one_shot_ap", right=True),
         Column(None, lambda r: [m.trial.values[0] for m in r.records], key="measurements"),
         Column("retrained\nmAP", lambda r: r.standalone_ap, percent, "standalone_ap", right=True),

@@ -1,8 +1,7 @@
 """The processes that train one network together, as torchrun starts them.
 
 Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", VLDB 2020.
-A rank is one of W processes; the first one, rank 0, talks to the user and writes the files. On
-several machines the run folder must be one that all of them see.
+A rank is one of W processes. On several machines all must see the run folder.
 """
 
 from __future__ import annotations
@@ -23,9 +22,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from msnas_optuna.runtime.processes import Place, torchrun_place
 
+# Longest wait for others, as while the first rank evaluates; torchrun notices a dead one at once.
 TIMEOUT: Final = timedelta(hours=2)
-"""Longest wait for the other ranks; they wait while the first one evaluates. A rank that dies is
-noticed at once, by torchrun."""
 
 
 class PeerLostError(RuntimeError):
@@ -34,7 +32,10 @@ class PeerLostError(RuntimeError):
 
 @dataclass(frozen=True)
 class Ranks(Place):
-    """The processes that train together; all of them call the same methods in the same order."""
+    """The processes that train together; all of them call the same methods in the same order.
+
+    Methods that talk to other ranks raise PeerLostError where one of these has ended.
+    """
 
     @property
     def first(self) -> bool:
@@ -42,11 +43,7 @@ class Ranks(Place):
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum of every rank's tensor; gradients do not pass.
-
-        Raises:
-            PeerLostError: another rank has ended.
-        """
+        """The sum of every rank's tensor; gradients do not pass."""
         total = values.detach().clone()
         if self.size > 1:
             with self._peers():
@@ -58,11 +55,7 @@ class Ranks(Place):
         return bool(self.sum(torch.tensor(int(flag))))
 
     def broadcast(self, value: Any) -> Any:
-        """The first rank's value, whatever the others pass.
-
-        Raises:
-            PeerLostError: the first rank has ended.
-        """
+        """The first rank's value, whatever the others pass."""
         if self.size == 1:
             return value
         values = [value]
@@ -105,15 +98,10 @@ class Ranks(Place):
 
 
 ALONE: Final = Ranks()
-"""One process."""
 
 
 def torchrun_ranks() -> Ranks:
-    """The ranks that torchrun's variables give; one process where there are none.
-
-    Raises:
-        ValueError: a variable is no number.
-    """
+    """The ranks that torchrun's variables give; one process where there are none."""
     place = torchrun_place()
     return ALONE if place is None else Ranks(**asdict(place))
 
@@ -122,9 +110,7 @@ def torchrun_ranks() -> Ranks:
 def process_group(device: torch.device) -> Iterator[Ranks]:
     """Joins the processes that torchrun started, for as long as the block lasts.
 
-    Args:
-        device: of this process; sums of its tensors go through NCCL on a GPU, through gloo on a
-            CPU.
+    Tensors are summed through NCCL if this process's device is a GPU, through gloo if a CPU.
     """
     ranks = torchrun_ranks()
     if ranks.size == 1:
@@ -147,14 +133,9 @@ def process_group(device: torch.device) -> Iterator[Ranks]:
 def _store_of_this_start(store: Store, ranks: Ranks) -> Store:
     """The part of torchrun's store that only the processes of this start write to.
 
-    An elastic restart gets the store of the processes that died, with their addresses in it, and
-    a rank that reads one of these before it is overwritten fails to connect (pytorch/pytorch
-    issue 135712); torchrun counts restarts on each machine for itself, so that its count is no
-    name for the part. The first rank draws one. Each of the others asks for it under a name of
-    its own, which no dead one has, and confirms it.
-
-    Raises:
-        PeerLostError: another rank does not start.
+    An elastic restart gets the store with the addresses of the processes that died (PyTorch issue
+    135712), and its count of restarts differs between machines. So the first rank draws a name;
+    each of the others asks for it under a name of its own, which no dead one has, and confirms it.
     """
     if not ranks.first:
         own = uuid.uuid4().hex
@@ -174,13 +155,9 @@ def _store_of_this_start(store: Store, ranks: Ranks) -> Store:
 
 
 def resolve_device(name: str, ranks: Ranks = ALONE) -> torch.device:
-    """The device of a name; "auto" is a GPU where there is one.
+    """The device of "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
 
     Of several processes on a machine each has the GPU of its local rank.
-
-    Args:
-        name: "auto", "cpu", "cuda" or "cuda:N".
-        ranks: the processes that compute at once.
 
     Raises:
         ValueError: a GPU is asked for that is not there, or several processes would share one.

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from msnas_optuna.runtime.processes import started
+from msnas_optuna.runtime.processes import start_time
 
 _TEMPORARY: Final = ".tmp"
 
@@ -20,16 +20,12 @@ def atomic_write(
     """Opens a new file that takes its place when the block ends without an error.
 
     Whatever happens, `path` holds a whole file, the old or the new. Its folder is made if need be.
-
-    Args:
-        path: the file. The open one has another name in the same folder.
-        overwrite: whether it takes the place of one that is there.
-        durable: whether it survives a power failure from then on, and whether what killed
-            processes have left of such files is removed; False for many small ones.
+    A `durable` file survives a power failure, and what killed processes have left of such files is
+    removed; False is for many small ones.
 
     Raises:
-        FileExistsError: the file is there and must not be overwritten; it stays as it is.
-        OSError: it cannot be written; what was there stays.
+        FileExistsError: the file is there, and `overwrite` is false.
+        OSError: it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
@@ -52,8 +48,7 @@ def atomic_write(
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Removes what killed processes were writing when they died."""
     for leftover in path.parent.glob(f".{path.name}.*{_TEMPORARY}"):
         pid = leftover.name.removesuffix(_TEMPORARY).rpartition(".")[2]
-        if pid.isdecimal() and started(int(pid)) is None:
+        if pid.isdecimal() and start_time(int(pid)) is None:
             leftover.unlink(missing_ok=True)

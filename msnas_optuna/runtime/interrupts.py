@@ -11,17 +11,11 @@ from types import FrameType
 from typing import Any, Final
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-
-_REPEAT_SECONDS: Final = 5.0
-"""After which an interruption that had no effect is repeated."""
+_REPEAT_SECONDS: Final = 5.0  # after which an interruption that had no effect is repeated
 
 
 class _Reminder:
-    """Sends a signal to this process again and again, once it has begun and until it is stopped.
-
-    Python drops an exception that is raised inside a finalizer, which may run at any moment, so
-    that one signal may have no effect.
-    """
+    """Sends a signal to this process again and again: Python drops exceptions in finalizers."""
 
     def __init__(self, delay: float) -> None:
         self._number: int = signal.SIGTERM
@@ -85,12 +79,9 @@ class InterruptFlag:
 def deferred_interrupts(*, at_most: float | None = None) -> Iterator[InterruptFlag]:
     """Holds SIGINT and SIGTERM back until the block has ended; a second one stops at once.
 
-    A signal that was held back comes before an error of the block, which whoever handles it would
-    take for the end of the matter. Ignored signals and foreign handlers stay as they are. Other
-    threads than the main one receive no signals: there nothing is held back.
-
-    Args:
-        at_most: seconds that a signal is held back, where the block may have to wait for others.
+    After `at_most` seconds the first one stops it too. A signal comes before an error of the
+    block, which else would be taken for the end of the matter. Ignored signals and foreign
+    handlers stay as they are; nothing is held back outside the main thread.
 
     Raises:
         KeyboardInterrupt: a signal was held back; an error of the block is its cause.
@@ -120,13 +111,8 @@ def deferred_interrupts(*, at_most: float | None = None) -> Iterator[InterruptFl
 def insist_on_interrupts(*, ignored: Collection[signal.Signals] = ()) -> Callable[[], None]:
     """From now on SIGINT and SIGTERM raise KeyboardInterrupt, again and again until it is heeded.
 
-    It is SIGTERM that is repeated. Only for the main thread.
-
-    Args:
-        ignored: signals that do nothing.
-
-    Returns:
-        The function to call when the interruption has been heeded, or the work is done.
+    It is SIGTERM that is repeated, until the function returned here is called: when the
+    interruption has been heeded, or the work is done. Only for the main thread.
     """
     reminder = _Reminder(_REPEAT_SECONDS)
 

@@ -5,32 +5,23 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-_FIRST_NAMESPACE: Final = "pid:[4026531836]"
-"""The process namespace of a machine outside all containers: a constant of Linux."""
+_FIRST_NAMESPACE: Final = "pid:[4026531836]"  # Linux's constant, outside all containers
 
 
 @dataclass(frozen=True)
 class Host:
-    """Where process ids mean something: a machine, or a container on one, since its last start.
+    """Where process ids mean something: a machine, or a container on one, since its last start."""
 
-    Attributes:
-        name: host name; machines that were cloned may share it.
-        namespace: of processes; containers of one machine may share all but this.
-        boot: names the last start of the machine, "" where unknown, as in what earlier versions
-            have stored.
-        machine: stays the same over restarts, "" where unknown. Derived from /etc/machine-id,
-            which itself should not leave the machine.
-    """
-
-    name: str
-    namespace: str = ""
-    boot: str = ""
-    machine: str = ""
+    name: str  # machines that were cloned may share it
+    namespace: str = ""  # of processes; containers of one machine may share all but this
+    boot: str = ""  # names the last start of the machine, "" where unknown
+    machine: str = ""  # digest of /etc/machine-id, which should not leave it; "" where unknown
 
     @classmethod
     @lru_cache(maxsize=1)
@@ -60,14 +51,12 @@ class Host:
 
     def is_here(self) -> bool:
         """True of the host of this process."""
-        here = Host.current()
-        return self in (here, Host(here.name, here.namespace))
+        return self == Host.current()
 
     def has_restarted(self) -> bool:
         """True of this machine before its last start: the processes of then have ended.
 
-        Never true of a container: its machine id belongs to the image. Machines that share both
-        name and machine id, against the rule for the latter, pass for one.
+        Never true of a container: its machine id belongs to the image.
         """
         here = Host.current()
         return (
@@ -80,7 +69,6 @@ class Host:
 
 
 def _digest(file: str) -> str:
-    """A digest of the content of a file, "" where there is none."""
     try:
         content = Path(file).read_bytes().strip()
     except OSError:
@@ -89,15 +77,20 @@ def _digest(file: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def started_once(pid: int) -> str:
-    """The same for a process that lives, looked up once."""
-    return started(pid) or ""
+def cached_start_time(pid: int) -> str:
+    """The start time of a process that lives, looked up once."""
+    return start_time(pid) or ""
 
 
-def started(pid: int) -> str | None:
+def start_time(pid: int) -> str | None:
     """Start time of a process in clock ticks since boot, "" where unknown, None if it is dead."""
     if not Path("/proc/self/stat").exists():
-        return "" if _answers(pid) else None
+        with suppress(PermissionError):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                return None
+        return ""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -105,30 +98,13 @@ def started(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]  # state and starttime, see proc(5)
 
 
-def _answers(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 @dataclass(frozen=True)
 class Place:
-    """The place of a process among those that were started together.
+    """The place of a process among those that were started together."""
 
-    Attributes:
-        rank: 0..size - 1, over all machines.
-        size: W, number of processes.
-        local_rank: the same among the processes of this machine.
-        local_size: number of processes of this machine.
-    """
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
+    rank: int = 0  # 0..size - 1, over all machines
+    size: int = 1  # W
+    local_rank: int = 0  # among the processes of this machine
     local_size: int = 1
 
 

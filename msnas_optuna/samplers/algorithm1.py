@@ -35,8 +35,7 @@ from msnas_optuna.spaces.base import A, FeasibleSet
 
 Numbers = NDArray[np.intp]
 
-N_CHILDREN: Final = 64
-"""n, children of each operator in one attempt; a slot takes one of them."""
+N_CHILDREN: Final = 64  # n, children of each operator in one attempt; a slot takes one
 
 
 def propose(
@@ -56,6 +55,7 @@ def propose(
     best = history.population(i, size=settings.population_size)  # Alg. 1, l. 9
     space = feasible.space
     choices = [distribution.choices for distribution in space.distributions.values()]
+    sizes = [len(values) for values in choices]
     genes = [space.genes(parent.architecture) for parent in best]
     pop = np.array([[c.index(g) for c, g in zip(choices, own, strict=True)] for own in genes])
     seen = {parent.tobytes() for parent in pop}
@@ -64,11 +64,7 @@ def propose(
         for name, part in space.parts.items():  # Alg. 1, l. 5-6
             families[f"crossover_{name}"] = crossover(pop, part, rng=rng)
             families[f"mutation_{name}"] = mutation(
-                pop,
-                part,
-                rng=rng,
-                sizes=[len(c) for c in choices],
-                reset=settings.gene_probability,
+                pop, part, rng=rng, sizes=sizes, reset=settings.gene_probability
             )
         children = np.concatenate([children for children, _ in families.values()])
         (selected,) = feasible.contains(children).nonzero()  # Alg. 1, l. 7
@@ -91,11 +87,7 @@ def propose(
 def crossover(
     pop: Numbers, part: slice, *, rng: np.random.Generator
 ) -> tuple[Numbers, Numbers]:  # [P, L] -> [n, L], [n, 2]
-    """Children of two parents each: the part from a random place on is the second's.
-
-    Returns:
-        The children, and the positions of their parents.
-    """
+    """Children and their parents' places; from a random gene on the part is the second's."""
     first = rng.integers(len(pop), size=N_CHILDREN)
     second = (first + rng.integers(1, max(len(pop), 2), size=N_CHILDREN)) % len(pop)
     cut = rng.integers(part.start, part.stop, size=(N_CHILDREN, 1))
@@ -107,17 +99,9 @@ def crossover(
 def mutation(
     pop: Numbers, part: slice, *, rng: np.random.Generator, sizes: Sequence[int], reset: float
 ) -> tuple[Numbers, Numbers]:  # [P, L] -> [n, L], [n, 1]
-    """Children of one parent each: every gene of the part is kept or, by chance, random.
+    """Children and their parents' places; each gene of the part is kept or, by chance, random.
 
-    Args:
-        pop: the parents.
-        part: which genes vary.
-        rng: source of chance.
-        sizes: the number of choices of each gene.
-        reset: chance of a gene to be random, 0..1.
-
-    Returns:
-        The children, and the positions of their parents.
+    `sizes` are the numbers of choices of all genes, `reset` is the chance, 0..1.
     """
     parents = rng.integers(len(pop), size=(N_CHILDREN, 1))
     children = pop[parents[:, 0]]

@@ -1,7 +1,4 @@
-"""What the trials of a study say: which architectures it holds, and which are the best.
-
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, Algorithm 1,
-line 9: Topk.
+"""What the trials of a study say: its architectures, and the best of them (Alg. 1's Topk).
 
 The slot of a trial is its place in the sequence of proposals; trials that repeat an earlier one
 have its slot, withdrawn trials take none. A loss is one number for each objective, smaller is
@@ -11,7 +8,8 @@ better.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set as AbstractSet
+from collections.abc import Iterable, Sequence, Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
 from threading import Lock
@@ -31,23 +29,14 @@ Loss = tuple[float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Record(Generic[A]):
-    """One trial, decoded.
-
-    Attributes:
-        trial: the trial.
-        slot: its place in the sequence of proposals.
-        plan: None for trials that another sampler has made, or somebody has added.
-        generation: of its plan, 0 without one.
-        architecture: one that the study may hold, or None for anything else.
-        loss: what it measured, of a complete trial that breaks no constraint; else None.
-    """
+    """One trial, decoded."""
 
     trial: FrozenTrial
     slot: int
-    plan: Plan | None
-    generation: int
-    architecture: A | None
-    loss: Loss | None
+    plan: Plan | None  # None for trials of another sampler, or that somebody has added
+    generation: int  # of its plan, 0 without one
+    architecture: A | None  # one that the study may hold, or None
+    loss: Loss | None  # of a complete trial that breaks no constraint, else None
 
     @property
     def number(self) -> int:
@@ -62,17 +51,11 @@ class Record(Generic[A]):
 
 @dataclass(frozen=True, slots=True)
 class Candidate(Generic[A]):
-    """An architecture with all its measurements.
-
-    Attributes:
-        architecture: the architecture.
-        loss: mean over the measurements.
-        records: the measurements by number, at least one.
-    """
+    """An architecture with all its measurements."""
 
     architecture: A
-    loss: Loss
-    records: tuple[Record[A], ...]
+    loss: Loss  # mean over the measurements
+    records: tuple[Record[A], ...]  # the measurements by number, at least one
 
     @property
     def number(self) -> int:
@@ -86,12 +69,12 @@ def averaged(records: Iterable[Record[A]]) -> list[Candidate[A]]:
     for record in records:
         if record.architecture is not None and record.loss is not None:
             groups.setdefault(record.architecture, []).append(record)
-    return [Candidate(a, _mean(group), tuple(group)) for a, group in groups.items()]
-
-
-def _mean(records: Sequence[Record[A]]) -> Loss:
-    losses = [record.loss for record in records if record.loss is not None]
-    return losses[0] if len(losses) == 1 else tuple(map(fmean, zip(*losses, strict=True)))
+    candidates = []
+    for architecture, group in groups.items():
+        losses = [record.loss for record in group if record.loss is not None]
+        mean = tuple(map(fmean, zip(*losses, strict=True))) if len(losses) > 1 else losses[0]
+        candidates.append(Candidate(architecture, mean, tuple(group)))
+    return candidates
 
 
 def top(candidates: Iterable[Candidate[A]], size: int) -> list[Candidate[A]]:
@@ -120,7 +103,7 @@ def pareto_front(candidates: Sequence[Candidate[A]]) -> list[Candidate[A]]:
 
 
 def _crowding_distance(losses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum over objectives of the gap between neighbours. [n, objectives] -> [n]."""
+    """Sum over objectives of the gap between neighbors. [n, objectives] -> [n]."""
     distance = np.zeros(len(losses))
     for column in losses.T:
         order = np.argsort(column, kind="stable")
@@ -134,20 +117,12 @@ def _crowding_distance(losses: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class History(Generic[A]):
-    """All trials of a study at one moment.
+    """All trials of a study at one moment."""
 
-    Attributes:
-        records: one for each trial, by number.
-        settled: the architectures of finished trials.
-        unfinished: those of all other trials, but for that which is being planned.
-        planned: number of the trial that is being planned, None where none is.
-        ranking: remembers the last population.
-    """
-
-    records: Sequence[Record[A]]
-    settled: AbstractSet[A]
-    unfinished: AbstractSet[A]
-    planned: int | None
+    records: Sequence[Record[A]]  # one for each trial, by number
+    settled: AbstractSet[A]  # the architectures of finished trials
+    unfinished: AbstractSet[A]  # those of all others, but for the planned trial
+    planned: int | None  # number of the trial that is being planned
     ranking: Ranking[A]
 
     def holds(self, architecture: A) -> bool:
@@ -160,7 +135,7 @@ class History(Generic[A]):
         return len(self.settled) + len(self.unfinished - self.settled)
 
     def repeats(self, architecture: A) -> dict[int, int]:
-        """Slot -> repeat of the measurements of an architecture in other slots than the planned.
+        """Slot -> repeat of an architecture's measurements in other slots than the planned.
 
         Those that are planned, run or have failed count too.
         """
@@ -195,9 +170,7 @@ class Ranking(Generic[A]):
 class Ledger(Generic[A]):
     """Decodes each finished trial once; everything in it can be derived from storage again.
 
-    Args:
-        space: what parameters mean.
-        feasible: what the study may hold; None takes every valid architecture.
+    Without a feasible set the study may hold every valid architecture of the space.
     """
 
     def __init__(self, space: Space[A], feasible: FeasibleSet[A] | None = None) -> None:
@@ -222,13 +195,7 @@ class Ledger(Generic[A]):
         *,
         planned: int | None = None,
     ) -> History[A]:
-        """The history of a study.
-
-        Args:
-            trials: all trials by number, as storages return them.
-            directions: one for each objective.
-            planned: number of the trial that is being planned.
-        """
+        """The history of all trials, by number; `planned` is the one that is being planned."""
         with self._lock:
             if not self._knows(trials):
                 self._forget()
@@ -265,9 +232,11 @@ class Ledger(Generic[A]):
     def _decode(
         self, trial: FrozenTrial, slot: int, directions: Sequence[StudyDirection]
     ) -> Record[A]:
-        plan = read_plan(trial)
-        architecture = self._architecture(known_params(trial, plan))
-        if is_withdrawn(trial):
+        plan, architecture = read_plan(trial), None
+        with suppress(InvalidArchitectureError):
+            architecture = self._space.decode(known_params(trial, plan))
+        allowed = self._space if self._feasible is None else self._feasible
+        if is_withdrawn(trial) or architecture is None or allowed.violation(architecture):
             architecture = None
         return Record(
             trial=trial,
@@ -278,17 +247,9 @@ class Ledger(Generic[A]):
             loss=None if architecture is None else _loss(trial, directions),
         )
 
-    def _architecture(self, params: Mapping[str, object]) -> A | None:
-        try:
-            architecture = self._space.decode(params)
-        except InvalidArchitectureError:
-            return None
-        allowed = self._space if self._feasible is None else self._feasible
-        return architecture if allowed.violation(architecture) is None else None
-
 
 def _loss(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> Loss | None:
-    """Objectives to minimise of a complete trial that breaks no constraint, or None."""
+    """Objectives to minimize of a complete trial that breaks no constraint, or None."""
     if trial.state != TrialState.COMPLETE or any(c > 0 for c in trial.constraints.values()):
         return None
     values = trial.values

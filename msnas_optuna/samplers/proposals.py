@@ -1,10 +1,8 @@
 """What a proposer is given and what it returns: settings, slots, proposals.
 
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, Algorithm 1
-and §4.1 (P = 50, 50 children and about 10 random children an iteration).
-
-Symbols: P population size, R random children of an iteration, M attempts at a child. A slot is a
-place in the sequence of proposals.
+Symbols of Algorithm 1: P population size, R random children of an iteration, M attempts at a
+child (§4.1: P = 50, 50 children, about 10 random ones). A slot is a place in the sequence of
+proposals.
 """
 
 from __future__ import annotations
@@ -27,47 +25,31 @@ class SpaceExhaustedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Proposal(Generic[A]):
-    """An architecture and how it came about.
-
-    Attributes:
-        architecture: feasible.
-        origin: "random", "reevaluated", "recombination", or operator and part of the genes, as
-            "crossover_encoder".
-        parents: numbers of the trials that it descends from.
-        repeat: how many measurements of the architecture were planned before this one.
-    """
+    """An architecture and how it came about."""
 
     architecture: A
-    origin: str
-    parents: tuple[int, ...] = ()
-    repeat: int = 0
+    origin: str  # "random", "reevaluated", "recombination", or operator_part: "crossover_encoder"
+    parents: tuple[int, ...] = ()  # numbers of the trials that it descends from
+    repeat: int = 0  # measurements of the architecture that were planned before this one
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Numbers of an evolution, and what follows from them for every slot.
+    """Numbers of an evolution, see `ArchitectureSampler`, and what follows from them for a slot.
 
     In each generation but the first the random children come first, because they need not wait
     for their parents, then the reevaluations, then the children of the operators.
-
-    Attributes:
-        population_size: P, slots of generation 0 and number of parents.
-        n_children: slots of each later generation for children of the operators.
-        n_random: R, slots of each later generation for random children.
-        n_reevaluated: slots of each later generation that measure one of the best again.
-        gene_probability: chance of each gene to be reset, 0..1.
-        max_attempts: M, attempts at a child before a random one takes its place.
 
     Raises:
         ValueError: a setting is out of range.
     """
 
-    population_size: int
+    population_size: int  # P
     n_children: int
-    n_random: int
+    n_random: int  # R
     n_reevaluated: int
     gene_probability: float
-    max_attempts: int
+    max_attempts: int  # M
 
     def __post_init__(self) -> None:
         require_at_least("population_size", self.population_size, 1)
@@ -100,11 +82,7 @@ class Settings:
 
 
 def require_at_least(name: str, value: int, least: int) -> None:
-    """Refuses what is no whole number, or too small.
-
-    Raises:
-        ValueError: it is; the message begins with the name.
-    """
+    """Raises ValueError, which begins with the name, for what is no whole number or too small."""
     try:
         fits = not isinstance(value, bool) and operator.index(value) >= least
     except TypeError:
@@ -125,14 +103,9 @@ class Proposer(Protocol):
         feasible: FeasibleSet[A],
         settings: Settings,
     ) -> Proposal[A]:
-        """A feasible architecture that the history does not hold.
+        """A feasible architecture that the history, of the other trials, does not hold.
 
-        Args:
-            history: what the other trials of the study say.
-            slot: the place in the sequence of proposals that is to be filled.
-            rng: source of chance, of this slot alone.
-            feasible: the architectures that may be proposed.
-            settings: sizes and probabilities.
+        `slot` is the place in the sequence of proposals that is to be filled, `rng` its own.
 
         Raises:
             SpaceExhaustedError: there is none.

@@ -19,14 +19,7 @@ def resolve_architectures(
     resolve: Callable[[str], A] | None = None,
     feasible: FeasibleSet[A] | None = None,
 ) -> list[A]:
-    """Each architecture once, in order.
-
-    Args:
-        architectures: values, or names and texts that `resolve` reads.
-        space: the study's space.
-        resolve: name or text -> architecture, or InvalidArchitectureError; None where there are
-            values alone.
-        feasible: what the study may evaluate; None allows all that is valid.
+    """Each architecture once, in order; `resolve` reads names and texts among them.
 
     Raises:
         InvalidArchitectureError: one is unknown, invalid or not feasible; it is named.
@@ -66,8 +59,7 @@ def queue_architectures(
         study: the study.
         space: its space.
         architectures: values, or names and texts that `resolve` reads.
-        resolve: name or text -> architecture, or InvalidArchitectureError; None where there are
-            values alone.
+        resolve: name or text -> architecture, or InvalidArchitectureError.
         feasible: what the study may evaluate; None allows all that is valid.
         retry_failed: whether to queue those again whose trials have all failed.
 

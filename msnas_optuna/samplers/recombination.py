@@ -1,10 +1,8 @@
 """Children of a whole population: each gene from any parent, or random, given the budget.
 
 Gene pool recombination (Mühlenbein and Voigt, "Gene Pool Recombination in Genetic Algorithms",
-1996) with the resets of the paper's mutation. It generalises the operators of Algorithm 1: all
-parts vary at once, and more than two parents contribute.
-
-Symbols: P parents.
+1996) with the resets of the paper's mutation: Algorithm 1's operators with all parts at once and
+more than two parents.
 """
 
 from __future__ import annotations
@@ -55,11 +53,8 @@ def propose(
 def gene_pool(parents: tuple[A, ...], feasible: FeasibleSet[A], *, reset: float) -> Draw[A]:
     """Draws each feasible child by the product of the chances of its genes.
 
-    Args:
-        parents: at least one.
-        feasible: what children belong to.
-        reset: chance of each gene to be random rather than some parent's, 0..1, before the
-            budget is known.
+    `reset` is the chance of each gene to be random rather than some parent's, 0..1, before the
+    budget is known.
     """
     return feasible.weighted(gene_weights(feasible.space, parents, reset=reset))
 

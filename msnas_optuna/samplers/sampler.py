@@ -2,8 +2,7 @@
 
 It gives each trial a slot, asks a proposer for the slot's architecture, and stores it as the plan
 of the trial before any parameter is suggested. It keeps no state: slot, random numbers and
-parents all follow from the trials in storage, so that a resumed study proposes what an
-uninterrupted one would.
+parents follow from the stored trials, so a resumed study proposes what an uninterrupted one would.
 """
 
 from __future__ import annotations
@@ -47,10 +46,7 @@ PROPOSERS: Final[dict[str, Proposer]] = {
     "algorithm1": algorithm1.propose,
     "recombination": recombination.propose,
 }
-"""Ways to propose an architecture, by name."""
-
-_MAX_REPLANS: Final = 100
-"""How often a proposal is made anew because another worker has made the same one meanwhile."""
+_MAX_REPLANS: Final = 100  # of a slot, because another worker has made the same proposal meanwhile
 
 
 class ArchitectureSampler(BaseGASampler, Generic[A]):
@@ -92,7 +88,7 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
         proposer: str = "algorithm1",
         population_size: int = 10,
         n_children: int = 10,
-        n_random: int = 1,
+        n_random: int = 2,
         n_reevaluated: int = 0,
         gene_probability: float = 0.1,
         max_attempts: int = 3,
@@ -248,10 +244,7 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
         _logger.warning("trial %d repeats an architecture of another worker", trial.number)
 
     def _proposal(self, history: History[A], slot: int, rng: np.random.Generator) -> Proposal[A]:
-        again = None
-        if self.settings.is_reevaluation(slot):
-            again = self._reevaluation(history, slot)
-        if again is not None:
+        if self.settings.is_reevaluation(slot) and (again := self._reevaluation(history, slot)):
             return again
         try:
             return self._propose(
@@ -279,12 +272,8 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
             best = best[: self.settings.n_reevaluated]
         repeats = [history.repeats(candidate.architecture) for candidate in best]
         fewest = min(range(len(best)), key=lambda i: len(repeats[i]))
-        return Proposal(
-            best[fewest].architecture,
-            "reevaluated",
-            (best[fewest].number,),
-            _next_repeat(repeats[fewest]),
-        )
+        again, repeat = best[fewest], _next_repeat(repeats[fewest])
+        return Proposal(again.architecture, "reevaluated", (again.number,), repeat)
 
     def _queued(
         self,
@@ -312,11 +301,8 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
         else:
             params |= space.encode(architecture)  # as the space writes them: 1.0 for 1
         if violation is not None:
-            _logger.warning(
-                "what is queued as trial %d is not feasible, and never a parent: %s",
-                number,
-                violation,
-            )
+            text = "what is queued as trial %d is not feasible, and never a parent: %s"
+            _logger.warning(text, number, violation)
             return params, 0
         slot = history.records[number].slot
         earlier = {s: r for s, r in history.repeats(architecture).items() if s < slot}
@@ -352,9 +338,8 @@ def suggest(trial: Trial, feasible: FeasibleSet[A]) -> A:
         except ValueError as error:
             if name not in fixed_params(trial):
                 raise
-            raise InvalidArchitectureError(
-                f"{name} is queued with a wrong value: {error}"
-            ) from error
+            text = f"{name} is queued with a wrong value: {error}"
+            raise InvalidArchitectureError(text) from error
     architecture = feasible.space.decode(params)
     if (violation := feasible.violation(architecture)) is not None:
         raise InvalidArchitectureError(f"{architecture}: {violation}")

@@ -25,14 +25,9 @@ A = TypeVar("A", bound=Hashable)
 _Priced = TypeVar("_Priced", bound=Hashable, contravariant=True)
 _Drawn = TypeVar("_Drawn", bound=Hashable, covariant=True)
 
-Genes = tuple[Any, ...]
-"""One value for each parameter, in the order of `Space.distributions`."""
-
-GeneValues = Sequence[Mapping[Any, float]]
-"""One mapping for each gene, from each of its choices to a weight or a score."""
-
-State = Any
-"""What the genes so far say about those to come; hashable."""
+Genes = tuple[Any, ...]  # one value for each parameter, in the order of `Space.distributions`
+GeneValues = Sequence[Mapping[Any, float]]  # for each gene: choice -> weight or score
+State = Any  # what the genes so far say about those to come; hashable
 
 
 class InvalidArchitectureError(ValueError):
@@ -150,11 +145,7 @@ class Draw(Protocol[_Drawn]):
 
 
 class FeasibleSet(Protocol[A]):
-    """The architectures of a space that a study may propose: valid and inside the budget.
-
-    Attributes:
-        space: whose architectures they are.
-    """
+    """The architectures of a space that a study may propose: valid and inside the budget."""
 
     space: Space[A]
 
@@ -168,21 +159,14 @@ class FeasibleSet(Protocol[A]):
         """The first broken rule (of the space or of the budget), in words, or None."""
 
     def contains(self, chosen: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Which of many architectures are feasible; quick, without a word of why.
+        """Which of many architectures are feasible, [n]; quick, without a word of why.
 
-        Args:
-            chosen: for each architecture and gene the position of its value among the choices
-                of the gene. shape (n, L)
-
-        Returns:
-            One truth value for each architecture. shape (n,)
+        `chosen`, [n, L], holds for each architecture and gene the position of its value among the
+        choices of the gene.
         """
 
     def complete(self, rng: np.random.Generator, genes: Sequence[Any]) -> A | None:
-        """Draws the free genes (None) uniformly from what the fixed ones leave feasible.
-
-        Returns:
-            A feasible architecture with the fixed genes, or None where there is none.
+        """Draws the free genes (None) uniformly from what the fixed ones leave feasible, or None.
 
         Raises:
             InvalidArchitectureError: the number of genes is wrong.
@@ -191,8 +175,7 @@ class FeasibleSet(Protocol[A]):
     def weighted(self, weights: GeneValues) -> Draw[A]:
         """Draws each feasible architecture in proportion to the product of its genes' weights.
 
-        Args:
-            weights: finite and at least 0. Only ratios count.
+        Weights are finite and at least 0; only ratios count.
 
         Raises:
             InvalidArchitectureError: the number of genes is wrong.

@@ -21,15 +21,10 @@ from msnas_optuna.spaces.trellis import HUGE, Graph, Trellis
 
 @dataclass(frozen=True, eq=False)
 class CostDistribution:
-    """How many architectures have which cost, exactly.
+    """How many architectures have which cost, exactly; T different costs."""
 
-    Attributes:
-        totals: every cost that occurs, ascending. shape (T,)
-        counts: architectures with that cost, whole numbers of any size. shape (T,)
-    """
-
-    totals: NDArray[np.int64]
-    counts: NDArray[Any]
+    totals: NDArray[np.int64]  # [T], ascending
+    counts: NDArray[Any]  # [T], whole numbers of any size
 
     @classmethod
     def of(cls, space: Space[A], cost: AdditiveCost[A]) -> CostDistribution:
@@ -119,11 +114,7 @@ class CostDistribution:
         return int(self.totals[first]) if first < len(self.totals) else None
 
     def quantile(self, q: float) -> int:
-        """The smallest cost that at least the share `q`, 0..1, of all architectures keep to.
-
-        Raises:
-            ValueError: `q` lies outside 0..1.
-        """
+        """The smallest cost that at least the share `q`, 0..1, of all keep to; else ValueError."""
         if not 0 <= q <= 1:
             raise ValueError(f"q must lie in 0..1, got {q}")
         needed = max(ceil(Fraction(q) * self.count()), 1)

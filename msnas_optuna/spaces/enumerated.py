@@ -25,11 +25,7 @@ from msnas_optuna.spaces.windowed import Weighted, Window, Windowed
 class Enumerated(Windowed[A]):
     """Listed architectures of a space, those whose cost lies in a closed window.
 
-    Args:
-        space: the valid architectures.
-        cost: what the window limits; needed with a window only.
-        window: smallest and largest cost, both inside, None where an end is open.
-        architectures: valid ones in the order of their numbers; all of the space by default.
+    By default all of the space are listed; the order is that of the numbers. See `Lattice`.
 
     Raises:
         EmptyWindowError: no architecture lies inside the window.
@@ -57,9 +53,8 @@ class Enumerated(Windowed[A]):
             raise EmptyWindowError("no architecture is listed; give at least one")
         self._totals = [0 if cost is None else cost.total(a) for a in listed]
         low, high = self._limits
-        self._listed = [
-            a for a, total in zip(listed, self._totals, strict=True) if low <= total <= high
-        ]
+        pairs = zip(listed, self._totals, strict=True)
+        self._listed = [a for a, total in pairs if low <= total <= high]
         if not self._listed:
             raise EmptyWindowError(self._nothing_inside())
         self._members = frozenset(self._listed)
@@ -76,10 +71,7 @@ class Enumerated(Windowed[A]):
         return self._listed[index]
 
     def violation(self, architecture: A) -> str | None:
-        """The first broken rule of the space, the window that the cost misses, or None.
-
-        What is not listed breaks a rule too.
-        """
+        """See `Windowed.violation`; what is not listed breaks a rule too."""
         broken = super().violation(architecture)
         if broken is None and architecture not in self._members:
             return f"it is none of the {self.count()} listed architectures"

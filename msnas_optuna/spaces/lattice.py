@@ -26,16 +26,10 @@ from msnas_optuna.spaces.windowed import Window, Windowed
 
 
 class Lattice(Windowed[A]):
-    """The valid architectures of a space whose cost lies in a closed window.
+    """The valid architectures of a space whose cost lies in a closed window, or all without one.
 
     The order of the numbering is that of the choices of the genes, except that the last listed
     genes of an automaton come cheapest first.
-
-    Args:
-        space: the valid architectures.
-        cost: what the window limits; needed with a window only.
-        window: smallest and largest cost, both inside, None where an end is open; None takes all
-            valid architectures.
 
     Raises:
         EmptyWindowError: no valid architecture lies inside the window.
@@ -75,8 +69,7 @@ class Lattice(Windowed[A]):
     def _steps(self) -> list[tuple[NDArray[np.intp], NDArray[np.int64]]]:
         """For each position two tables by state and choice: row of the state after it, cost.
 
-        Tables are flat and rows begin at multiples of the number of choices. The row behind the
-        last one stands for paths that are not valid.
+        Flat; rows begin at multiples of the number of choices, the row behind the last is invalid.
         """
         distributions = list(self.space.distributions.values())
         next_sizes = [*(len(d.choices) for d in distributions[1:]), 1]

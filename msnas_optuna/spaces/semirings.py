@@ -7,22 +7,15 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-Values = NDArray[Any]
-"""One value for each number of units; shape (n,)."""
+Values = NDArray[Any]  # one value for each number of units; shape (n,)
 
 
 class Semiring:
-    """Sums of products of weights: values of genes in a row multiply, those of paths add up.
+    """Sums of products of weights: genes in a row multiply, paths add up."""
 
-    Attributes:
-        one: the value of a path without genes.
-        zero: the value of no path at all.
-        dtype: of a row of values.
-    """
-
-    one: ClassVar[float] = 1
-    zero: ClassVar[float] = 0
-    dtype: type = np.float64
+    one: ClassVar[float] = 1  # a path without genes
+    zero: ClassVar[float] = 0  # no path at all
+    dtype: type = np.float64  # of a row of values
 
     def times(self, value: float, following: float) -> float:
         """The value of a gene and of what follows it."""

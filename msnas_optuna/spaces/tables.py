@@ -14,8 +14,7 @@ from msnas_optuna.spaces.base import Genes
 from msnas_optuna.spaces.semirings import Semiring, Values
 from msnas_optuna.spaces.trellis import HUGE, Beginning, Graph
 
-_MOST_ENTRIES: Final = 2**28
-"""Of all rows together; more would take gigabytes."""
+_MOST_ENTRIES: Final = 2**28  # of all rows together; more would take gigabytes
 
 
 class Row(NamedTuple):
@@ -25,9 +24,7 @@ class Row(NamedTuple):
     values: Values
 
 
-Part = tuple[int, Values, float]
-"""k of the first value, values, and the value of the gene before them."""
-
+Part = tuple[int, Values, float]  # k of the first value, values, value of the gene before them
 EMPTY: Final = Row(0, np.zeros(0, np.int64))
 
 
@@ -70,10 +67,8 @@ class Tables:
     """The rows of all paths whose cost leaves one remainder beside the units.
 
     Args:
-        graph: what may follow what.
-        starts: the states in which the chain may begin and k there.
+        starts: the states in which the chain may begin, and k there.
         window: smallest and largest cost, both inside, less the remainder.
-        semiring: what a sum is.
 
     Attributes:
         values: what may follow where the chain begins: (state, k) -> value.
@@ -151,12 +146,7 @@ def _entries(values: Values) -> Any:
 def reachable(
     graph: Graph, starts: Iterable[tuple[int, int]], *, most: int = HUGE
 ) -> list[dict[int, tuple[int, int]]]:
-    """State -> smallest and largest k that a path may have there, for each layer of the chain.
-
-    Args:
-        graph: what may follow what.
-        starts: the states in which the chain may begin and k there.
-        most: paths with a larger k are left out.
+    """State -> smallest and largest k <= most of a path there, for each layer of the chain.
 
     Raises:
         ValueError: rows of that length would not fit into memory.
@@ -194,10 +184,7 @@ class Entrance(NamedTuple):
 
 
 def sweep(graph: Graph, window: tuple[int, int], semiring: Semiring) -> list[Entrance]:
-    """The values of all paths inside a window, by beginning.
-
-    Beginnings whose costs differ by whole units share tables.
-    """
+    """The values of all paths inside a window; beginnings whole units apart share tables."""
     shared: dict[int, list[tuple[int, int]]] = {}
     for beginning in graph.beginnings:
         k, remainder = divmod(beginning.cost, graph.unit)

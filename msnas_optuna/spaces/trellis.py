@@ -19,45 +19,28 @@ from numpy.typing import NDArray
 from msnas_optuna.spaces.base import AdditiveCost, Automaton, Genes, GeneValues, State
 from msnas_optuna.spaces.semirings import Semiring
 
-HUGE: Final = 2**61
-"""Costs stay within -2^61..2^61, which leaves room for sums and differences in 64 bits."""
+HUGE: Final = 2**61  # bound of all costs; leaves room for sums and differences in 64 bits
 
 
 @dataclass(frozen=True)
 class Trellis:
-    """The states that valid paths visit, numbered at each position, and the moves between them.
+    """The states that valid paths visit, numbered at each position, and the moves between them."""
 
-    Attributes:
-        states: one layer for each position 0..L; only states from which a path can be accepted.
-        moves: one layer for each gene: number of a state -> (gene, number of the state after it),
-            in the order of the gene's choices.
-        listed: how many first and last genes are listed outright.
-    """
-
-    states: list[list[State]]
-    moves: list[list[list[tuple[Any, int]]]]
-    listed: tuple[int, int]
+    states: list[list[State]]  # a layer for each position 0..L; only what may be accepted
+    moves: list[list[list[tuple[Any, int]]]]  # for each gene: state -> (gene, state after it)
+    listed: tuple[int, int]  # how many first and last genes are listed outright
 
     @classmethod
     def of(cls, automaton: Automaton) -> Trellis:
-        """Explores an automaton from its start.
-
-        Raises:
-            ValueError: it accepts no sequence of genes.
-        """
+        """Explores an automaton from its start; ValueError if it accepts no sequence of genes."""
         states, moves = [[automaton.start]], []
         for position, choices in enumerate(automaton.choices):
             numbers: dict[State, int] = {}
             layer: list[list[tuple[Any, int]]] = []
             for state in states[-1]:
                 reached = ((gene, automaton.next(position, state, gene)) for gene in choices)
-                layer.append(
-                    [
-                        (gene, numbers.setdefault(after, len(numbers)))
-                        for gene, after in reached
-                        if after is not None
-                    ]
-                )
+                kept = [(gene, after) for gene, after in reached if after is not None]
+                layer.append([(g, numbers.setdefault(t, len(numbers))) for g, t in kept])
             moves.append(layer)
             states.append([*numbers])
         alive = [number for number, state in enumerate(states[-1]) if automaton.accepts(state)]
@@ -101,17 +84,11 @@ class Beginning(NamedTuple):
 
 
 class Endings(NamedTuple):
-    """The last listed genes that may follow one state, cheapest first.
+    """The last listed genes that may follow one state, cheapest first."""
 
-    Attributes:
-        costs: ascending. shape (E,)
-        genes: of each.
-        values: weight or score of each. shape (E,)
-    """
-
-    costs: NDArray[np.int64]
+    costs: NDArray[np.int64]  # [E], ascending
     genes: list[Genes]
-    values: NDArray[np.float64]
+    values: NDArray[np.float64]  # [E], weights or scores
 
     def between(self, low: int, high: int) -> tuple[int, int]:
         """The positions [first, end) of those that cost low..high."""
@@ -119,20 +96,13 @@ class Endings(NamedTuple):
         return first, end
 
 
-Layer = list[list[Move]]
-"""Number of a state -> moves."""
+Layer = list[list[Move]]  # number of a state -> moves
 
 
 class Graph:
-    """A trellis with the costs of its moves.
+    """A trellis with the costs of its moves, one layer for each gene.
 
     A path costs its beginning + unit * (the units of its chain) + its ending.
-
-    Args:
-        trellis: what may follow what.
-        base: what every architecture pays.
-        moves: one layer for each gene, with costs.
-        semiring: how the values of genes that follow each other are joined.
 
     Attributes:
         unit: of the chain's costs, their greatest common divisor once each gene of the chain has

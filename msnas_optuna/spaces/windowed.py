@@ -30,12 +30,7 @@ Window = tuple[int | None, int | None]
 
 
 class Windowed(FeasibleSet[A]):
-    """A numbered feasible set; what is common to counted and to listed ones.
-
-    Attributes:
-        cost: what the window limits.
-        window: smallest and largest cost, None where there is no limit at all.
-    """
+    """A numbered feasible set; what is common to counted and to listed ones."""
 
     def __init__(self, space: Space[A], cost: Cost[A] | None, *, window: Window | None) -> None:
         self.space, self.cost, self.window = space, cost, None
@@ -75,11 +70,7 @@ class Windowed(FeasibleSet[A]):
         """How many architectures, inside the window or not, have which cost."""
 
     def at(self, index: int) -> A:
-        """Feasible architecture number `index`: each of 0..count-1 names a different one.
-
-        Raises:
-            IndexError: no such number.
-        """
+        """Feasible architecture number `index`, 0..count-1, all different; else IndexError."""
         if not 0 <= index < self.count():
             raise IndexError(f"index must lie in 0..{self.count() - 1}, got {index}")
         return self._at(index)
@@ -119,13 +110,11 @@ class Windowed(FeasibleSet[A]):
     def weighted(self, weights: GeneValues) -> Draw[A]:
         """See `FeasibleSet.weighted`."""
         require_values(weights, self.space, least=0)
-        largest = [max(own.values()) or 1.0 for own in weights]  # 1 keeps products in range
-        return self._weighted(
-            [
-                {choice: weight / most for choice, weight in own.items()}
-                for own, most in zip(weights, largest, strict=True)
-            ]
-        )
+        relative = []
+        for own in weights:
+            most = max(own.values()) or 1.0  # relative to 1, products stay in range
+            relative.append({choice: weight / most for choice, weight in own.items()})
+        return self._weighted(relative)
 
     def best(self, scores: GeneValues) -> A:
         """The architecture with the largest sum of its genes' scores; of equal ones any.
@@ -138,11 +127,7 @@ class Windowed(FeasibleSet[A]):
         return self._best(scores)
 
     def distribution(self) -> CostDistribution:
-        """How many feasible architectures have which cost.
-
-        Raises:
-            ValueError: the set has no cost.
-        """
+        """How many feasible architectures have which cost; ValueError for a set without one."""
         if self.cost is None:
             raise ValueError("a distribution of costs needs a cost; give the set one")
         return self._every_cost().within(*self._limits)
@@ -179,11 +164,7 @@ class Windowed(FeasibleSet[A]):
 
 
 def require_genes(given: Sequence[Any], space: Space[Any]) -> None:
-    """Sees to it that there is one entry for each gene.
-
-    Raises:
-        InvalidArchitectureError: there are more or fewer.
-    """
+    """Raises InvalidArchitectureError unless there is one entry for each gene."""
     if len(given) != len(space.distributions):
         raise InvalidArchitectureError(
             f"the space has {len(space.distributions)} genes, got {len(given)} entries; give one "
@@ -192,11 +173,11 @@ def require_genes(given: Sequence[Any], space: Space[Any]) -> None:
 
 
 def require_values(values: GeneValues, space: Space[Any], *, least: float = -inf) -> None:
-    """Sees to it that each choice of each gene has a finite value.
+    """Sees to it that each choice of each gene has a finite value of at least `least`.
 
     Raises:
         InvalidArchitectureError: the number of genes is wrong.
-        ValueError: a gene has other choices, or a value is not finite or less than `least`.
+        ValueError: a gene has other choices, or a value is out of range.
     """
     require_genes(values, space)
     for own, (name, distribution) in zip(values, space.distributions.items(), strict=True):
@@ -223,10 +204,10 @@ def below(n: int, rng: np.random.Generator) -> int:
 class Weighted(Generic[_T]):
     """Things to draw one of, each with a weight."""
 
-    __slots__ = ("_bounds", "_things", "total")
+    __slots__ = ("_bounds", "things", "total")
 
     def __init__(self) -> None:
-        self._things: list[_T] = []
+        self.things: list[_T] = []
         self._bounds: list[float] = []
         self.total = 0.0
 
@@ -235,13 +216,13 @@ class Weighted(Generic[_T]):
         if weight > 0:
             self.total += weight
             self._bounds.append(self.total)
-            self._things.append(thing)
+            self.things.append(thing)
 
-    def at(self, chance: float) -> _T:
-        """The one at a share of the total, in [0, 1)."""
+    def at(self, chance: float) -> int:
+        """The position of the one at a share of the total, in [0, 1)."""
         found = bisect_right(self._bounds, chance * self.total)
-        return self._things[found if found < len(self._things) else -1]  # rounding
+        return found if found < len(self.things) else found - 1  # rounding
 
     def sample(self, rng: np.random.Generator) -> _T | None:
         """One of them, with a chance proportional to its weight; None if all weigh 0."""
-        return self.at(rng.random()) if self.total else None
+        return self.things[self.at(rng.random())] if self.total else None

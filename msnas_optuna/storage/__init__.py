@@ -35,11 +35,16 @@ from msnas_optuna.storage.records import (
     owner_of as owner_of,
     read_plan as read_plan,
     read_record as read_record,
+    read_versions as read_versions,
     repeat_of as repeat_of,
     root_number as root_number,
     slots_of as slots_of,
+    versions as versions,
+    wanted_trials as wanted_trials,
     write_plan as write_plan,
     write_record as write_record,
+    write_versions as write_versions,
+    write_wanted as write_wanted,
 )
 from msnas_optuna.storage.recovery import (
     MAX_RETRY as MAX_RETRY,
@@ -78,11 +83,4 @@ from msnas_optuna.storage.urls import (
     sqlite_url as sqlite_url,
     storage_exists as storage_exists,
     storage_file as storage_file,
-)
-from msnas_optuna.storage.versions import (
-    read_versions as read_versions,
-    versions as versions,
-    wanted_trials as wanted_trials,
-    write_versions as write_versions,
-    write_wanted as write_wanted,
 )

@@ -25,23 +25,16 @@ from msnas_optuna.storage.transfer import Progress, artifact_ids, copy_studies
 from msnas_optuna.storage.urls import sqlite_url
 
 _DATABASE: Final = "study.db"
-_FIRST_FORMAT: Final = "manifest.json"
-"""Entry of files that earlier versions have written, in place of a database."""
+_FIRST_FORMAT: Final = "manifest.json"  # what earlier versions wrote in place of a database
 
 
 def save_bundle(
     path: Path, studies: Sequence[Study], artifact_dir: Path, *, progress: Progress | None = None
 ) -> None:
-    """Writes studies and those of their artifacts that are there.
-
-    Args:
-        path: the new file; it is there as a whole or not at all.
-        studies: first the one that the others belong to.
-        artifact_dir: folder of the artifact store.
-        progress: told how many trials are written.
+    """Writes studies, first the one that the others belong to, and artifacts that are there.
 
     Raises:
-        FileExistsError: the file is there already.
+        FileExistsError: the file is there already; a new one appears as a whole.
         ValueError: an artifact is no plain file name.
     """
     if path.exists():
@@ -103,12 +96,7 @@ def open_bundle(path: Path) -> Iterator[tuple[BaseStorage, zipfile.ZipFile]]:
 def extract_artifacts(
     archive: zipfile.ZipFile, identifiers: Iterable[str], artifact_dir: Path
 ) -> None:
-    """Puts artifacts of a bundle into the artifact store; equal ones that are there stay.
-
-    Args:
-        archive: of the bundle, see `open_bundle`.
-        identifiers: of the artifacts, plain file names; those that the bundle lacks are left out.
-        artifact_dir: folder of the artifact store.
+    """Puts those artifacts that a bundle has into the artifact store; equal ones there stay.
 
     Raises:
         ValueError: the store has another artifact of the name; then nothing is written.
@@ -138,6 +126,5 @@ def _entry(identifier: str) -> str:
 
 
 def _close(storage: BaseStorage) -> None:
-    """Writes everything into the file of the database."""
     assert isinstance(storage, RDBStorage)
     storage.engine.dispose()

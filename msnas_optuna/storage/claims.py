@@ -1,7 +1,6 @@
 """Claims of slots: of several workers, each slot below the wanted number gets one.
 
-Storages number trials one after the other, so whoever has created a trial sees all that come
-before it, and knows whether there is a slot left for it.
+Storages number trials in turn, so whoever has created one sees all that come before it.
 """
 
 from __future__ import annotations
@@ -33,15 +32,9 @@ from msnas_optuna.storage.recovery import withdraw_claimed
 
 
 def claim_trial(study: Study, *, wanted: int, propose: bool = True) -> int | None:
-    """Takes a queued trial, or makes a new one, if a slot below `wanted` is free.
+    """The id of a trial, queued or with `propose` new, that now runs in a slot below `wanted`.
 
-    Args:
-        study: the study.
-        wanted: how many slots it is to have, over all workers.
-        propose: whether to make trials that nobody has queued.
-
-    Returns:
-        Id of a running trial that this process owns and has not planned, or None.
+    This process owns it, and has not planned it. None where no slot is free.
     """
     trials, heartbeats = study.get_trials(deepcopy=False), keeps_heartbeats(study)
     slots = slots_of(trials)
@@ -59,8 +52,7 @@ def claim_trial(study: Study, *, wanted: int, propose: bool = True) -> int | Non
         return None
     owner = Worker.current(heartbeats=heartbeats)  # known from the trial's first moment
     template = create_trial(state=TrialState.RUNNING, system_attrs={OWNER: asdict(owner)})
-    created = create_trial_in(study, template)
-    trials = study.get_trials(deepcopy=False)
+    created, trials = create_trial_in(study, template), study.get_trials(deepcopy=False)
     trial = next(t for t in reversed(trials) if trial_id(t) == created)
     if slots_of(trials)[trial.number] < wanted:
         return created

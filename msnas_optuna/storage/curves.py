@@ -8,28 +8,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from optuna.study import Study
 
 from msnas_optuna.storage.optuna_private import set_system_attr, system_attrs
 from msnas_optuna.storage.records import LOSSES
 
-POINTS: Final = 150
-"""Of a curve; each is the mean of the losses in between."""
+POINTS: Final = 150  # of a curve
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The course of a training run.
+    """The course of a training run, divided into parts."""
 
-    Attributes:
-        steps: last step of each part that the run is divided into, from 1.
-        losses: mean loss of the part.
-    """
-
-    steps: tuple[int, ...]
-    losses: tuple[float, ...]
+    steps: tuple[int, ...]  # last one of each part, from 1
+    losses: tuple[float, ...]  # mean of each part
 
     @classmethod
     def of(cls, losses: Sequence[float]) -> Curve:
@@ -42,16 +36,10 @@ class Curve:
 
 
 def write_curve(study: Study, run: str, losses: Sequence[float]) -> None:
-    """Stores the losses of every step of a run, in place of what was stored; none changes nothing.
-
-    Args:
-        study: of the search.
-        run: "supernet", or which architecture was trained.
-        losses: of each step.
-    """
+    """Stores the losses of every step of "supernet" or another run; none changes nothing."""
     curve = Curve.of(losses)
     if losses and read_curves(study).get(run) != curve:
-        stored: dict[str, Any] = {"steps": list(curve.steps), "losses": list(curve.losses)}
+        stored = {name: list(values) for name, values in vars(curve).items()}
         set_system_attr(study, f"{LOSSES}{run}", stored)
 
 
@@ -62,6 +50,5 @@ def read_curves(study: Study) -> dict[str, Curve]:
         for key, value in system_attrs(study).items()
         if key.startswith(LOSSES)
     }
-    return dict(
-        sorted(found.items(), key=lambda run: (run[0] != "supernet", run[0][:5] != "trial"))
-    )
+    runs = sorted(found, key=lambda run: (run != "supernet", run[:5] != "trial"))
+    return {run: found[run] for run in runs}

@@ -12,9 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from msnas_optuna.storage.opening import StorageError
 from msnas_optuna.storage.recovery import POLL_SECONDS
 
-_ATTEMPTS: Final = 5
-"""Failures in a row that are one too many; a server that has gone away is waited for each time."""
-
+_ATTEMPTS: Final = 5  # failures in a row; a server that has gone away is waited for each time
 _REPAIR: Final = (
     "finished trials are kept: check the server or the disk, and that its user may write, and run "
     "the command again, it continues"
@@ -26,9 +24,8 @@ _logger = logging.getLogger(__name__)
 def is_of_storage(error: Exception) -> bool:
     """True if a storage did not answer; by name for gRPC, which need not be installed."""
     names = {cls.__name__ for cls in type(error).__mro__}
-    return isinstance(error, (StorageError, StorageInternalError, DBAPIError)) or (
-        "RpcError" in names
-    )
+    known = isinstance(error, (StorageError, StorageInternalError, DBAPIError))
+    return known or "RpcError" in names
 
 
 def in_words(error: Exception) -> str:
@@ -49,11 +46,10 @@ class StorageFailures:
         self._count = 0
 
     def wait(self, error: Exception) -> None:
-        """Waits a moment after a failure.
+        """Waits a moment after a failure of the storage, and raises any other error.
 
         Raises:
             StorageError: it was one too many.
-            Exception: the error itself, if it is none of a storage.
         """
         if not is_of_storage(error):
             raise error

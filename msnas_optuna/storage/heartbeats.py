@@ -13,12 +13,9 @@ from sqlalchemy import text
 
 from msnas_optuna.storage.optuna_private import database_of, stale_trial_ids, study_id
 
-HEARTBEAT_INTERVAL: Final = 60
-GRACE_PERIOD: Final = 120
-"""Seconds. Shorter heartbeats cost SQLite writes."""
-
-_JOIN_SECONDS: Final = 2.0
-"""Until a worker goes on although its last heartbeat waits for the server."""
+HEARTBEAT_INTERVAL: Final = 60  # seconds; shorter ones cost SQLite writes
+GRACE_PERIOD: Final = 120  # seconds
+_JOIN_SECONDS: Final = 2.0  # then a worker goes on although its last beat waits for the server
 
 _BEATING: Final = text(
     "SELECT h.trial_id FROM trial_heartbeats h JOIN trials t ON t.trial_id = h.trial_id "

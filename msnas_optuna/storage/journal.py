@@ -12,20 +12,14 @@ from typing import Any, Final
 from optuna.exceptions import StorageInternalError
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 
-from msnas_optuna.storage.quiet import quiet
+from msnas_optuna.storage.optuna_private import quiet
 
 FILE_REPAIR: Final = "check the path, its permissions and the free disk space"
-
-_BLOCK: Final = 1 << 16
+_BLOCK: Final = 1 << 16  # bytes
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """Opens a journal, and makes it where there is none.
-
-    Raises:
-        OSError: the file cannot be made or read.
-        StorageInternalError: it is damaged.
-    """
+    """Opens a journal, new or old; OSError or, if it is damaged, StorageInternalError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with quiet():

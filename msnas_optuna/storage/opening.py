@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 import time
@@ -21,18 +22,21 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from msnas_optuna.runtime.files import atomic_write
 from msnas_optuna.storage.heartbeats import GRACE_PERIOD, HEARTBEAT_INTERVAL
 from msnas_optuna.storage.journal import FILE_REPAIR, open_journal
+from msnas_optuna.storage.optuna_private import quiet
 from msnas_optuna.storage.proxy import open_proxy
-from msnas_optuna.storage.quiet import quiet, silence_broken_cursors
 from msnas_optuna.storage.recovery import retry
 from msnas_optuna.storage.urls import parse, redacted, storage_file, without_secrets
 
-_LOCK_TIMEOUT: Final = 60.0
-"""Seconds that a writer waits for SQLite; with Optuna's 5 s, many workers lose trials."""
-
-RECONNECT_SECONDS: Final = 300.0
-"""Seconds that workers wait for a server, of a database or a proxy, that has gone away."""
-
+_LOCK_TIMEOUT: Final = 60.0  # seconds; with Optuna's 5 s for SQLite, many workers lose trials
+RECONNECT_SECONDS: Final = 300.0  # that workers wait for a database or a proxy that is gone
 _RECONNECT_PAUSE: Final = 1.0
+
+_REPAIRS: Final[Mapping[str, str]] = {
+    "postgresql": (
+        "check that the server runs, and user, password, host, port and database of the URL"
+    ),
+    "grpc": "check host and port, and that `msnas storage-proxy` runs there",
+}
 
 _T = TypeVar("_T")
 _E = TypeVar("_E", bound=Exception)
@@ -48,14 +52,12 @@ def open_storage(url: str) -> BaseStorage:
 
     Args:
         url: `sqlite:///relative/path.db`, `sqlite:////absolute/path.db`,
-            `postgresql+psycopg://user:password@host/database`, `grpc://host:port` of a proxy
-            (see `proxy.serve_storage`), or for a network file system `journal:///path` or a plain
-            path that ends in .log or .journal.
+            `postgresql+psycopg://user:password@host/database`, `grpc://host:port` of a proxy, or
+            for a network file system `journal:///path` or a plain path in .log or .journal.
 
     Raises:
         ValueError: the URL is none of these.
-        StorageError: there is no such file or server, it refuses the user, or its driver is not
-            installed.
+        StorageError: no such file, server or driver, or the user is refused.
     """
     parsed, file = parse(url), storage_file(url)
     backend = parsed.get_backend_name()
@@ -81,20 +83,10 @@ def open_storage(url: str) -> BaseStorage:
         ) from None  # the cause may quote the password
 
 
-_REPAIRS: Final[Mapping[str, str]] = {
-    "postgresql": (
-        "check that the server runs, and user, password, host, port and database of the URL"
-    ),
-    "grpc": "check host and port, and that `msnas storage-proxy` runs there",
-}
-"""Repairs where a server cannot be opened."""
-
-
 class _SqliteStorage(RDBStorage):
-    """One where of several workers that take or end a trial at once, one succeeds.
+    """One that locks before it reads a state to write the next, for want of SELECT FOR UPDATE.
 
-    Optuna reads the state, then writes the next. SQLite knows no SELECT FOR UPDATE, so that two
-    workers would both read WAITING; here the lock of a writer is taken before the reading.
+    Else two workers would both read WAITING, and take the same trial.
     """
 
     _locking = threading.local()
@@ -109,7 +101,6 @@ class _SqliteStorage(RDBStorage):
             self._locking.wanted = False
 
     def lock_first(self, connection: Connection) -> None:
-        """Begins a transaction of SQLAlchemy."""
         if getattr(self._locking, "wanted", False):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
@@ -119,12 +110,8 @@ def _open_sqlite(url: URL, path: Path) -> RDBStorage:
     if not path.exists():
         with suppress(FileExistsError), atomic_write(path, overwrite=False) as file:
             _create_tables(Path(file.name))
-    _insist(
-        partial(_enable_wal, path),
-        sqlite3.OperationalError,
-        lambda error: "locked" in str(error),  # SQLite does not queue for this lock
-        seconds=_LOCK_TIMEOUT,
-        pause=0.05,
+    _insist(  # SQLite does not queue for this lock
+        partial(_enable_wal, path), sqlite3.OperationalError, lambda e: "locked" in str(e)
     )
     storage = _open_database(url, {"connect_args": {"timeout": _LOCK_TIMEOUT}}, _SqliteStorage)
     event.listen(storage.engine, "begin", storage.lock_first)
@@ -138,7 +125,6 @@ def _open_sqlite(url: URL, path: Path) -> RDBStorage:
 
 
 def _create_tables(path: Path) -> None:
-    """Makes the tables in memory, which is quick, and writes them at once."""
     memory = RDBStorage("sqlite://")
     with memory.engine.connect() as tables, closing(sqlite3.connect(path)) as file:
         connection = tables.connection.driver_connection
@@ -148,9 +134,8 @@ def _create_tables(path: Path) -> None:
 
 
 def _enable_wal(path: Path) -> None:
-    """Sets write-ahead logging, which lives in the file."""
     with closing(sqlite3.connect(path, timeout=_LOCK_TIMEOUT)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA journal_mode=WAL")  # stays with the file
 
 
 def _open_postgres(url: URL) -> RDBStorage:
@@ -189,10 +174,10 @@ def _open_database(url: URL, engine_kwargs: dict[str, Any], kind: type[_S]) -> _
         create,
         DBAPIError,  # where another worker creates the tables at this very moment
         lambda error: isinstance(error, IntegrityError) or "already exists" in str(error.orig),
-        seconds=_LOCK_TIMEOUT,
-        pause=0.1,
     )
-    silence_broken_cursors(storage.engine)
+    pool = type(storage.engine.pool)  # its connection is dropped, a traceback helps nobody
+    logger = logging.getLogger(f"{pool.__module__}.{pool.__name__}")
+    logger.addFilter(lambda record: record.msg != "Error closing cursor")
     return storage
 
 
@@ -201,8 +186,8 @@ def _insist(
     failure: type[_E],
     passes: Callable[[_E], bool] = lambda error: True,
     *,
-    seconds: float,
-    pause: float,
+    seconds: float = _LOCK_TIMEOUT,
+    pause: float = 0.1,
 ) -> _T:
     """Calls again and again, for so many seconds, where a failure is one that passes."""
     deadline = time.monotonic() + seconds

@@ -1,18 +1,20 @@
 """Optuna's private names that the package needs, each behind one function.
 
-Optuna gives third parties no other way to a study's storage, to the ids of trials and studies, and
-to attributes that people do not see. A new version may rename any of these: `TESTED_VERSIONS` are
-those that `tests/storage/test_optuna_private.py` and the whole suite were run with.
+It gives third parties no other way to storages, ids and attributes that people do not see. A new
+version may rename any of these: `tests/storage/test_optuna_private.py` ran with `TESTED_VERSIONS`.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
 from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX, DEFAULT_MIME_TYPE
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.study import Study
@@ -22,10 +24,16 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 __all__ = ["ARTIFACTS_ATTR_PREFIX", "DEFAULT_MIME_TYPE"]  # names that are used as they are
 
 TESTED_VERSIONS: Final = ("5.0.0",)
-"""Versions of Optuna that these names were run with."""
 
-CachedStorage = _CachedStorage
-"""A database, read through a cache of its finished trials."""
+CachedStorage = _CachedStorage  # a database, read through a cache of its finished trials
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences Optuna's notes that a feature used here is experimental."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
 
 
 def storage_of(study: Study) -> BaseStorage:
@@ -56,13 +64,7 @@ def system_attrs(study: Study) -> dict[str, Any]:
 
 
 def set_system_attr(study: Study, key: str, value: Any) -> None:
-    """Sets a system attribute of a study.
-
-    Args:
-        study: the study.
-        key: its name.
-        value: of JSON types.
-    """
+    """Sets a system attribute of a study to a value of JSON types."""
     study._storage.set_study_system_attr(study._study_id, key, value)
 
 
@@ -76,25 +78,12 @@ def set_trial_system_attr(study: Study, trial: Trial | FrozenTrial, key: str, va
 
 
 def set_trial_user_attr(study: Study, trial: FrozenTrial, key: str, value: Any) -> None:
-    """Sets a user attribute of a trial that is not finished; `trial` itself stays as it is.
-
-    Raises:
-        UpdateFinishedTrialError: it is finished.
-    """
+    """Sets a user attribute of a trial that is not finished; `trial` itself stays as it is."""
     study._storage.set_trial_user_attr(trial._trial_id, key, value)
 
 
 def set_state(study: Study, trial: FrozenTrial, state: TrialState) -> bool:
-    """Starts a waiting trial, or ends one that is not finished; of several processes one succeeds.
-
-    Args:
-        study: the study.
-        trial: one of its trials.
-        state: the new one.
-
-    Returns:
-        Whether it was this call that changed the state.
-    """
+    """Starts a waiting trial, or ends one that is not finished; True for the call that did so."""
     try:
         return study._storage.set_trial_state_values(trial._trial_id, state=state)
     except UpdateFinishedTrialError:
@@ -127,26 +116,17 @@ def stale_trial_ids(database: RDBStorage, study: Study) -> list[int]:
 
 
 def non_domination_ranks(losses: np.ndarray, *, n_below: int | None = None) -> np.ndarray:
-    """The front of each point, 0 for those that no other dominates.
+    """The front of each point, integers (n,), 0 for those that no other dominates.
 
     Args:
         losses: (n, objectives), each to be minimized.
         n_below: points are ranked until so many have a rank; the others share the next one.
-
-    Returns:
-        (n,) integers.
     """
     return _fast_non_domination_rank(losses, n_below=n_below)
 
 
 class ProxyClient(GrpcStorageProxy):
-    """Optuna's client of a gRPC proxy, with options for its channel.
-
-    Args:
-        host: of the proxy.
-        port: of the proxy.
-        options: of `grpc.insecure_channel`, in place of Optuna's.
-    """
+    """Optuna's client of a gRPC proxy, with other options of `grpc.insecure_channel`."""
 
     def __init__(self, *, host: str, port: int, options: list[tuple[str, Any]]) -> None:
         self._options = options

@@ -9,26 +9,17 @@ from typing import Any, Final
 
 from optuna.storages import BaseStorage, RDBStorage, get_storage, run_grpc_proxy_server
 
-from msnas_optuna.storage.optuna_private import ProxyClient
-from msnas_optuna.storage.quiet import quiet
+from msnas_optuna.storage.optuna_private import ProxyClient, quiet
 
-_OPEN_SECONDS: Final = 10.0
-"""Until a proxy must answer for the first time."""
+_OPEN_SECONDS: Final = 10.0  # until a proxy must answer for the first time
+_LONGEST_PAUSE: Final = 5  # seconds between two attempts to reach a proxy
 
-_LONGEST_PAUSE: Final = 5
-"""Seconds between two attempts to reach a proxy, which begin with one."""
-
+# Calls that mean another thing the second time; the loop of the worker sorts those out.
 _NOT_TWICE: Final = ("CreateNewStudy", "DeleteStudy", "CreateNewTrial", "SetTrialStateValues")
-"""Calls that mean another thing the second time; the loop of the worker sorts those out."""
 
 
 def open_proxy(host: str, port: int, *, patience: float) -> ProxyClient:
-    """Opens the storage that a proxy serves.
-
-    Args:
-        host: of the proxy.
-        port: of the proxy.
-        patience: seconds that each call waits for a proxy that has gone away.
+    """Opens the storage that a proxy serves; each call waits `patience` seconds for a lost one.
 
     Raises:
         ImportError: grpcio is not installed.
@@ -66,17 +57,11 @@ def serve_storage(
     """Serves a storage to workers that open `grpc://host:port`, until it is interrupted.
 
     The proxy knows the password, the workers need not; it asks nobody for one. Heartbeats do not
-    pass through it.
-
-    Args:
-        storage: sqlite or PostgreSQL.
-        host: address to listen on; 127.0.0.1 admits this machine alone.
-        port: TCP port.
-        ready: called when nothing keeps it from listening.
+    pass through it. `ready` is called when nothing keeps it from listening.
 
     Raises:
         ImportError: grpcio is not installed.
-        ValueError: a storage that cannot be served.
+        ValueError: the storage is neither sqlite nor PostgreSQL.
         RuntimeError: the port is taken, or the address is none of this machine.
     """
     if not isinstance(storage, RDBStorage):

@@ -1,121 +1,85 @@
 """The name of every key that the package stores in a study; plans and records.
 
-A study lives in its storage alone: the plan of each trial, the configuration of the study, what
-an interruption left behind. Keys are fixed names, never derived from a class, so that renaming a
-class orphans no stored study.
+Keys are fixed names, never derived from a class, so that renaming one orphans no stored study.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
-from msnas_optuna.runtime.processes import Host, started, started_once
-from msnas_optuna.storage.optuna_private import set_trial_system_attr, set_trial_user_attr
+from msnas_optuna.runtime.processes import Host, cached_start_time, start_time
+from msnas_optuna.storage.optuna_private import (
+    set_system_attr,
+    set_trial_system_attr,
+    set_trial_user_attr,
+    system_attrs,
+)
 
-PLAN: Final = "msnas:plan"
-"""Trial system attribute: the `Plan` of the trial."""
+# System attributes of trials. A mark is the trial's own number, because retries copy attributes.
+PLAN: Final = "msnas:plan"  # its `Plan`
+OWNER: Final = "msnas:worker"  # the `Worker` that has claimed it, from the first moment on
+QUEUED: Final = "msnas:queued"  # we have queued it: it has parameters before it has a plan
+INTERRUPTED: Final = "msnas:interrupted"  # mark: the user stopped it
+WITHDRAWN: Final = "msnas:withdrawn"  # mark: it was never evaluated, and has no slot
+LOST: Final = "msnas:lost"  # mark: its worker died, and it is repeated
+FIXED_PARAMS: Final = "fixed_params"  # Optuna's: what `Study.enqueue_trial` fixes
+RETRY_HISTORY: Final = "retry_history"  # Optuna's: numbers of the trials that this one repeats
 
-INTERRUPTED: Final = "msnas:interrupted"
-"""Trial system attribute: the number of the trial that the user stopped."""
-
-OWNER: Final = "msnas:worker"
-"""Trial system attribute: the `Worker` that has claimed the trial, from the first moment on."""
-
-WITHDRAWN: Final = "msnas:withdrawn"
-"""Trial system attribute: its own number, for a trial that was never evaluated; it has no slot."""
-
-LOST: Final = "msnas:lost"
-"""Trial system attribute: its own number, for a trial whose worker died and that is repeated."""
-
-CONFIG: Final = "msnas:config"
-"""Study user attribute: the configuration that the study was created with."""
-
-OBJECTIVE: Final = "objective"
-"""Key of the configuration: where values come from, if not from the supernet; `EXTERNAL`."""
-
-EXTERNAL: Final = "external"
-"""Values are told by an external trainer, see `asktell`."""
-
-_ASKED_ON: Final = f"{EXTERNAL} (asked on "
-"""Beginning of the host of an external trainer."""
-
-IMPORT: Final = "msnas:import"
-"""Study system attribute: the `Worker` that imports it and its stages, None when all is there."""
-
-LAYOUT: Final = "msnas:layout"
-"""Study user attribute: the version of our keys; 1 where it is missing."""
-
-LAYOUT_VERSION: Final = 3
-"""Layout 2 had other origins and plans of another sampler."""
-
-PUBLISHED: Final = "msnas:published"
-"""Study system attribute: how many proposals were settled when the dashboard was refreshed."""
-
-VERSIONS: Final = "msnas:versions"
-"""Study system attribute: of each package the versions that have searched, first to last."""
-
-WANTED: Final = "msnas:trials"
-"""Study system attribute: how many trials the search was last told to have by its command."""
-
-DETECTIONS: Final = "msnas:detections"
-"""Study system attribute: which trial and weights the stored pictures with detections show."""
-
-LOSSES: Final = "msnas:losses:"
-"""Study system attributes of the search, each with the name of a training run behind it."""
-
-GENERATION: Final = "generation"
-"""Trial user attribute, for tables and figures: the generation as an integer."""
-
-ORIGIN: Final = "origin"
-"""Trial user attribute, for tables and figures: how the architecture came about."""
-
-ERROR: Final = "error"
-"""Trial user attribute: why the evaluation of the architecture failed."""
-
+# User attributes of trials, for tables and figures; see also `TrialRecord`.
+GENERATION: Final = "generation"  # an integer
+ORIGIN: Final = "origin"  # how the architecture came about
+ERROR: Final = "error"  # why the evaluation failed
 ARCH: Final = "arch"
 REPEAT: Final = "repeat"
-"""Trial user attributes: see `TrialRecord`."""
 
-QUEUED: Final = "msnas:queued"
-"""Trial system attribute: we have queued the trial, so it has parameters before it has a plan."""
+# User attributes of studies.
+CONFIG: Final = "msnas:config"  # the configuration that the study was created with
+LAYOUT: Final = "msnas:layout"  # the version of our keys; 1 where it is missing
+LAYOUT_VERSION: Final = 3  # layout 2 had other origins and plans of another sampler
 
-FIXED_PARAMS: Final = "fixed_params"
-"""Optuna's trial system attribute: what `Study.enqueue_trial` fixes."""
+# System attributes of studies.
+IMPORT: Final = "msnas:import"  # names and `Worker` of an import, None when all is there
+PUBLISHED: Final = "msnas:published"  # proposals settled when the dashboard was refreshed
+VERSIONS: Final = "msnas:versions"  # of each package those that have searched, first to last
+WANTED: Final = "msnas:trials"  # how many trials the last command of the search asked for
+DETECTIONS: Final = "msnas:detections"  # trial and weights that the stored pictures show
+LOSSES: Final = "msnas:losses:"  # before the name of each training run
 
-RETRY_HISTORY: Final = "retry_history"
-"""Optuna's trial system attribute: the numbers of the trials that this one repeats."""
+OBJECTIVE: Final = "objective"  # key of the configuration: where values come from
+EXTERNAL: Final = "external"  # its value where an external trainer tells them, see `asktell`
+_ASKED_ON: Final = f"{EXTERNAL} (asked on "  # before the host of an external trainer
+
+_PACKAGES: Final = (
+    "msnas-optuna", "torch", "torchvision", "optuna", "optuna-dashboard", "plotly", "numpy",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Worker:
     """The process that evaluates a trial.
 
-    Attributes:
-        host: a `Host` as text; process ids mean something inside it only.
-        pid: process id.
-        started: start time of the process, which tells it from a later one with the same id.
-        trial: number of the trial, None where it was not known yet. A retry copies the record,
-            so another number says that it belongs to the trial that is repeated.
-        heartbeats: whether it writes heartbeats from the start of the evaluation on.
+    A retry copies the record, so another number of a trial says that it belongs to an earlier one.
     """
 
-    host: str
+    host: str  # a `Host` as text; process ids mean something inside it only
     pid: int
-    started: str
-    trial: int | None
-    heartbeats: bool = field(default=False, compare=False)
+    started: str  # start time, which tells the process from a later one with the same id
+    trial: int | None  # its number, None where it was not known yet
+    heartbeats: bool = field(default=False, compare=False)  # whether it writes them
 
     @classmethod
     def current(cls, trial: int | None = None, *, heartbeats: bool = False) -> Worker:
         """This process, at work on a trial."""
         pid = os.getpid()
-        return cls(str(Host.current()), pid, started_once(pid), trial, heartbeats)
+        return cls(str(Host.current()), pid, cached_start_time(pid), trial, heartbeats)
 
     @classmethod
     def external(cls, trial: int) -> Worker:
@@ -129,7 +93,7 @@ class Worker:
 
     @property
     def is_external(self) -> bool:
-        """True if it is no process of the package; nobody can see whether it lives."""
+        """True of a trainer outside the package; nobody can see whether it lives."""
         return self.host.startswith(_ASKED_ON)
 
     def is_here(self) -> bool:
@@ -143,32 +107,21 @@ class Worker:
     def is_dead(self) -> bool:
         """True if the process has ended for certain; seldom known of another host's."""
         if self.is_here():
-            return started(self.pid) != self.started
+            return start_time(self.pid) != self.started
         return Host.parse(self.host).has_restarted()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A trial's architecture, fixed before its evaluation starts.
-
-    Attributes:
-        params: every parameter of the architecture.
-        generation: 0 for the first population.
-        origin: "random", "queued", "reevaluated" or the operator that made the architecture.
-        parents: numbers of the trials that the operator started from.
-        slot: place in the sequence of proposals; a retry keeps the slot of what it repeats.
-        worker: the process that evaluates the trial.
-        repeat: how many measurements of the architecture were planned before this one; no two
-            trials of an architecture have the same.
-    """
+    """A trial's architecture, fixed before its evaluation starts."""
 
     params: Mapping[str, Any]
-    generation: int
-    origin: str
-    parents: tuple[int, ...]
-    slot: int
+    generation: int  # 0 for the first population
+    origin: str  # "random", "queued", "reevaluated" or the operator that made the architecture
+    parents: tuple[int, ...]  # numbers of trials
+    slot: int  # place in the sequence of proposals; a retry keeps it
     worker: Worker
-    repeat: int = 0
+    repeat: int = 0  # measurements planned before this one; differs between equal architectures
 
     def to_json(self) -> dict[str, Any]:
         """The plan in types that JSON keeps."""
@@ -181,11 +134,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Plan:
-        """The inverse of `to_json`.
-
-        Raises:
-            ValueError: the stored value is no plan.
-        """
+        """The inverse of `to_json`; ValueError if the stored value is no plan."""
         try:
             values = dict(stored)
             values["parents"] = tuple(values["parents"])
@@ -229,14 +178,12 @@ def is_told(trial: FrozenTrial) -> bool:
 
 
 def known_params(trial: FrozenTrial, plan: Plan | None) -> dict[str, Any]:
-    """The parameters of a trial as far as they are fixed, whether suggested already or not.
-
-    Args:
-        trial: the trial.
-        plan: its plan, if it has one.
-    """
-    planned = {} if plan is None else plan.params
-    return {**planned, **trial.system_attrs.get(FIXED_PARAMS, {}), **trial.params}
+    """The parameters of a trial as far as they are fixed, whether suggested already or not."""
+    return {
+        **(plan.params if plan else {}),
+        **trial.system_attrs.get(FIXED_PARAMS, {}),
+        **trial.params,
+    }
 
 
 def repeat_of(trial: Trial) -> int:
@@ -264,17 +211,11 @@ def write_plan(study: Study, trial: FrozenTrial, plan: Plan) -> None:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """What the evaluation of an architecture has measured, as flat user attributes of the trial.
+    """Measurements of an architecture, as flat user attributes of the trial."""
 
-    Attributes:
-        arch: the architecture in the notation of its method.
-        values: whatever was measured, by name: ap50, gflops, mparams, latency_ms, ...
-        repeat: how many measurements of the architecture came before; added to the seed.
-    """
-
-    arch: str
-    values: Mapping[str, float]
-    repeat: int = 0
+    arch: str  # in the notation of its method
+    values: Mapping[str, float]  # whatever was measured: ap50, gflops, mparams, latency_ms, ...
+    repeat: int = 0  # how many measurements of the architecture came before; added to the seed
 
 
 def write_record(trial: Trial, record: TrialRecord) -> None:
@@ -310,10 +251,9 @@ def root_number(trial: FrozenTrial) -> int:
 
 
 def slots_of(trials: Sequence[FrozenTrial]) -> dict[int, int]:
-    """The slot of each trial by its number, without withdrawn ones.
+    """The slot of each trial by its number: its place in the sequence of proposals.
 
-    A slot is a place in the sequence of proposals: the number of trials before, without repeats,
-    which have that of the first, and without withdrawn ones.
+    Withdrawn trials have none and count for none; a repeat has that of the first.
     """
     slots: dict[int, int] = {}
     following = 0
@@ -322,7 +262,46 @@ def slots_of(trials: Sequence[FrozenTrial]) -> dict[int, int]:
             continue
         if is_retry(trial) and root_number(trial) in slots:
             slots[trial.number] = slots[root_number(trial)]
-            continue
-        slots[trial.number] = following
-        following += 1
+        else:
+            slots[trial.number] = following
+            following += 1
     return slots
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on, in this process."""
+    found = {"Python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from a checkout
+            found[package] = "not installed"
+    return found
+
+
+def read_versions(study: Study) -> dict[str, list[str]]:
+    """The versions that have searched, first to last; none before the first search."""
+    return {package: list(v) for package, v in system_attrs(study).get(VERSIONS, {}).items()}
+
+
+def write_versions(study: Study) -> None:
+    """Adds this process's versions to those that have searched."""
+    stored = read_versions(study)
+    merged = {
+        package: list(dict.fromkeys([*stored.get(package, ()), number]))
+        for package, number in versions().items()
+    }
+    if merged != stored:
+        set_system_attr(study, VERSIONS, merged)
+
+
+def wanted_trials(study: Study) -> int | None:
+    """Number of trials that the last command asked for, None if it left that to the study file."""
+    wanted = system_attrs(study).get(WANTED)
+    return wanted if isinstance(wanted, int) else None
+
+
+def write_wanted(study: Study, trials: int | None) -> None:
+    """Stores the number of trials that a command asks for; None leaves it to the study file."""
+    if wanted_trials(study) != trials:
+        set_system_attr(study, WANTED, trials)

@@ -21,8 +21,7 @@ from msnas_optuna.storage.heartbeats import (
     keeps_heartbeats,
     stale,
 )
-from msnas_optuna.storage.optuna_private import set_state, set_trial_system_attr, trial_id
-from msnas_optuna.storage.quiet import quiet
+from msnas_optuna.storage.optuna_private import quiet, set_state, set_trial_system_attr, trial_id
 from msnas_optuna.storage.records import (
     INTERRUPTED,
     LOST,
@@ -35,30 +34,20 @@ from msnas_optuna.storage.records import (
     slots_of,
 )
 
-MAX_RETRY: Final = 2
-"""Repeats of a trial whose process died; it may be what killed the process."""
-
-POLL_SECONDS: Final = 2.0
-"""Between two looks at what other workers do."""
+MAX_RETRY: Final = 2  # repeats of a trial whose process died; it may be what killed the process
+POLL_SECONDS: Final = 2.0  # between two looks at what other workers do
+_HANDOVER_SECONDS: Final = (2.0, 8.0)  # another time for each process, see `Sightings`
+UNOWNED_GRACE: Final = 60.0  # seconds; claims take few, so a trial still unowned then is lost
 
 PATIENCE: Final = GRACE_PERIOD + 2 * HEARTBEAT_INTERVAL
 """Seconds without news after which a trial of another worker is certainly alive."""
-
-UNOWNED_GRACE: Final = 60.0
-"""A trial is claimed within seconds, so one that stays without an owner for longer is lost."""
-
-_HANDOVER_SECONDS: Final = (2.0, 8.0)
-"""After such a time, another for each process, others do what a worker has left half done."""
 
 
 class Sightings:
     """Times at which this process first saw each trial in its state, by its own monotonic clock.
 
-    The clocks of other machines may be wrong by hours: the age of a trial decides nothing.
-
-    Attributes:
-        handover: seconds after which this process repeats a failed trial that another one, which
-            saw it fail, should have repeated.
+    The clocks of other machines may be wrong by hours: the age of a trial decides nothing. After
+    `handover` seconds this process repeats a failed trial that another has left half done.
     """
 
     def __init__(self) -> None:
@@ -81,13 +70,9 @@ def recover_lost_trials(study: Study, sightings: Sightings | None = None) -> lis
 
     A trial that a dead process of this host left running fails and is queued again with the same
     plan, at most `MAX_RETRY` times; so is one that was marked as interrupted, without a limit.
-    Of running trials of other hosts only the heartbeat tells whether they live.
-
-    Args:
-        study: the study.
-        sightings: of a process that looks again and again. Trials that stay without an owner, or
-            without the first heartbeat that their owner was about to write, are queued again too,
-            whatever their host; what others are about to queue is left to them.
+    Of running trials of other hosts only the heartbeat tells whether they live. A process that
+    looks again and again passes `sightings`: then trials of any host that stay without an owner or
+    a first heartbeat are queued again too, and what others are about to queue is left to them.
 
     Returns:
         Numbers of the trials that ended here or were queued again.
@@ -135,11 +120,7 @@ def outstanding_trials(study: Study) -> list[FrozenTrial]:
     """The trials that run, and the failed ones that wait to be queued again."""
     trials = study.get_trials(deepcopy=False)
     retried = _retried(trials)
-    return [
-        trial
-        for trial in trials
-        if trial.state == TrialState.RUNNING or _awaits_retry(trial, retried)
-    ]
+    return [t for t in trials if t.state == TrialState.RUNNING or _awaits_retry(t, retried)]
 
 
 def would_notice_death(study: Study, trial: FrozenTrial) -> bool:
@@ -175,7 +156,6 @@ def finished_slots(study: Study) -> int:
 
 
 def _repeated(trial: FrozenTrial) -> int | None:
-    """The trial that this one repeats directly."""
     history = trial.system_attrs.get(RETRY_HISTORY)
     return int(history[-1]) if history else None
 
@@ -207,11 +187,8 @@ def _is_lost(
     if trial_id(trial) in ceased:
         return True
     if owner is None:
-        return (
-            not is_told(trial)
-            and sightings is not None
-            and (sightings.seconds(trial) > UNOWNED_GRACE)
-        )
+        seen = None if is_told(trial) else sightings
+        return seen is not None and seen.seconds(trial) > UNOWNED_GRACE
     if not _announces_heartbeats(study, owner):
         return owner.is_dead()
     silent = sightings is not None and sightings.seconds(trial) > GRACE_PERIOD

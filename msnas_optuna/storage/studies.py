@@ -13,8 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 
-from msnas_optuna.storage.optuna_private import system_attrs
-from msnas_optuna.storage.quiet import quiet
+from msnas_optuna.storage.optuna_private import quiet, system_attrs
 from msnas_optuna.storage.records import (
     CONFIG,
     EXTERNAL,
@@ -24,8 +23,7 @@ from msnas_optuna.storage.records import (
     OBJECTIVE,
 )
 
-_CREATION_SECONDS: Final = 10.0
-"""A study is without configuration for a moment; after that long, its creator has died."""
+_CREATION_SECONDS: Final = 10.0  # if it still has no configuration then, its creator has died
 
 
 class StudyMismatchError(ValueError):
@@ -43,19 +41,11 @@ def open_study(
 ) -> Study:
     """Creates a study, or resumes the stored one of this name.
 
-    Of several processes that create it at once, the first one decides its configuration.
-
-    Args:
-        storage: where the study lives.
-        name: name of the study.
-        directions: "maximize" or "minimize" for each objective.
-        sampler: proposes architectures.
-        config: what must not change while the study lives, in JSON types.
-        metric_names: names of the objectives; "AP" where there is one and None is given.
+    Of several processes that create it at once, the first one decides its `config`: what must not
+    change while the study lives, in JSON types. A single objective is named "AP" by default.
 
     Raises:
-        StudyMismatchError: the stored study has other directions or another configuration, or
-            cannot be used, see `require_usable`.
+        StudyMismatchError: the stored study differs, or cannot be used, see `require_usable`.
         ValueError: a direction is neither "maximize" nor "minimize".
     """
     for direction in directions:
@@ -74,14 +64,15 @@ def open_study(
     while (stored := _read_config(study)) is None and time.monotonic() < deadline:
         require_usable(study)
         time.sleep(0.1)  # the process that has just created the study writes the configuration
-    ways = {"directions": _words(study.directions)}
+    ways = {"directions": [d.name.lower() for d in study.directions]}
+    asked_ways = {"directions": [d.name.lower() for d in asked]}
     if stored is None:  # whoever created it died before
-        _refuse_mismatch(name, ways, {"directions": _words(asked)})
+        _refuse_mismatch(name, ways, asked_ways)
         _write_config(study, wanted)
         stored = _read_config(study) or wanted
     require_usable(study)
     refuse_mixed(study, external=_is_external(wanted))
-    _refuse_mismatch(name, {**ways, **stored}, {"directions": _words(asked), **wanted})
+    _refuse_mismatch(name, {**ways, **stored}, {**asked_ways, **wanted})
     if metric_names is None and len(directions) == 1:
         metric_names = ["AP"]
     if metric_names is not None and study.metric_names != list(metric_names):
@@ -96,11 +87,6 @@ def _write_config(study: Study, config: Mapping[str, Any]) -> None:
 
 
 def _read_config(study: Study) -> dict[str, Any] | None:
-    """The configuration of a study, None if there is none.
-
-    Raises:
-        StudyMismatchError: it is damaged.
-    """
     stored = study.user_attrs.get(CONFIG)
     if stored is not None and not isinstance(stored, dict):
         raise StudyMismatchError(
@@ -114,8 +100,7 @@ def require_usable(study: Study) -> None:
     """Keeps everyone away from a study that this version cannot go on with.
 
     Raises:
-        StudyMismatchError: its import has not ended, another program has made it (it has trials,
-            but no configuration, which comes before the first), or another version of this one.
+        StudyMismatchError: its import has not ended, or another program or version has made it.
     """
     name, attributes = study.study_name, study.user_attrs
     if system_attrs(study).get(IMPORT) is not None:
@@ -139,19 +124,11 @@ def require_usable(study: Study) -> None:
         )
 
 
-def _words(directions: Sequence[StudyDirection]) -> list[str]:
-    return [direction.name.lower() for direction in directions]
-
-
 def require_config(study: Study, config: Mapping[str, Any]) -> None:
     """Compares the configuration of a stored study with another, as far as both can be known.
 
-    Digests of files may be left out, because they take data to compute; so may be where the
-    values come from. A study of an external trainer has no digests.
-
-    Args:
-        study: the stored study.
-        config: the configuration that is asked for.
+    Digests of files, which take data to compute, may be left out, as may be where values come
+    from. A study of an external trainer has no digests.
 
     Raises:
         StudyMismatchError: a key has another value.
@@ -160,19 +137,12 @@ def require_config(study: Study, config: Mapping[str, Any]) -> None:
     optional = ({key for key in stored if key.endswith(".sha256")} | {OBJECTIVE}) - wanted.keys()
     if _is_external(stored):
         optional |= {key for key in wanted if key.endswith(".sha256")}
-    was, now = (
-        {key: value for key, value in one.items() if key not in optional}
-        for one in (stored, wanted)
-    )
+    was, now = ({k: v for k, v in one.items() if k not in optional} for one in (stored, wanted))
     _refuse_mismatch(study.study_name, was, now)
 
 
 def refuse_mixed(study: Study, *, external: bool) -> None:
-    """Keeps values of an external trainer and of the supernet apart.
-
-    Args:
-        study: a study; nothing is refused before it has a configuration.
-        external: whether values of an external trainer are to be added.
+    """Keeps values of an external trainer and of the supernet apart; `external` are to be added.
 
     Raises:
         StudyMismatchError: the study has values of the other kind.

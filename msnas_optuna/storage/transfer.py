@@ -1,8 +1,7 @@
 """Copies studies that belong together into another storage.
 
-Numbers, states, values, parameters, attributes and times stay, as with `optuna.copy_study`. That
-leaves RUNNING trials which nobody will finish, notes of optuna-dashboard that point to ids of the
-old storage, and after a kill a part of a study that looks like the whole.
+`optuna.copy_study` would leave RUNNING trials which nobody will finish, notes of optuna-dashboard
+that point to ids of the old storage, and after a kill a part of a study that looks like the whole.
 """
 
 from __future__ import annotations
@@ -23,44 +22,34 @@ from optuna.trial import FrozenTrial, TrialState
 
 from msnas_optuna.storage.optuna_private import (
     ARTIFACTS_ATTR_PREFIX,
+    quiet,
     set_system_attr,
     study_id,
     system_attrs,
     trial_id,
 )
-from msnas_optuna.storage.quiet import quiet
 from msnas_optuna.storage.records import IMPORT, INTERRUPTED, Worker, is_told
 from msnas_optuna.storage.studies import StudyMismatchError
 
+# File names of artifacts: no folders, no hidden files. Keys of optuna-dashboard's notes of a study
+# or, by its id, a trial, see its `_note.py`. Links of notes to artifacts of a study or a trial.
 _ARTIFACT_ID: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,199}")
-"""The file name of an artifact: no folders, no hidden files."""
-
 _NOTE: Final = re.compile(r"dashboard:(?:(\d+):)?note_(?:ver|str:(\d+))")
-"""Keys of optuna-dashboard's notes of a study or, by its id, of a trial; see its `_note.py`."""
-
 _LINK: Final = re.compile(r"/artifacts/(\d+)/(?:(\d+)/)?(?=[0-9a-fA-F-])")
-"""Link of a note to an artifact of a study or a trial."""
 
-Progress = Callable[[int, int], None]
-"""Called with the number of trials that are written, and of all."""
+Progress = Callable[[int, int], None]  # called with the number of trials written, and of all
 
 
 def copy_studies(
     studies: Sequence[Study], target: BaseStorage, *, progress: Progress | None = None
 ) -> None:
-    """Copies studies; after a kill, the same call begins anew.
+    """Copies studies, first the one that the others belong to; a killed call can be repeated.
 
     Until all are whole the first has a mark, by which `require_usable` refuses it. Trials that a
-    process was evaluating become FAIL, marked as interrupted: the next run repeats them at their
-    place.
-
-    Args:
-        studies: first the one that the others belong to.
-        target: where they go; it has none of them.
-        progress: told how many trials are written.
+    process was evaluating become FAIL, marked as interrupted: the next run repeats them.
 
     Raises:
-        StudyMismatchError: see `refuse_present`.
+        StudyMismatchError: the target has one of them, or it is being imported.
     """
     names = [study.study_name for study in studies]
     for name in refuse_present(target, names):
@@ -78,7 +67,11 @@ def copy_studies(
                 marked = copied
                 set_system_attr(marked, IMPORT, mark)
             for trial in its_trials:
-                copied.add_trial(_ended(trial) if is_evaluated_now(trial) else trial)
+                if is_evaluated_now(trial):  # as if its process had been stopped by Ctrl-C
+                    trial = copy.deepcopy(trial)
+                    trial.state, trial.datetime_complete = TrialState.FAIL, datetime.now()
+                    trial.system_attrs[INTERRUPTED] = trial.number
+                copied.add_trial(trial)
                 done += 1
                 if progress is not None:
                     progress(done, total)
@@ -91,20 +84,10 @@ def is_evaluated_now(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.RUNNING and not is_told(trial)
 
 
-def _ended(trial: FrozenTrial) -> FrozenTrial:
-    """The trial as if its process had been stopped by Ctrl-C."""
-    ended = copy.deepcopy(trial)
-    ended.state, ended.datetime_complete = TrialState.FAIL, datetime.now()
-    ended.system_attrs[INTERRUPTED] = trial.number
-    return ended
-
-
 def _copy_attributes(study: Study, trials: Sequence[FrozenTrial], copied: Study) -> None:
     ids = zip(map(trial_id, trials), map(trial_id, copied.get_trials(deepcopy=False)), strict=True)
     attributes = {key: value for key, value in system_attrs(study).items() if key != IMPORT}
-    moved = readdressed(
-        attributes, study=(study_id(study), study_id(copied)), trials={**dict(ids)}
-    )
+    moved = readdressed(attributes, study=(study_id(study), study_id(copied)), trials=dict(ids))
     for key, value in moved.items():
         set_system_attr(copied, key, value)
     for key, value in study.user_attrs.items():
@@ -114,13 +97,7 @@ def _copy_attributes(study: Study, trials: Sequence[FrozenTrial], copied: Study)
 def readdressed(
     attributes: Mapping[str, Any], *, study: tuple[int, int], trials: Mapping[int, int]
 ) -> dict[str, Any]:
-    """The system attributes of a study, with notes that name the ids of another storage.
-
-    Args:
-        attributes: of the study, as they are.
-        study: its old and its new id.
-        trials: old id -> new id.
-    """
+    """System attributes of a study (old id, new id), with notes that name the new ids."""
 
     def link(match: re.Match[str]) -> str:
         if int(match[1]) != study[0]:

@@ -1,9 +1,4 @@
-"""Trials that are not finished, what is known of their workers, and how to end or repeat them.
-
-A storage without heartbeats cannot tell whether a worker on another machine lives, and one look at
-any storage cannot tell of one that died before its first heartbeat: there a person must decide,
-or the workers that look again and again.
-"""
+"""Trials that are not finished, what is known of their workers, and how to end or repeat them."""
 
 from __future__ import annotations
 
@@ -27,37 +22,20 @@ State = Literal["RUNNING", "WAITING"]
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A trial that runs or waits.
+    """A trial that runs or waits."""
 
-    Attributes:
-        study: name of its study.
-        trial: its number.
-        state: "RUNNING" or "WAITING".
-        minutes: since its start, by the clocks of its worker and of this machine; None for one
-            that waits.
-        host: where its worker runs, or where an external trainer was asked for; None if nothing
-            is recorded.
-        pid: the worker's process id there; None for an external trainer.
-        alive: whether the worker lives; None if nobody can tell.
-        external: whether `msnas ask` has handed it out, so that somebody is to tell its values.
-    """
-
-    study: str
-    trial: int
+    study: str  # its name
+    trial: int  # its number
     state: State
-    minutes: float | None
-    host: str | None
-    pid: int | None
-    alive: bool | None
-    external: bool = False
+    minutes: float | None  # since its start, by the clocks of its worker and of this machine
+    host: str | None  # where its worker runs, or where an external trainer was asked for
+    pid: int | None  # the worker's process id there; None for an external trainer
+    alive: bool | None  # whether the worker lives; None if nobody can tell
+    external: bool = False  # whether `msnas ask` has handed it out, so that values are to be told
 
 
 def unfinished_trials(study: Study, numbers: Iterable[int] | None = None) -> list[Unfinished]:
-    """The trials of a study that run or wait, by number.
-
-    Args:
-        study: the study.
-        numbers: of those that are meant, all by default.
+    """The trials of a study that run or wait, by number; those of given `numbers`, or all.
 
     Raises:
         ValueError: a trial of these numbers is finished or does not exist.
@@ -68,12 +46,11 @@ def unfinished_trials(study: Study, numbers: Iterable[int] | None = None) -> lis
     if numbers is None:
         return list(found.values())
     wanted = sorted(set(numbers))
-    for number in wanted:
-        if number not in found:
-            raise ValueError(
-                f"trial {number} of study {study.study_name} neither runs nor waits; "
-                "`msnas doctor` lists those that do"
-            )
+    if missing := [number for number in wanted if number not in found]:
+        raise ValueError(
+            f"trial {missing[0]} of study {study.study_name} neither runs nor waits; "
+            "`msnas doctor` lists those that do"
+        )
     return [found[number] for number in wanted]
 
 
@@ -84,10 +61,8 @@ def _describe(study: Study, trial: FrozenTrial, heard: set[int], ceased: set[int
     alive: bool | None = None
     if owner is not None and owner.is_here():
         alive = not owner.is_dead()
-    elif trial_id(trial) in ceased:
-        alive = False
-    elif trial_id(trial) in heard:
-        alive = True
+    elif trial_id(trial) in ceased | heard:
+        alive = trial_id(trial) not in ceased
     elif owner is not None and owner.is_dead():
         alive = False
     return Unfinished(
@@ -103,22 +78,13 @@ def _describe(study: Study, trial: FrozenTrial, heard: set[int], ceased: set[int
 
 
 def end_trials(study: Study, numbers: Iterable[int], *, repeat: bool) -> list[int]:
-    """Ends trials that nobody will finish.
+    """Ends trials that nobody will finish; returns the numbers of those that were changed.
 
-    A trial that runs fails; one that waits is withdrawn, or stays as it is if it is to be
-    repeated.
-
-    Args:
-        study: the study.
-        numbers: of the trials.
-        repeat: whether the next worker repeats the architectures; else they count as failed.
-
-    Returns:
-        Numbers of the trials that were changed.
+    A trial that runs fails, and with `repeat` the next worker repeats its architecture; one that
+    waits is withdrawn, or with `repeat` stays as it is.
 
     Raises:
-        ValueError: a trial is finished, does not exist, or its worker is known to live; then none
-            is changed.
+        ValueError: a trial is not unfinished, or its worker is known to live; none is changed.
     """
     wanted = unfinished_trials(study, numbers)
     for found in wanted:
@@ -128,7 +94,7 @@ def end_trials(study: Study, numbers: Iterable[int], *, repeat: bool) -> list[in
                 "stop it first"
             )
     changed = []
-    for number in [found.trial for found in wanted]:
+    for number in (found.trial for found in wanted):
         trial = study.get_trials()[number]
         if trial.state == TrialState.WAITING:
             changed += [] if repeat else withdraw(study, [trial])

@@ -13,20 +13,14 @@ from sqlalchemy.exc import ArgumentError
 _FILES: Final = ("sqlite", "journal")
 _SERVERS: Final = ("postgresql", "grpc")
 
-_JOURNAL_PATH: Final = re.compile(r"[^:]+\.(log|journal)")
-"""The plain path of a journal."""
+_JOURNAL_PATH: Final = re.compile(r"[^:]+\.(log|journal)")  # a plain path
 
+# Host, port and database: what may be shown of a server's URL.
 _ADDRESS: Final = re.compile(r"([\w.-]*|\[[\da-fA-F:.]+\])(:\d+)?(/[\w.-]*)?")
-"""Host, port and database: what may be shown of a server's URL."""
 
 
 def parse(url: str) -> URL:
-    """The parts of a URL.
-
-    Raises:
-        ValueError: it is no URL of a storage, or its password is not quoted; the message does
-            not show it.
-    """
+    """The parts of a URL; ValueError, without secrets, if it is none of a storage."""
     if _JOURNAL_PATH.fullmatch(url):
         return URL.create("journal", database=url)
     rule = (
@@ -38,7 +32,8 @@ def parse(url: str) -> URL:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise ValueError(rule) from None  # the cause may quote the password
-    if parsed.get_backend_name() not in (*_FILES, *_SERVERS):
+    backend, server = parsed.get_backend_name(), parsed.host or parsed.username
+    if backend not in (*_FILES, *_SERVERS) or (backend in _FILES and server):
         raise ValueError(rule)
     if parsed.get_backend_name() in _SERVERS and (
         "@" in (parsed.host or "")
@@ -55,11 +50,7 @@ def is_storage_url(text: str) -> bool:
 
 
 def storage_file(url: str) -> Path | None:
-    """The file of a storage that is one.
-
-    Raises:
-        ValueError: see `parse`.
-    """
+    """The file of a storage that is one."""
     parsed = parse(url)
     if parsed.get_backend_name() not in _FILES or parsed.database in (None, "", ":memory:"):
         return None
@@ -72,11 +63,7 @@ def sqlite_url(path: Path) -> str:
 
 
 def relative_to(url: str, folder: Path) -> str:
-    """The URL of a storage whose file, if it is one, is relative to a folder.
-
-    Raises:
-        ValueError: see `parse`.
-    """
+    """The URL of a storage whose file, if it is one, is relative to a folder."""
     file = storage_file(url)
     if file is None:
         return url
@@ -84,21 +71,13 @@ def relative_to(url: str, folder: Path) -> str:
 
 
 def storage_exists(url: str) -> bool:
-    """True if there is anything to open; a server is taken to be there.
-
-    Raises:
-        ValueError: see `parse`.
-    """
+    """True if there is anything to open; a server is taken to be there."""
     file = storage_file(url)
     return parse(url).get_backend_name() in _SERVERS if file is None else file.exists()
 
 
 def has_secret(url: str) -> bool:
-    """True if the URL has a password, or parameters after '?', which may be secrets too.
-
-    Raises:
-        ValueError: see `parse`.
-    """
+    """True if the URL has a password, or parameters after '?', which may be secrets too."""
     parsed = parse(url)
     return bool(parsed.password or parsed.query)
 

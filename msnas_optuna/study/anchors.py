@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from msnas_optuna.data.coco import CocoDetection
-from msnas_optuna.data.resizing import resized_size
+from msnas_optuna.data.images import resized_size
 from msnas_optuna.study.setting import Setting
 
 QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -40,13 +40,13 @@ _Sizes = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class AnchorFit:
-    """How well the anchors of a base size fit the boxes.
+    """Best IoUs of boxes with the anchors of a base size.
 
     Attributes:
         base: side in pixels of the first level's square anchor.
-        mean_iou: mean best IoU of a box with an anchor, 0..1.
-        at_half: share of the boxes whose best IoU is at least 0.5, 0..1.
-        at_foreground: likewise at least 0.7, the RPN's threshold for a positive.
+        mean_iou: over the boxes, 0..1.
+        at_half: share of the boxes with at least 0.5, 0..1.
+        at_foreground: likewise with 0.7, the RPN's threshold for a positive.
     """
 
     base: float
@@ -88,11 +88,11 @@ def anchor_report(setting: Setting, dataset: CocoDetection) -> AnchorReport | No
     if layout is None or not len(boxes):
         return None
     judged, strides, base = thin(boxes), layout.strides, layout.base
-    sides = np.quantile(_sides(boxes), QUANTILES)
+    sides = np.quantile(_sides(boxes), QUANTILES).tolist()
     return AnchorReport(
         boxes=len(boxes),
         judged=len(judged),
-        sides=dict(zip(QUANTILES, sides.tolist(), strict=True)),
+        sides=dict(zip(QUANTILES, sides, strict=True)),
         proposed=propose_base(judged, strides, configured=base),
         configured=fit(judged, strides, base=base),
         canonical_size=layout.canonical_size,
@@ -101,13 +101,7 @@ def anchor_report(setting: Setting, dataset: CocoDetection) -> AnchorReport | No
 
 
 def resized_boxes(dataset: CocoDetection, shorter: int, longer: int) -> _Boxes:
-    """Every object, crowds left out, x1 y1 x2 y2 in resized pixels, [n, 4].
-
-    Args:
-        dataset: images with boxes; no image is read.
-        shorter: goal for the shorter side of an image, pixels.
-        longer: bound for the longer side, pixels.
-    """
+    """Every object but crowds, x1 y1 x2 y2 in resized pixels, [n, 4]; see `resized_size`."""
     boxes = [np.zeros((0, 4))]
     for record in dataset.records:
         h, w = resized_size((record.height, record.width), shorter, longer)
@@ -131,12 +125,7 @@ def thin(boxes: _Boxes) -> _Boxes:
 
 
 def anchor_shapes(base: float, levels: int) -> _Sizes:
-    """Width and height of the anchors in pixels, whole as torchvision's, [G, 3, 2].
-
-    Args:
-        base: side of the first level's square anchor, pixels.
-        levels: G.
-    """
+    """Width and height of the anchors of G levels in pixels, whole as torchvision's, [G, 3, 2]."""
     root = np.sqrt(np.array(_RATIOS))
     sides = base * 2.0 ** np.arange(levels)
     exact = sides[:, None, None] * np.stack([1 / root, root], axis=1)
@@ -152,46 +141,36 @@ def fit(boxes: _Boxes, strides: Sequence[int], *, base: float) -> AnchorFit:
         strides: s_1..s_G in pixels.
         base: side of the first level's square anchor, pixels.
     """
-    sizes, centres = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
+    sizes, centers = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
     best = np.zeros(len(boxes))
     every_shape = anchor_shapes(base, len(strides))
     for stride, shapes in zip(strides, every_shape, strict=True):
-        shift = np.abs(centres % stride - stride / 2)  # to the middle of the own cell
+        shift = np.abs(centers % stride - stride / 2)  # to the middle of the own cell
         for shape in shapes:
-            np.maximum(best, _shifted_iou(sizes, shape, shift), out=best)
+            overlap = np.minimum(np.minimum(sizes, shape), (sizes + shape) / 2 - shift).clip(0)
+            common = overlap.prod(axis=1)
+            union = sizes.prod(axis=1) + shape.prod() - common
+            np.maximum(best, common / union, out=best)
     return AnchorFit(
         float(base), float(best.mean()), float((best >= 0.5).mean()), float((best >= 0.7).mean())
     )
 
 
-def _shifted_iou(sizes: _Sizes, shape: _Sizes, shift: _Sizes) -> npt.NDArray[np.float64]:
-    """IoU [n] of boxes with one shape [2] whose centre lies `shift` [n, 2] pixels off."""
-    overlap = np.minimum(np.minimum(sizes, shape), (sizes + shape) / 2 - shift).clip(0)
-    common = overlap.prod(axis=1)
-    iou: npt.NDArray[np.float64] = common / (sizes.prod(axis=1) + shape.prod() - common)
-    return iou
-
-
 def propose_base(boxes: _Boxes, strides: Sequence[int], *, configured: float) -> AnchorFit:
     """The base of the largest mean best IoU; of equal ones the nearest to the configured.
 
-    Candidates are whole pixels, twelve or fewer to an octave.
+    Candidates are whole pixels from 2 to the largest box, twelve or fewer to an octave.
 
     Args:
         boxes: at least one, x1 y1 x2 y2 in pixels. shape (n, 4)
         strides: s_1..s_G in pixels.
         configured: base of the study file, itself a candidate.
     """
-    bases = (*_candidates(boxes), configured)
+    largest = max(float((boxes[:, 2:] - boxes[:, :2]).max()), 2.0)  # above, all are too large
+    exponents = np.arange(int(np.log2(largest / 2) * _STEPS_PER_OCTAVE) + 2) / _STEPS_PER_OCTAVE
+    bases = [*sorted(set(np.round(2 * 2.0**exponents).tolist())), configured]
     fits = [fit(boxes, strides, base=base) for base in bases]
     return max(fits, key=lambda f: (f.mean_iou, -abs(np.log2(f.base / configured))))
-
-
-def _candidates(boxes: _Boxes) -> list[float]:
-    """Bases from 2 pixels to the largest box, past which every anchor is too large."""
-    largest = max(float((boxes[:, 2:] - boxes[:, :2]).max()), 2.0)
-    exponents = np.arange(int(np.log2(largest / 2) * _STEPS_PER_OCTAVE) + 2) / _STEPS_PER_OCTAVE
-    return sorted(set(np.round(2 * 2.0**exponents).tolist()))
 
 
 def routed_shares(boxes: _Boxes, canonical_size: float, *, levels: int) -> tuple[float, ...]:

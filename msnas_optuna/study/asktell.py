@@ -30,7 +30,6 @@ from msnas_optuna.storage import (
     Worker,
     claim_trial,
     mark_interrupted,
-    open_study,
     read_plan,
     recover_lost_trials,
     refuse_mixed,
@@ -43,31 +42,25 @@ from msnas_optuna.study.setting import Setting
 
 
 @dataclass(frozen=True)
-class Asked:
+class Proposal:
     """An architecture that an external trainer is to evaluate.
 
     Attributes:
         trial: the number to tell the values for.
-        params: the parameters of the trial.
-        architecture: the same as an architecture.
-        gflops: 1e9 multiply-adds at the study's input size.
-        generation: 0 for the first population.
-        origin: see `storage.Plan`.
-        repeat: how many measurements of the architecture come before; train with another seed.
+        architecture: of the study's space.
+        costs: see `Method.costs`.
+        plan: its parameters and where it comes from; train each `repeat` with another seed.
     """
 
     trial: int
-    params: dict[str, Any]
     architecture: Any
-    gflops: float
-    generation: int
-    origin: str
-    repeat: int
+    costs: dict[str, float]
+    plan: Plan
 
 
 def ask(
-    setting: Setting, n: int = 1, *, show: Callable[[list[Asked]], object] | None = None
-) -> list[Asked]:
+    setting: Setting, n: int = 1, *, show: Callable[[list[Proposal]], object] | None = None
+) -> list[Proposal]:
     """Proposes the next architectures of the study file's search, which it creates if need be.
 
     Args:
@@ -78,23 +71,13 @@ def ask(
 
     Returns:
         At most `n`; none where the study has its trials.
-
-    Raises:
-        ConfigError, EmptyWindowError, StudyMismatchError: see there.
     """
     seeds, wanted = setting.seeds, setting.n_trials()
-    study = open_study(
-        setting.storage,
-        name=setting.study_name(),
-        directions=[metric.direction for metric in setting.metrics],
-        sampler=setting.sampler(setting.feasible),
-        config=setting.config.identity() | {OBJECTIVE: EXTERNAL},
-        metric_names=[metric.label for metric in setting.metrics],
-    )
+    study = setting.open_study(setting.config.identity() | {OBJECTIVE: EXTERNAL})
     write_versions(study)
     recover_lost_trials(study)
     queue_architectures(study, setting.space, seeds)
-    asked: list[Asked] = []
+    asked: list[Proposal] = []
     with deferred_interrupts() as interrupts:  # Optuna's bookkeeping is not safe
         while len(asked) < n and (trial_id := claim_trial(study, wanted=wanted)) is not None:
             forget_trials(study)
@@ -107,17 +90,22 @@ def ask(
                 asked.append(proposal)
         try:
             for proposal in asked:  # as late as can be: until here, a kill makes the trials lost
-                _hand_over(study, proposal)
+                found, worker = study.get_trials()[proposal.trial], Worker.external(proposal.trial)
+                write_plan(study, found, replace(proposal.plan, worker=worker))
+                set_trial_system_attr(study, found, OWNER, asdict(worker))
             with interrupts.allowed():
                 if show is not None:
                     show(asked)
-        except BaseException:
-            _take_back(study, asked)
+        except BaseException:  # they reached nobody, and are handed out again
+            for proposal in asked:
+                with suppress(UpdateFinishedTrialError):
+                    mark_interrupted(study, study.get_trials(deepcopy=False)[proposal.trial])
+                    study.tell(proposal.trial, state=TrialState.FAIL, skip_if_finished=True)
             raise
     return asked
 
 
-def _described(setting: Setting, trial: optuna.Trial) -> Asked | None:
+def _described(setting: Setting, trial: optuna.Trial) -> Proposal | None:
     """The architecture of a trial; a queued one that is not feasible fails."""
     try:
         architecture = suggest(trial, setting.feasible)
@@ -125,90 +113,42 @@ def _described(setting: Setting, trial: optuna.Trial) -> Asked | None:
         trial.set_user_attr(ERROR, str(error))
         trial.study.tell(trial, state=TrialState.FAIL)
         return None
-    gflops = setting.cost.total(architecture) / 1e9
-    write_record(trial, TrialRecord(str(architecture), {"gflops": gflops}))
-    plan = _plan(trial.study.get_trials(deepcopy=False)[trial.number])
-    return Asked(
-        trial=trial.number,
-        params=trial.params,
-        architecture=architecture,
-        gflops=gflops,
-        generation=plan.generation,
-        origin=plan.origin,
-        repeat=plan.repeat,
-    )
-
-
-def _hand_over(study: optuna.Study, proposal: Asked) -> None:
-    trial, worker = study.get_trials()[proposal.trial], Worker.external(proposal.trial)
-    write_plan(study, trial, replace(_plan(trial), worker=worker))
-    set_trial_system_attr(study, trial, OWNER, asdict(worker))
-
-
-def _take_back(study: optuna.Study, asked: Sequence[Asked]) -> None:
-    """Ends proposals that reached nobody, so that they are handed out again."""
-    for proposal in asked:
-        with suppress(UpdateFinishedTrialError):
-            mark_interrupted(study, study.get_trials(deepcopy=False)[proposal.trial])
-            study.tell(proposal.trial, state=TrialState.FAIL, skip_if_finished=True)
-
-
-def _plan(trial: FrozenTrial) -> Plan:
-    plan = read_plan(trial)
+    costs = setting.method.costs(architecture, setting.cost)
+    write_record(trial, TrialRecord(str(architecture), costs))
+    plan = read_plan(trial.study.get_trials(deepcopy=False)[trial.number])
     assert plan is not None  # the sampler has written it
-    return plan
+    return Proposal(trial.number, architecture, costs, plan)
 
 
-def tell(setting: Setting, number: int, values: Sequence[float]) -> FrozenTrial:
-    """Ends a trial with its values; to tell the same again changes nothing.
+def tell(
+    setting: Setting, number: int, values: Sequence[float] | None, *, repeat: bool = False
+) -> FrozenTrial:
+    """Ends a trial with its values, or as failed; to tell the same again changes nothing.
 
     Args:
         setting: the study.
         number: of the trial.
-        values: of `study.objectives`, in their order.
+        values: of `study.objectives`, in their order; None where it has failed.
+        repeat: a failure was not the architecture's fault, so that it is handed out again.
 
     Raises:
         ValueError: the values are not finite or not one for each objective, the trial has
             ended otherwise, or there is no such trial.
         StudyMismatchError: see `storage.refuse_mixed`.
     """
+    state = TrialState.FAIL if values is None else TrialState.COMPLETE
+    told = None if values is None else [float(value) for value in values]
     names = setting.config.study.objectives
-    if len(values) != len(names):
+    if told is not None and len(told) != len(names):
         raise ValueError(
             f"one value is needed for each of study.objectives = {list(names)}, in this order; "
-            f"got {list(values)}"
+            f"got {told}"
         )
-    if not all(map(math.isfinite, values)):
+    if not all(map(math.isfinite, told or ())):
         raise ValueError(
-            f"values must be finite, because nothing ranks beside {list(values)}; tell a training "
+            f"values must be finite, because nothing ranks beside {told}; tell a training "
             "that diverged by --state fail"
         )
-    return _end(setting, number, TrialState.COMPLETE, values=[float(v) for v in values])
-
-
-def tell_failure(setting: Setting, number: int, *, repeat: bool = False) -> FrozenTrial:
-    """Ends a trial without values; to tell the same again changes nothing.
-
-    Args:
-        setting: the study.
-        number: of the trial.
-        repeat: whether it was not the architecture's fault, so that it is handed out again.
-
-    Raises:
-        ValueError: the trial has ended otherwise, or there is no such trial.
-        StudyMismatchError: see `storage.refuse_mixed`.
-    """
-    return _end(setting, number, TrialState.FAIL, repeat=repeat)
-
-
-def _end(
-    setting: Setting,
-    number: int,
-    state: TrialState,
-    *,
-    values: list[float] | None = None,
-    repeat: bool = False,
-) -> FrozenTrial:
     study = setting.stored_study()
     if study is None:
         raise ValueError(
@@ -221,10 +161,10 @@ def _end(
         try:
             if repeat:
                 mark_interrupted(study, trial)
-            return study.tell(number, values, state=state)
+            return study.tell(number, told, state=state)
         except (UpdateFinishedTrialError, ValueError):  # told by somebody else meanwhile
             trial = _trial(study, number)
-    if (trial.state, trial.values, _is_to_be_repeated(trial)) != (state, values, repeat):
+    if (trial.state, trial.values, _is_to_be_repeated(trial)) != (state, told, repeat):
         raise ValueError(
             f"trial {number} {_ended(trial)}; to tell something else does not change it. "
             "`msnas ask` hands out the next trial"
@@ -248,7 +188,7 @@ def _is_to_be_repeated(trial: FrozenTrial) -> bool:
 
 
 def _ended(trial: FrozenTrial) -> str:
-    """What has become of a trial, in words."""
+    """The end of a trial, in words."""
     match trial.state:
         case TrialState.COMPLETE:
             return f"is complete with {trial.values}"

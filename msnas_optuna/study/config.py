@@ -107,7 +107,7 @@ class DataSection:
     Attributes:
         train_images: folder of the training images, relative to the study file.
         train_annotations: COCO JSON of the training images.
-        val_images: folder of the validation images; the search maximises AP on them.
+        val_images: folder of the validation images; the search maximizes AP on them.
         val_annotations: COCO JSON of the validation images.
         shapes: generate the shapes data set into `run_dir` instead.
         image_size: the shorter and the longer side of an image are at most these, in pixels.
@@ -159,7 +159,7 @@ class SamplerSection:
     proposer: Literal["algorithm1", "recombination"] = "algorithm1"
     population_size: PositiveInt = 10
     n_children: PositiveInt = 10
-    n_random: Annotated[int, Field(ge=0)] = 1
+    n_random: Annotated[int, Field(ge=0)] = 2
     n_reevaluated: Annotated[int, Field(ge=0)] = 0
     gene_probability: Probability = 0.1
     max_attempts: PositiveInt = 3
@@ -216,7 +216,7 @@ class StudyConfig:
         return METHODS[self.space.method]
 
     def identity(self) -> dict[str, Any]:
-        """What a study is, flat with dotted keys: a stored study refuses other values.
+        """The settings that make a study what it is, flat: a stored study refuses other values.
 
         Where it and its data are stored, how many trials it has and what it runs on may change.
         """
@@ -244,19 +244,15 @@ def load_config(path: Path) -> StudyConfig:
         raise ConfigError(f"cannot read the study file {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no TOML file: {error}") from None
-    method, errors = _method(path, tree), list[ErrorDetails]()
-    sections = {"space": method.section, "detector": method.detector_section}
-    config = _checked(StudyConfig, {"detector": {}} | tree, errors)
-    parts = {
-        name: _checked(section, table, errors, at=name)
-        for name, section in sections.items()
-        if isinstance(table := tree.get(name, {}), dict)
-    }
-    if errors:
-        lines = sorted({_explain(detail, sections) for detail in errors})
-        raise ConfigError("\n".join(f"{path}: {line}" for line in lines))
-    config = dataclasses.replace(config, **parts)
-    broken = list(_broken_rules(config))
+    kind = _config_type(_method(path, tree))
+    # Checked as JSON: strict about types, but an array is a tuple and a string is a path.
+    text = json.dumps({"detector": {}} | tree, default=str)
+    try:
+        config = TypeAdapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
+        broken = sorted({_explain(detail, kind) for detail in error.errors()})
+    else:
+        broken = list(_broken_rules(config))
     if broken:
         raise ConfigError("\n".join(f"{path}: {line}" for line in broken))
     try:
@@ -281,33 +277,26 @@ def _method(path: Path, tree: dict[str, Any]) -> Method[Any]:
     return METHODS[name]
 
 
-def _checked(
-    section: type[Any], table: dict[str, Any], errors: list[ErrorDetails], *, at: str = ""
-) -> Any:
-    """A table as a dataclass, None where it breaks rules, which are added to `errors`."""
-    try:
-        # Checked as JSON: strict about types, but an array is a tuple and a string is a path.
-        return TypeAdapter(section).validate_json(json.dumps(table, default=str), strict=True)
-    except ValidationError as error:
-        for detail in error.errors():
-            errors.append({**detail, "loc": (*([at] if at else []), *detail["loc"])})
-        return None
+def _config_type(method: Method[Any]) -> type[StudyConfig]:
+    """A study file with the sections of a method."""
+    sections = {"space": method.section, "detector": method.detector_section}
+    members = {"__annotations__": sections, "__module__": __name__}
+    plain: Any = type("StudyConfig", (StudyConfig,), members)
+    checked: Any = dataclass(frozen=True, kw_only=True, config=CHECKED)(plain)
+    kind: type[StudyConfig] = checked
+    return kind
 
 
-def _explain(detail: ErrorDetails, sections: dict[str, type[Any]]) -> str:
-    """A broken rule of a key in words.
-
-    Args:
-        detail: what pydantic says.
-        sections: dataclasses of the sections that belong to the method.
-    """
+def _explain(detail: ErrorDetails, kind: type[StudyConfig]) -> str:
+    """A broken rule of a key in words."""
     parts = [str(part) for part in detail["loc"]]
     key = ".".join(parts)
     if key in REMOVED_KEYS:
         return f"{key}: this key is gone; {REMOVED_KEYS[key]}"
-    section: Any = StudyConfig
-    for i, part in enumerate(parts[:-1]):
-        section = sections[part] if i == 0 and part in sections else _section_type(section, part)
+    section: Any = kind
+    for part in parts[:-1]:
+        hint = typing.get_type_hints(section).get(part) if section else None
+        section = next(filter(dataclasses.is_dataclass, (hint, *typing.get_args(hint))), None)
     fields = {field.name: field for field in dataclasses.fields(section)} if section else {}
     if detail["type"] == "unexpected_keyword_argument":
         close = difflib.get_close_matches(parts[-1], fields, n=1, cutoff=0.5)
@@ -321,13 +310,6 @@ def _explain(detail: ErrorDetails, sections: dict[str, type[Any]]) -> str:
     plain = isinstance(default, (int, float, str, bool, tuple))
     repair = f"change it, or leave it out for the default {default!r}" if plain else "change it"
     return f"{key}: {rule}, got {detail['input']!r:.80}; {repair}"
-
-
-def _section_type(section: Any, name: str) -> Any:
-    """The dataclass of a section's field, or None."""
-    hint = typing.get_type_hints(section).get(name) if section else None
-    candidates = (hint, *typing.get_args(hint))
-    return next((kind for kind in candidates if dataclasses.is_dataclass(kind)), None)
 
 
 def _broken_rules(config: StudyConfig) -> typing.Iterator[str]:
@@ -415,5 +397,5 @@ def _relative_to(config: StudyConfig, folder: Path) -> StudyConfig:
 
 
 def _lies_in(path: Path, folder: Path) -> bool:
-    """Whether a path, as it is written, does not leave a folder."""
+    """True where a path, as it is written, does not leave a folder."""
     return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from msnas_optuna.data.images import DataError
 from msnas_optuna.data.transforms import Batch, ResizedImages
 from msnas_optuna.models.network import DetectionNetwork
 from msnas_optuna.runtime.distributed import ALONE, Ranks, resolve_device
+from msnas_optuna.runtime.processes import Place
 from msnas_optuna.samplers import queue_architectures
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.storage import (
@@ -31,7 +33,6 @@ from msnas_optuna.storage import (
     finished_slots,
     flatten,
     n_slots,
-    open_study,
     recover_lost_trials,
     refuse_mixed,
     require_config,
@@ -39,6 +40,7 @@ from msnas_optuna.storage import (
     write_versions,
     write_wanted,
 )
+from msnas_optuna.study.config import StudyConfig
 from msnas_optuna.study.selection import retraining
 from msnas_optuna.study.setting import RETRAIN, Setting
 from msnas_optuna.study.view import StudyView
@@ -51,9 +53,9 @@ from msnas_optuna.training.checkpoint import (
     read_losses,
 )
 from msnas_optuna.training.loop import NonFiniteLossError, train
-from msnas_optuna.training.metrics import METRICS, Metric
+from msnas_optuna.training.metrics import Measurements
 from msnas_optuna.training.objectives import OneShotObjective, StandaloneObjective
-from msnas_optuna.training.task import DetectionTask, Measurements
+from msnas_optuna.training.task import DetectionTask
 
 EVALUATION = "evaluation"
 """Step of the validation images, reported anew for every network."""
@@ -65,7 +67,7 @@ EVALUATION_KEYS = frozenset({"data.val_annotations.sha256", "data.size_bounds"})
 """Settings that weights do not depend on, beside the method's."""
 
 FAILURES = (NonFiniteLossError, InvalidArchitectureError)
-"""What fails one trial and lets the study go on."""
+"""Errors that fail one trial and let the study go on."""
 
 
 class Report(Protocol):
@@ -77,14 +79,6 @@ class Report(Protocol):
 
 AfterTrial = Callable[[optuna.Study], None]
 """Called with the study whenever one of its trials has ended."""
-
-
-def ignored(study: optuna.Study) -> None:
-    """Does nothing after a trial."""
-
-
-def nothing_to_refresh() -> None:
-    """Refreshes nothing."""
 
 
 def silent(step: str, done: int, total: int, note: str = "") -> None:
@@ -108,14 +102,12 @@ class Experiment:
         *,
         report: Report = silent,
         ranks: Ranks = ALONE,
-        after_trial: AfterTrial = ignored,
-        refresh: Callable[[], None] = nothing_to_refresh,
+        after_trial: AfterTrial | None = None,
+        refresh: Callable[[], None] | None = None,
     ) -> None:
-        self.setting = setting
-        self.config = setting.config
+        self.setting, self.config, self.ranks = setting, setting.config, ranks
         self.report = report if ranks.first else silent
-        self.ranks = ranks
-        self.after_trial, self.refresh = after_trial, refresh
+        self.after_trial, self.refresh = after_trial, refresh or (lambda: None)
         if self.config.runtime.threads:
             torch.set_num_threads(self.config.runtime.threads)
 
@@ -123,11 +115,7 @@ class Experiment:
     def load(
         cls, path: Path | str, *, storage: str | None = None, report: Report = silent
     ) -> Experiment:
-        """Reads a study file; `storage` or OPTUNA_STORAGE takes the place of its storage.
-
-        Raises:
-            ConfigError, ValueError: see `Setting.load`.
-        """
+        """Reads a study file; `storage` or OPTUNA_STORAGE takes the place of its storage."""
         return cls(Setting.load(path, storage=storage), report=report)
 
     # ------------------------------------------------------------------ data and networks
@@ -140,7 +128,12 @@ class Experiment:
             DataError: an annotation file or an image breaks a rule.
         """
         data, runtime = self.config.data, self.config.runtime
-        train_set, val_set = self._splits()
+        with self.ranks.rank_zero_first():  # generated data is made once
+            splits = self.setting.splits(partial(self.report, "data set"))
+        train_set, val_set = (
+            CocoDetection(splits[name].images, splits[name].annotations)
+            for name in ("train", "val")
+        )
         if train_set.categories != val_set.categories:
             raise DataError(
                 f"training and validation images must have the same categories, got "
@@ -165,23 +158,6 @@ class Experiment:
             progress=partial(self.report, EVALUATION),
         )
 
-    def _splits(self) -> tuple[CocoDetection, CocoDetection]:
-        with self.ranks.rank_zero_first():  # generated data is made once
-            splits = self.setting.splits(partial(self.report, "data set"))
-        train_set, val_set = (
-            CocoDetection(split.images, split.annotations)
-            for split in (splits["train"], splits["val"])
-        )
-        return train_set, val_set
-
-    def _read_images(self) -> None:
-        """Shows a bad image before hours of training; each rank looks at its share."""
-        ranks = self.ranks
-        for images, name in ((self.task.train, "training"), (self.task.val, "validation")):
-            images.fill_cache(
-                partial(self.report, f"{name} images"), n_ranks=ranks.size, rank=ranks.rank
-            )
-
     def build_detector(self, architecture: Any = None) -> DetectionNetwork:
         """The detector of one architecture, or the supernet, with fresh weights."""
         config = self.config
@@ -198,7 +174,7 @@ class Experiment:
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
-        """What values depend on: the settings and the annotations."""
+        """Settings and annotations that values depend on."""
         train_set, val_set = self.task.train.dataset, self.task.val.dataset
         return self.config.identity() | {
             "data.train_annotations.sha256": _digest(train_set.annotations),
@@ -206,7 +182,7 @@ class Experiment:
         }
 
     def _stage_identity(self, recipe: str) -> dict[str, Any]:
-        """What the values of networks trained by a recipe depend on."""
+        """The part of it that the values of networks trained by a recipe depend on."""
         parts = ("space.", "detector.", "data.", "study.seed", "runtime.", f"{recipe}.")
         identity = self._identity | flatten(
             {recipe: dataclasses.asdict(getattr(self.config, recipe))}
@@ -214,7 +190,7 @@ class Experiment:
         return {key: value for key, value in identity.items() if key.startswith(parts)}
 
     def _training_identity(self, recipe: str) -> dict[str, Any]:
-        """What the weights of a training run depend on: all but what is for evaluation alone."""
+        """The part that the weights of a training run depend on, without that of evaluation."""
         free = EVALUATION_KEYS | {f"detector.{key}" for key in self.setting.method.evaluation_keys}
         return {k: v for k, v in self._stage_identity(recipe).items() if k not in free}
 
@@ -242,7 +218,10 @@ class Experiment:
         model = self.build_detector().to(task.device)
 
         def batches(steps: range) -> Iterable[Batch]:
-            self._read_images()
+            # A bad image is shown before hours of training; each rank looks at its share.
+            for images, name in ((task.train, "training"), (task.val, "validation")):
+                progress = partial(self.report, f"{name} images")
+                images.fill_cache(progress, n_ranks=self.ranks.size, rank=self.ranks.rank)
             return task.batches(recipe, seed, self.ranks)(steps)
 
         with exclusive(self.supernet_path, self.ranks):
@@ -274,20 +253,17 @@ class Experiment:
         Raises:
             CheckpointError: it is missing, unfinished, damaged or of other settings.
         """
-        content = load_checkpoint(
-            self.supernet_path, fingerprint=self._training_identity("supernet")
+        return _weights(
+            "supernet",
+            self.supernet_path,
+            self._training_identity("supernet"),
+            steps=self.config.supernet.steps,
+            verb="train",
         )
-        if content["step"] < self.config.supernet.steps:
-            raise CheckpointError(
-                f"the supernet {self.supernet_path} has {content['step']} of "
-                f"{self.config.supernet.steps} steps; run `msnas train` to finish it"
-            )
-        weights: dict[str, Tensor] = content["model"]
-        return weights
 
     def _costs(self, architecture: Any) -> Measurements:
         """The costs of an architecture, as trials store them."""
-        return {"gflops": self.setting.cost.total(architecture) / 1e9}
+        return self.setting.method.costs(architecture, self.setting.cost)
 
     def one_shot_objective(self, feasible: FeasibleSet[Any]) -> OneShotObjective[Any]:
         """The objective of the search."""
@@ -330,28 +306,21 @@ class Experiment:
         Args:
             trials: of the whole study, over all runs and workers; see `Setting.n_trials`.
             patience: seconds without news after which other workers' trials are left to them.
-
-        Raises:
-            ConfigError, EmptyWindowError, CheckpointError, StudyMismatchError: see there.
         """
-        seeds, feasible = self.setting.seeds, self.setting.feasible
-        study = self._open(None, feasible, self._search_identity, metrics=self.setting.metrics)
-        wanted = self.setting.n_trials(trials)
+        seeds, wanted = self.setting.seeds, self.setting.n_trials(trials)
+        study = self._open(None, self._search_identity)
         write_versions(study)
         write_wanted(study, trials)
         keep_losses(self.setting)
-        recover_lost_trials(study)
-        queue_architectures(study, self.setting.space, seeds)
-        if finished_slots(study) < wanted:
-            objective = self.one_shot_objective(feasible)
-            self._optimize(
-                study,
-                objective,
-                wanted=wanted,
-                step="search",
-                patience=patience,
-                after=self.after_trial,
-            )
+        self._run(
+            study,
+            seeds,
+            self.one_shot_objective,
+            step="search",
+            wanted=wanted,
+            patience=patience,
+            after=self.after_trial,
+        )
         self.refresh()
         return study
 
@@ -361,20 +330,9 @@ class Experiment:
         Args:
             wait: whether to wait if another worker is at it.
         """
-        setting = self.setting
-        study = self._open(
-            setting.method.baseline_stage,
-            setting.valid,
-            self._search_identity,
-            metrics=setting.metrics,
-        )
-        self._evaluate(
-            study,
-            [setting.baseline],
-            self.one_shot_objective,
-            step=setting.method.baseline,
-            wait=wait,
-        )
+        method, baseline = self.setting.method, self.setting.baseline
+        study = self._open(method.baseline_stage, self._search_identity)
+        self._run(study, [baseline], self.one_shot_objective, step=method.baseline, wait=wait)
         return study
 
     def retrain(self, top: int) -> optuna.Study:
@@ -402,12 +360,11 @@ class Experiment:
         stored = self.setting.stored_study()
         assert stored is not None
         require_config(stored, self._identity)
-        architectures = [result.architecture for result in best]
-        study = self._open(RETRAIN, self.setting.valid, self._stage_identity("retrain"))
+        architectures = [*(result.architecture for result in best), self.setting.baseline]
+        study = self._open(RETRAIN, self._stage_identity("retrain"))
         study.set_user_attr("parent_study", self.config.study.name)
-        architectures.append(self.setting.baseline)
         before = {result.architecture for result in self._view(study).results}
-        self._evaluate(
+        self._run(
             study,
             architectures,
             self.standalone_objective,
@@ -448,14 +405,10 @@ class Experiment:
             raise CheckpointError(
                 f"there is no checkpoint {path}; {retraining(self.setting, architecture)}"
             )
-        content = load_checkpoint(path, fingerprint=objective.belongs_to(architecture))
-        if content["step"] < self.config.retrain.steps:
-            raise CheckpointError(
-                f"the detector {path} has {content['step']} of {self.config.retrain.steps} "
-                f"steps; run `msnas retrain` to finish it"
-            )
+        steps, fingerprint = self.config.retrain.steps, objective.belongs_to(architecture)
+        weights = _weights("detector", path, fingerprint, steps=steps, verb="retrain")
         model = self.build_detector(architecture).to(self.task.device)
-        model.load_state_dict(content["model"])
+        model.load_state_dict(weights)
         return model.eval()
 
     def one_shot(self, architecture: Any) -> DetectionNetwork:
@@ -471,92 +424,58 @@ class Experiment:
 
     @cached_property
     def _search_identity(self) -> dict[str, Any]:
-        """What one-shot values depend on; an unfinished supernet raises, before it is stored."""
+        """Settings and weights behind one-shot values; an unfinished supernet raises."""
         if (begun := self.setting.begun_study()) is not None:
             refuse_mixed(begun, external=False)
         assert self.supernet_weights
         return self._identity | {"supernet.sha256": _digest(self.supernet_path)}
 
-    def _open(
-        self,
-        stage: str | None,
-        feasible: FeasibleSet[Any],
-        identity: dict[str, Any],
-        *,
-        metrics: Sequence[Metric] = (METRICS["ap"],),
-    ) -> optuna.Study:
-        sampler, name = self.setting.sampler(feasible), self.setting.study_name(stage)
+    def _open(self, stage: str | None, identity: dict[str, Any]) -> optuna.Study:
         try:
-            return open_study(
-                self.setting.storage,
-                name=name,
-                directions=[metric.direction for metric in metrics],
-                sampler=sampler,
-                config=identity,
-                metric_names=[metric.label for metric in metrics],
-            )
+            return self.setting.open_study(identity, stage)
         except StudyMismatchError as error:
             if stage is None:
                 raise
             folder = " and the folder retrained" if stage == RETRAIN else ""
             raise StudyMismatchError(
-                f"{error}; or begin this stage anew: delete study {name!r} with `optuna "
-                f"delete-study`{folder}"
+                f"{error}; or begin this stage anew: delete study "
+                f"{self.setting.study_name(stage)!r} with `optuna delete-study`{folder}"
             ) from None
 
-    def _evaluate(
+    def _run(
         self,
         study: optuna.Study,
-        architectures: Iterable[Any],
+        queue: Iterable[Any],
         objective: Callable[[FeasibleSet[Any]], Objective],
         *,
         step: str,
-        wait: bool = True,
-        after: AfterTrial = ignored,
-    ) -> None:
-        """Evaluates the architectures that the study does not hold yet, and nothing else."""
-        recover_lost_trials(study)
-        queue_architectures(study, self.setting.space, architectures, retry_failed=True)
-        if finished_slots(study) < n_slots(study):
-            self._optimize(
-                study,
-                objective(self.setting.valid),
-                wanted=n_slots(study),
-                step=step,
-                propose=False,
-                wait=wait,
-                after=after,
-            )
-
-    def _optimize(
-        self,
-        study: optuna.Study,
-        objective: Objective,
-        *,
-        wanted: int,
-        step: str,
-        propose: bool = True,
+        wanted: int | None = None,
         wait: bool = True,
         patience: float = PATIENCE,
-        after: AfterTrial = ignored,
+        after: AfterTrial | None = None,
     ) -> None:
-        """Evaluates until `wanted` proposals are settled; tells `after` of each trial."""
+        """Evaluates architectures, see `evaluate_trials`; tells `after` of each trial."""
+        recover_lost_trials(study)
+        queue_architectures(study, self.setting.space, queue, retry_failed=wanted is None)
+        end = n_slots(study) if wanted is None else wanted
+        if finished_slots(study) >= end:
+            return
 
         def report(settled: int, waiting: bool) -> None:
             best = self._view(study).results[:1]
             note = f"best mAP {100 * best[0].ap:.1f}" if best else ""
-            self.report(
-                step, settled, wanted, "waiting for trials of other workers" if waiting else note
-            )
-            if not waiting:
+            note = "waiting for trials of other workers" if waiting else note
+            self.report(step, settled, end, note)
+            if after is not None and not waiting:
                 after(study)
 
-        self.report(step, finished_slots(study), wanted)
+        evaluated = objective(self.setting.valid if wanted is None else self.setting.feasible)
+        self.report(step, finished_slots(study), end)
         evaluate_trials(
             study,
-            objective,
-            wanted=wanted,
-            propose=propose,
+            evaluated,
+            wanted=end,
+            propose=wanted is not None,
             failures=FAILURES,
             wait=wait,
             patience=patience,
@@ -567,30 +486,55 @@ class Experiment:
         return StudyView(study, method=self.setting.method, space=self.setting.space)
 
 
+def _weights(
+    name: str, path: Path, fingerprint: Mapping[str, Any], *, steps: int, verb: str
+) -> dict[str, Tensor]:
+    """The state of a network whose training of so many steps has ended."""
+    content = load_checkpoint(path, fingerprint=fingerprint)
+    if content["step"] < steps:
+        raise CheckpointError(
+            f"the {name} {path} has {content['step']} of {steps} steps; run `msnas {verb}` to "
+            "finish it"
+        )
+    weights: dict[str, Tensor] = content["model"]
+    return weights
+
+
 def keep_losses(setting: Setting) -> None:
     """Stores the losses of the training runs with the study of the search, as far as they got."""
-    study = setting.stored_study()
+    study, retrained = setting.stored_study(), setting.stored_study(RETRAIN)
     if study is None:
         return
-    for run, checkpoint in _training_runs(setting).items():
-        with suppress(CheckpointError):  # what is stored stays; who needs the weights complains
-            write_curve(study, run, read_losses(checkpoint))
-
-
-def _training_runs(setting: Setting) -> dict[str, Path]:
-    """The checkpoints of the supernet and of the retrained architectures, by name."""
     runs = {"supernet": setting.run_dir / "supernet.pt"}
-    study = setting.stored_study(RETRAIN)
     view = StudyView.load(setting)
     names = {r.architecture: r.name for r in (*view.results, view.baseline) if r is not None}
-    for trial in [] if study is None else study.get_trials(deepcopy=False):
+    for trial in [] if retrained is None else retrained.get_trials(deepcopy=False):
         file = trial.user_attrs.get("checkpoint")
         if file is not None and trial.params:
             name = names.get(setting.space.decode(trial.params), "trial ?")
             runs[name] = setting.run_dir / "retrained" / file
-    return runs
+    for run, checkpoint in runs.items():
+        with suppress(CheckpointError):  # what is stored stays; who needs the weights complains
+            write_curve(study, run, read_losses(checkpoint))
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def placed(config: StudyConfig, place: Place) -> StudyConfig:
+    """The configuration of one of several workers: a GPU of its own, a share of the CPU's cores.
+
+    Workers beyond the number of GPUs share them. What the study file fixes, a GPU by its number
+    or the threads of a process, stays.
+    """
+    runtime, n_gpus = config.runtime, torch.cuda.device_count()
+    device, threads = runtime.device, runtime.threads
+    if device in ("auto", "cuda") and n_gpus:
+        device = f"cuda:{place.local_rank % n_gpus}"
+    if not threads and place.local_size > 1:
+        threads = max(1, (os.cpu_count() or 1) // place.local_size)
+    return dataclasses.replace(
+        config, runtime=dataclasses.replace(runtime, device=device, threads=threads)
+    )

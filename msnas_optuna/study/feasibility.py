@@ -6,15 +6,14 @@ Costs are multiply-adds. Counts are exact. Needs no torch.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from functools import lru_cache
-from math import sqrt
-from types import MappingProxyType
+from math import ceil, floor, sqrt
 from typing import Any, Final
 
 from msnas_optuna.methods import METHODS
-from msnas_optuna.methods.base import Method, MethodCost, Preset
+from msnas_optuna.methods.base import Method, MethodCost
 from msnas_optuna.spaces.base import Space
 from msnas_optuna.spaces.distribution import CostDistribution, counts_inside
 from msnas_optuna.study.setting import Setting, window_around
@@ -52,27 +51,34 @@ class WidthCount:
 
 @dataclass(frozen=True, eq=False)
 class Feasibility:
-    """The numbers of a space and of a window around a target.
+    """The numbers of a space and of a window around a target, counted when asked for.
 
     Attributes:
         method: whose space it is.
         space: the valid architectures.
         cost: of one architecture.
-        target: center of the window.
+        target: center of the window in multiply-adds.
         tolerance: half width of the window as a fraction of the target.
-        window: least and largest cost, both inside.
-        distribution: of the cost over all valid architectures.
         references: costs of networks to compare with, by name.
     """
 
     method: Method[Any]
     space: Space[Any]
     cost: MethodCost[Any]
+    _: KW_ONLY
     target: float
     tolerance: float
-    window: tuple[int, int]
-    distribution: CostDistribution
-    references: Mapping[str, int]
+    references: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Least and largest cost, both inside."""
+        return window_around(self.target, self.tolerance)
+
+    @property
+    def distribution(self) -> CostDistribution:
+        """Of the cost over all valid architectures."""
+        return _distribution(self.space, self.cost)
 
     @property
     def valid(self) -> int:
@@ -90,12 +96,15 @@ class Feasibility:
         return self.in_window / self.valid
 
     @property
+    def range(self) -> tuple[int, int]:
+        """Least and largest cost of a valid architecture."""
+        return self.distribution.minimum, self.distribution.maximum
+
+    @property
     def nearest(self) -> tuple[int | None, int | None]:
         """The reachable costs next to the target, at most and at least it; None beyond all."""
-        target = int(self.target)
-        if self.target == target:
-            return self.distribution.at_most(target), self.distribution.at_least(target)
-        return self.distribution.at_most(target), self.distribution.at_least(target + 1)
+        below, above = floor(self.target), ceil(self.target)
+        return self.distribution.at_most(below), self.distribution.at_least(above)
 
     @property
     def baseline(self) -> int:
@@ -105,7 +114,7 @@ class Feasibility:
 
 def study_feasibility(setting: Setting) -> Feasibility:
     """The space and window of a study file; an empty window is no error here."""
-    return feasibility(
+    return Feasibility(
         setting.method,
         setting.space,
         setting.cost,
@@ -114,8 +123,8 @@ def study_feasibility(setting: Setting) -> Feasibility:
     )
 
 
-def published_preset(name: str) -> tuple[Method[Any], Preset]:
-    """A published setting and the method that has it.
+def preset_feasibility(name: str) -> tuple[Feasibility, Any]:
+    """The space and window of a published setting, and its [space].
 
     Raises:
         ValueError: there is no such setting.
@@ -123,17 +132,8 @@ def published_preset(name: str) -> tuple[Method[Any], Preset]:
     presets = {key: (m, preset) for m in METHODS.values() for key, preset in m.presets.items()}
     if name not in presets:
         raise ValueError(f"--preset must be one of {', '.join(presets)}, got {name!r}")
-    return presets[name]
-
-
-def preset_feasibility(name: str) -> Feasibility:
-    """The space and window of a published setting.
-
-    Raises:
-        ValueError: there is no such setting.
-    """
-    method, preset = published_preset(name)
-    return feasibility(
+    method, preset = presets[name]
+    found = Feasibility(
         method,
         method.space(preset.section),
         method.cost(preset.section, input_size=preset.input_size),
@@ -141,37 +141,7 @@ def preset_feasibility(name: str) -> Feasibility:
         tolerance=preset.tolerance,
         references=preset.references,
     )
-
-
-def feasibility(
-    method: Method[Any],
-    space: Space[Any],
-    cost: MethodCost[Any],
-    *,
-    target: float,
-    tolerance: float,
-    references: Mapping[str, int] = MappingProxyType({}),
-) -> Feasibility:
-    """Counts a space.
-
-    Args:
-        method: whose space it is.
-        space: the valid architectures.
-        cost: of one architecture.
-        target: center of the window in multiply-adds.
-        tolerance: half width of the window as a fraction of the target.
-        references: costs of networks to compare with, by name.
-    """
-    return Feasibility(
-        method,
-        space,
-        cost,
-        target=target,
-        tolerance=tolerance,
-        window=window_around(target, tolerance),
-        distribution=_distribution(space, cost),
-        references=references,
-    )
+    return found, preset.section
 
 
 _distribution: Callable[[Any, Any], CostDistribution]
@@ -224,6 +194,6 @@ def scan_widths(found: Feasibility, section: Any) -> tuple[WidthCount, ...]:
     return tuple(WidthCount(width, n) for width, n in zip(widths, counts, strict=True))
 
 
-def best_width(scanned: tuple[WidthCount, ...], own: int) -> WidthCount:
+def best_width(scanned: Sequence[WidthCount], own: int) -> WidthCount:
     """The width with the most architectures; of equal ones that nearest to `own`."""
     return max(scanned, key=lambda w: (w.in_window, -abs(w.width - own)))

@@ -7,6 +7,7 @@ is a file, which holds the artifacts too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZipFile
@@ -39,7 +40,7 @@ class Transfer:
 
     Attributes:
         studies: name -> number of trials.
-        artifacts: how many files belong to them.
+        artifacts: number of their files.
         copied: whether those went along; between two storages they stay in the run folder.
         missing: artifacts that the studies refer to, but whose files are nowhere.
         unfinished: trials that a process was evaluating; the copy repeats them.
@@ -59,8 +60,7 @@ def export_study(
 
     Args:
         setting: the study file.
-        destination: a new file, or the URL of a storage that has none of the studies. Artifacts
-            stay in the run folder where it is a storage.
+        destination: a new file, or the URL of a storage that has none of the studies.
         progress: told how many trials are written.
 
     Raises:
@@ -94,41 +94,34 @@ def import_study(setting: Setting, source: str, *, progress: Progress | None = N
             the run folder has other artifacts of the same names.
         StudyMismatchError: the study exists, or was made with other settings.
     """
-    if not is_storage_url(source):
-        with open_bundle(Path(source)) as (storage, archive):
-            return _import(setting, storage, archive, progress)
-    if not storage_exists(source):
-        raise ValueError("the storage to import from does not exist; correct its URL")
-    return _import(setting, open_storage(source), None, progress)
-
-
-def _import(
-    setting: Setting, source: BaseStorage, archive: ZipFile | None, progress: Progress | None
-) -> Transfer:
-    studies = _studies_of(setting, source)
-    if not studies:
-        raise StudyMismatchError(
-            f"the import must hold the study {setting.study_name()!r} of study.name or its "
-            f"stages, got {optuna.get_all_study_names(source)}; set study.name to the name that "
-            "was exported"
-        )
-    if studies[0].study_name == setting.study_name():
-        require_config(studies[0], setting.config.identity())
-    identifiers = [identifier for study in studies for identifier in artifact_ids(study)]
-    if storage_exists(setting.storage_url):  # before the artifacts are written
-        refuse_present(setting.storage, [study.study_name for study in studies])
-    if archive is not None:
-        extract_artifacts(archive, identifiers, setting.artifact_dir)
-    copy_studies(studies, setting.storage, progress=progress)
-    return _transfer(studies, setting.artifact_dir, copied=archive is not None)
+    with ExitStack() as opened:
+        archive: ZipFile | None = None
+        if not is_storage_url(source):
+            storage, archive = opened.enter_context(open_bundle(Path(source)))
+        elif storage_exists(source):
+            storage = open_storage(source)
+        else:
+            raise ValueError("the storage to import from does not exist; correct its URL")
+        studies = _studies_of(setting, storage)
+        if not studies:
+            raise StudyMismatchError(
+                f"the import must hold the study {setting.study_name()!r} of study.name or its "
+                f"stages, got {optuna.get_all_study_names(storage)}; set study.name to the name "
+                "that was exported"
+            )
+        if studies[0].study_name == setting.study_name():
+            require_config(studies[0], setting.config.identity())
+        identifiers = [identifier for study in studies for identifier in artifact_ids(study)]
+        if storage_exists(setting.storage_url):  # before the artifacts are written
+            refuse_present(setting.storage, [study.study_name for study in studies])
+        if archive is not None:
+            extract_artifacts(archive, identifiers, setting.artifact_dir)
+        copy_studies(studies, setting.storage, progress=progress)
+        return _transfer(studies, setting.artifact_dir, copied=archive is not None)
 
 
 def _studies_of(setting: Setting, storage: BaseStorage) -> list[optuna.Study]:
-    """The search and its stages, as far as they have begun.
-
-    Raises:
-        StudyMismatchError: one cannot be used, see `require_usable`.
-    """
+    """The search and its stages, as far as they have begun."""
     present = set(optuna.get_all_study_names(storage))
     names = [name for name in map(setting.study_name, setting.stages) if name in present]
     studies = [optuna.load_study(study_name=name, storage=storage) for name in names]

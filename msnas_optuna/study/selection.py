@@ -20,7 +20,7 @@ class Selected:
 
     Attributes:
         name: "trial 52", or that of the baseline.
-        architecture: of the search space.
+        architecture: itself.
         gflops: 1e9 multiply-adds.
         trial: number of its (first) trial in the search, None for the baseline.
         one_shot: its weights are the supernet's, fine-tuned; else those of the retraining.
@@ -49,34 +49,27 @@ def select(setting: Setting, trial: str, *, one_shot: bool = False) -> Selected:
         ValueError: there is no such trial, or it is not retrained.
         StudyMismatchError: the stored study was made with other settings.
     """
-    return _select(setting, StudyView.load(setting), trial, one_shot=one_shot)
-
-
-def select_trained(setting: Setting) -> Selected | None:
-    """The best of the retrained architectures, or before the retraining of all, by one-shot AP.
-
-    Returns:
-        None before the first finished trial.
-
-    Raises:
-        StudyMismatchError: the stored study was made with other settings.
-    """
-    view = StudyView.load(setting)
-    if not view.results:
-        return None
-    one_shot = all(result.standalone_ap is None for result in view.results)
-    return _select(setting, view, BEST, one_shot=one_shot)
-
-
-def _select(setting: Setting, view: StudyView[Any], trial: str, *, one_shot: bool) -> Selected:
-    word = setting.method.baseline_stage
-    if trial == word:
+    view, baseline = StudyView.load(setting), setting.method.baseline_stage
+    if trial == baseline:
         result = view.baseline
         assert result is not None  # the space of a study file is known
-    elif trial == BEST:
-        result = _best(view, baseline=word, one_shot=one_shot)
+    elif trial != BEST:
+        result = _numbered(view, trial, baseline=baseline)
+    elif not view.results:
+        raise ValueError(
+            "--trial best needs a finished trial, the search has none; "
+            f"run `msnas search STUDY.toml` first, or give --trial {baseline}"
+        )
+    elif one_shot:
+        result = view.results[0]
     else:
-        result = _numbered(view, trial, baseline=word)
+        result = max(view.results, key=lambda r: -1.0 if (ap := r.standalone_ap) is None else ap)
+        if result.standalone_ap is None:
+            raise ValueError(
+                "--trial best is the best of the retrained architectures, none is retrained; "
+                "run `msnas retrain STUDY.toml --top 1`, or give --one-shot to use the "
+                "supernet's weights, fine-tuned"
+            )
     name = result.name if result.number is not None else f"the {result.name}"
     if not one_shot and result.standalone_ap is None:
         raise ValueError(
@@ -93,6 +86,20 @@ def _select(setting: Setting, view: StudyView[Any], trial: str, *, one_shot: boo
     )
 
 
+def select_trained(setting: Setting) -> Selected | None:
+    """The best of the retrained architectures, or before the retraining of all, by one-shot AP.
+
+    Returns:
+        None before the first finished trial.
+
+    Raises:
+        StudyMismatchError: the stored study was made with other settings.
+    """
+    results = StudyView.load(setting).results
+    one_shot = all(result.standalone_ap is None for result in results)
+    return select(setting, BEST, one_shot=one_shot) if results else None
+
+
 def retraining(setting: Setting, architecture: Any) -> str:
     """The command that retrains an architecture, or what stands in for its weights."""
     best = [result.architecture for result in StudyView.load(setting).best]
@@ -103,24 +110,6 @@ def retraining(setting: Setting, architecture: Any) -> str:
     if architecture == setting.baseline:
         return f"run `msnas retrain STUDY.toml --top 1`, or {shots}"
     return f"it is not on the Pareto front, so `msnas retrain` leaves it out; {shots}"
-
-
-def _best(view: StudyView[Any], *, baseline: str, one_shot: bool) -> Result[Any]:
-    if not view.results:
-        raise ValueError(
-            "--trial best needs a finished trial, the search has none; "
-            f"run `msnas search STUDY.toml` first, or give --trial {baseline}"
-        )
-    if one_shot:
-        return view.results[0]
-    retrained = [result for result in view.results if result.standalone_ap is not None]
-    if not retrained:
-        raise ValueError(
-            "--trial best is the best of the retrained architectures, none is retrained; "
-            "run `msnas retrain STUDY.toml --top 1`, or give --one-shot to use the supernet's "
-            "weights, fine-tuned"
-        )
-    return max(retrained, key=lambda result: result.standalone_ap or 0.0)
 
 
 def _numbered(view: StudyView[Any], word: str, *, baseline: str) -> Result[Any]:

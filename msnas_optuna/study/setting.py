@@ -25,6 +25,7 @@ from msnas_optuna.storage import (
     finished_slots,
     has_secret,
     open_storage,
+    open_study,
     relative_to,
     require_config,
     require_usable,
@@ -33,13 +34,8 @@ from msnas_optuna.storage import (
     storage_file,
 )
 from msnas_optuna.storage.optuna_private import system_attrs
-from msnas_optuna.study.config import (
-    BudgetSection,
-    ConfigError,
-    StudyConfig,
-    load_config,
-)
-from msnas_optuna.training.metrics import Metric
+from msnas_optuna.study.config import BudgetSection, ConfigError, StudyConfig, load_config
+from msnas_optuna.training.metrics import METRICS, Metric
 
 RETRAIN: Final = "retrain"
 """The stage of the retraining; it is an Optuna study of its own beside that of the search."""
@@ -84,15 +80,9 @@ class Setting:
     """
 
     def __init__(
-        self,
-        config: StudyConfig,
-        *,
-        storage: str | None = None,
-        study_file: Path | None = None,
+        self, config: StudyConfig, *, storage: str | None = None, study_file: Path | None = None
     ) -> None:
-        self.config = config
-        self.study_file = study_file
-        self._storage_url = storage
+        self.config, self.study_file, self._storage_url = config, study_file, storage
 
     @classmethod
     def load(cls, path: Path | str, *, storage: str | None = None) -> Setting:
@@ -100,8 +90,8 @@ class Setting:
 
         Args:
             path: the file.
-            storage: URL of a storage, a file relative to the working folder, that takes the
-                place of the study file's; the variable OPTUNA_STORAGE by default.
+            storage: URL of a storage, a file relative to the working folder, in place of the
+                study file's; the variable OPTUNA_STORAGE by default.
 
         Raises:
             ConfigError: the file breaks a rule.
@@ -151,9 +141,8 @@ class Setting:
         if self._storage_url is None:
             return line
         hidden = has_secret(self._storage_url)
-        return f"{line} --storage " + (
-            '"$OPTUNA_STORAGE"' if hidden else shlex.quote(self._storage_url)
-        )
+        url = '"$OPTUNA_STORAGE"' if hidden else shlex.quote(self._storage_url)
+        return f"{line} --storage {url}"
 
     @property
     def storage_url(self) -> str:
@@ -173,7 +162,7 @@ class Setting:
 
     @property
     def stages(self) -> tuple[str | None, ...]:
-        """All stages of the study: the search itself (None), the baseline, the retraining."""
+        """The search itself (None), the measurement of the baseline, the retraining."""
         return None, self.method.baseline_stage, RETRAIN
 
     @cached_property
@@ -183,11 +172,9 @@ class Setting:
 
     @cached_property
     def cost(self) -> MethodCost[Any]:
-        """What the budget limits, at the study's input size."""
-        config = self.config
-        return section_cost(
-            self.method, config.space, config.budget, image_size=config.data.image_size
-        )
+        """The cost that the budget limits, at the study's input size."""
+        section, budget, data = self.config.space, self.config.budget, self.config.data
+        return section_cost(self.method, section, budget, image_size=data.image_size)
 
     @cached_property
     def baseline(self) -> Any:
@@ -216,13 +203,9 @@ class Setting:
         data = self.config.data
         if data.shapes is not None:
             return generate_shapes(self.inside("data"), data.shapes, progress=progress)
-        assert data.train_images is not None
-        assert data.train_annotations is not None
-        assert data.val_images is not None
-        assert data.val_annotations is not None
         return {
-            "train": Split(data.train_images, data.train_annotations),
-            "val": Split(data.val_images, data.val_annotations),
+            part: Split(getattr(data, f"{part}_images"), getattr(data, f"{part}_annotations"))
+            for part in ("train", "val")
         }
 
     @cached_property
@@ -247,10 +230,10 @@ class Setting:
             ConfigError: one is not in the window.
             EmptyWindowError: nothing is.
         """
-        seeds, feasible = self.config.sampler.seeds, self.feasible
+        feasible = self.feasible
         try:
             return resolve_architectures(
-                seeds,
+                self.config.sampler.seeds,
                 self.space,
                 resolve=lambda text: self.method.resolve(text, self.space),
                 feasible=feasible,
@@ -277,9 +260,9 @@ class Setting:
         return min(wanted, available)
 
     def is_refresh_due(self, study: optuna.Study) -> bool:
-        """Whether a generation has ended since the dashboard was refreshed, by any process.
+        """True where a generation has ended since the dashboard was refreshed, by any process.
 
-        False where the study file wants no dashboard.
+        Never where the study file wants no dashboard.
         """
         generation = self.sampler(self.feasible).settings.generation
         shown = system_attrs(study).get(PUBLISHED, 0)
@@ -288,7 +271,7 @@ class Setting:
 
     @property
     def ranking(self) -> str:
-        """What the best architectures of a search are, as a heading."""
+        """Heading of the best architectures of a search."""
         return "Pareto front, by AP" if len(self.metrics) > 1 else "Best architectures"
 
     @property
@@ -309,6 +292,23 @@ class Setting:
             for suffix in ("", "-wal", "-shm", "-journal"):
                 self.inside(os.path.relpath(f"{file}{suffix}", self.run_dir))
         return open_storage(self.storage_url)
+
+    def open_study(self, config: dict[str, Any], stage: str | None = None) -> optuna.Study:
+        """The Optuna study of the search or of a stage, made if need be, with its sampler.
+
+        Args:
+            config: the settings that its values depend on.
+            stage: see `stages`.
+        """
+        metrics = [METRICS["ap"]] if stage == RETRAIN else self.metrics
+        return open_study(
+            self.storage,
+            name=self.study_name(stage),
+            directions=[metric.direction for metric in metrics],
+            sampler=self.sampler(self.feasible if stage is None else self.valid),
+            config=config,
+            metric_names=[metric.label for metric in metrics],
+        )
 
     def stored_study(self, stage: str | None = None) -> optuna.Study | None:
         """The Optuna study of the search or of a stage, if it has begun; for reading.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from itertools import takewhile
 from typing import Any, Final, Generic, TypeVar
@@ -25,27 +25,13 @@ from optuna.trial import FrozenTrial
 
 from msnas_optuna.methods import METHODS
 from msnas_optuna.methods.base import Method, MethodCost
-from msnas_optuna.samplers.history import (
-    Candidate,
-    Ledger,
-    Record,
-    averaged,
-    pareto_front,
-    top,
-)
+from msnas_optuna.samplers.history import Candidate, Ledger, Record, averaged, pareto_front, top
 from msnas_optuna.spaces.base import A, Space
 from msnas_optuna.storage import CONFIG, PLAN, finished_slots, read_plan
 from msnas_optuna.storage.optuna_private import storage_of
 from msnas_optuna.study.config import DEFAULT_METHOD, BudgetSection
-from msnas_optuna.study.feasibility import Feasibility, feasibility
-from msnas_optuna.study.setting import (
-    RETRAIN,
-    Setting,
-    budget_target,
-    section_cost,
-    stage_name,
-    window_around,
-)
+from msnas_optuna.study.feasibility import Feasibility, study_feasibility
+from msnas_optuna.study.setting import RETRAIN, Setting, budget_target, section_cost, stage_name
 
 _S = TypeVar("_S")
 
@@ -73,7 +59,7 @@ class Result(Generic[A]):
         records: its finished trials, by number.
         values: objective -> mean over these trials; empty where it is not measured.
         gflops: None where the cost is unknown.
-        standalone_ap: COCO AP after training from scratch, None if it is not retrained.
+        standalone_ap: COCO AP after training from scratch, None before.
     """
 
     name: str
@@ -119,14 +105,9 @@ class Summary:
     Attributes:
         completed: trials with a value.
         failed: trials that failed for good.
-        architectures: how many architectures these trials measured.
-        one_shot_mean: mean one-shot AP over the architectures, None before the first.
-        one_shot_min: the least.
-        one_shot_max: the largest.
+        architectures: that the completed trials measured; one-shot AP is over these.
         retrained: how many of the best are retrained, from the first without a gap.
-        standalone_mean: mean stand-alone AP of these (Table 1), None before the first.
-        standalone_variance: their population variance, as in Table 1.
-        standalone_max: the largest.
+        standalone_mean: of these (Table 1), as is the population variance.
     """
 
     completed: int
@@ -141,36 +122,28 @@ class Summary:
     standalone_max: float | None
 
 
+@dataclass(frozen=True, eq=False)
 class StudyView(Generic[A]):
     """A study at one moment; trials that fit no architecture are passed over.
 
-    Args:
+    Attributes:
         study: of the search; None before it has begun.
         method: of the study.
         space: of its architectures; None where it is unknown, so that no trial can be read.
-        cost: of an architecture; None where it is unknown.
-        budget: center of the window in multiply-adds, and half its width as a fraction of it.
-        population_size: P; None where it is unknown.
+        feasibility: cost and window; None where they are unknown.
+        stated_size: P; None where it is unknown.
         baseline_study: has measured the method's baseline as the search measures.
         retrained_study: has trained architectures from scratch.
     """
 
-    def __init__(
-        self,
-        study: Study | None,
-        *,
-        method: Method[A],
-        space: Space[A] | None,
-        cost: MethodCost[A] | None = None,
-        budget: tuple[float, float] | None = None,
-        population_size: int | None = None,
-        baseline_study: Study | None = None,
-        retrained_study: Study | None = None,
-    ) -> None:
-        self.study, self.method = study, method
-        self.space, self.cost, self.budget = space, cost, budget
-        self._given_size = population_size
-        self._baseline_study, self._retrained_study = baseline_study, retrained_study
+    study: Study | None
+    _: KW_ONLY
+    method: Method[A]
+    space: Space[A] | None
+    feasibility: Feasibility | None = None
+    stated_size: int | None = None
+    baseline_study: Study | None = None
+    retrained_study: Study | None = None
 
     @classmethod
     def load(cls, setting: Setting) -> StudyView[Any]:
@@ -183,9 +156,8 @@ class StudyView(Generic[A]):
             setting.stored_study(),
             method=setting.method,
             space=setting.space,
-            cost=setting.cost,
-            budget=(setting.target, setting.config.budget.tolerance),
-            population_size=setting.config.sampler.population_size,
+            feasibility=study_feasibility(setting),
+            stated_size=setting.config.sampler.population_size,
             baseline_study=setting.stored_study(setting.method.baseline_stage),
             retrained_study=setting.stored_study(RETRAIN),
         )
@@ -199,7 +171,7 @@ class StudyView(Generic[A]):
         if isinstance(source, StudyView):
             return source
         config = source.user_attrs.get(CONFIG)
-        method, space, cost, budget = stored_space(config)
+        method, space, found = stored_space(config)
         if space is None:
             space = getattr(getattr(source.sampler, "feasible", None), "space", None)
         size = config.get("sampler.population_size") if isinstance(config, Mapping) else None
@@ -207,9 +179,8 @@ class StudyView(Generic[A]):
             source,
             method=method,
             space=space,
-            cost=cost,
-            budget=budget,
-            population_size=size if isinstance(size, int) else None,
+            feasibility=found,
+            stated_size=size if isinstance(size, int) else None,
             baseline_study=_beside(source, method.baseline_stage),
             retrained_study=_beside(source, RETRAIN),
         )
@@ -258,7 +229,7 @@ class StudyView(Generic[A]):
         if self.space is None:
             return None
         architecture = self.method.baseline_architecture(self.space)
-        found = self._stage(self._baseline_study).results
+        found = self._stage(self.baseline_study).results
         measured = next((r for r in found if r.architecture == architecture), None)
         return Result(
             name=self.method.baseline,
@@ -273,7 +244,7 @@ class StudyView(Generic[A]):
     @cached_property
     def retrained(self) -> dict[A, float]:
         """COCO AP of the architectures that are trained from scratch."""
-        return {r.architecture: r.ap for r in self._stage(self._retrained_study).results}
+        return {r.architecture: r.ap for r in self._stage(self.retrained_study).results}
 
     @cached_property
     def summary(self) -> Summary:
@@ -299,8 +270,8 @@ class StudyView(Generic[A]):
     @cached_property
     def population_size(self) -> int:
         """P; of a study that does not say, the size of the first population."""
-        if self._given_size is not None:
-            return self._given_size
+        if self.stated_size is not None:
+            return self.stated_size
         first = sum(m.generation == 0 for m in self.measurements)
         return min(first, _DEFAULT_POPULATION) or _DEFAULT_POPULATION
 
@@ -329,18 +300,15 @@ class StudyView(Generic[A]):
 
     # ------------------------------------------------------------------ the space
 
-    @cached_property
+    @property
+    def cost(self) -> MethodCost[A] | None:
+        """The cost of an architecture, None where it is unknown."""
+        return None if self.feasibility is None else self.feasibility.cost
+
+    @property
     def window(self) -> tuple[int, int] | None:
         """Least and largest multiply-adds of a proposal, None where they are unknown."""
-        return None if self.budget is None else window_around(*self.budget)
-
-    @cached_property
-    def feasibility(self) -> Feasibility | None:
-        """The counted space and the window, None where they are unknown."""
-        if self.budget is None or self.cost is None or self.space is None:
-            return None
-        target, tolerance = self.budget
-        return feasibility(self.method, self.space, self.cost, target=target, tolerance=tolerance)
+        return None if self.feasibility is None else self.feasibility.window
 
     # ------------------------------------------------------------------ decoding
 
@@ -364,7 +332,7 @@ class StudyView(Generic[A]):
         try:
             records = Ledger(self.space).read(trials, self.study.directions).records
         except ValueError:  # a plan of another version
-            trials = [_legible(trial) for trial in trials]
+            trials = list(map(_legible, trials))
             records = Ledger(self.space).read(trials, self.study.directions).records
         names = self.space.distributions.keys()
         return [record for record in records if names <= record.trial.params.keys()]
@@ -374,7 +342,7 @@ class StudyView(Generic[A]):
         return averaged(self._records)
 
     def _stage(self, study: Study | None) -> StudyView[A]:
-        return StudyView(study, method=self.method, space=self.space, cost=self.cost)
+        return StudyView(study, method=self.method, space=self.space, feasibility=self.feasibility)
 
     def _result(self, candidate: Candidate[A]) -> Result[A]:
         gflops = _number(candidate.records[0], "gflops")
@@ -395,10 +363,8 @@ class StudyView(Generic[A]):
         )
 
 
-def stored_space(
-    config: object,
-) -> tuple[Method[Any], Space[Any] | None, MethodCost[Any] | None, tuple[float, float] | None]:
-    """Method, space, cost and budget, see `StudyView`, of a configuration that a study stores.
+def stored_space(config: object) -> tuple[Method[Any], Space[Any] | None, Feasibility | None]:
+    """Method, space and window of a configuration that a study stores.
 
     Those that it does not tell are None, for example where another version has written it.
     """
@@ -412,8 +378,9 @@ def stored_space(
         cost = section_cost(method, section, budget, image_size=config["data.image_size"])
         target = budget_target(method, space, cost, budget)
     except (KeyError, TypeError, ValueError):
-        return method, space, None, None
-    return method, space, cost, (target, budget.tolerance)
+        return method, space, None
+    found = Feasibility(method, space, cost, target=target, tolerance=budget.tolerance)
+    return method, space, found
 
 
 def _number(record: Record[Any], name: str) -> float | None:

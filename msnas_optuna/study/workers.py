@@ -135,7 +135,8 @@ def _evaluate_one(
                 return True  # others took this worker for dead, and repeat the trial
             outcome = _outcome(trial, objective, interrupts, failures)
         _tell(study, trial, outcome)
-        if isinstance(outcome, BaseException) and not _is_told(outcome, failures):
+        told: Failures = (optuna.TrialPruned, _OvertakenError, *failures)  # by the trial's state
+        if isinstance(outcome, BaseException) and not isinstance(outcome, told):
             raise outcome
     return True
 
@@ -161,11 +162,6 @@ def _outcome(
             if isinstance(error, UpdateFinishedTrialError):
                 return _OvertakenError()
         return error
-
-
-def _is_told(outcome: BaseException, failures: Failures) -> bool:
-    """True if an exception says no more than the state of the trial does."""
-    return isinstance(outcome, (optuna.TrialPruned, _OvertakenError, *failures))
 
 
 def _tell(study: Study, trial: Trial, outcome: float | Sequence[float] | BaseException) -> None:

@@ -18,11 +18,10 @@ from msnas_optuna.runtime.files import atomic_write
 
 FORMAT = 1
 
-_DAMAGE = (
+_DAMAGE = (  # exceptions that reading a damaged file raises
     OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
     pickle.UnpicklingError,
 )  # fmt: skip
-"""Exceptions that reading a damaged file raises."""
 
 
 class CheckpointError(RuntimeError):
@@ -31,17 +30,11 @@ class CheckpointError(RuntimeError):
 
 @dataclass(frozen=True)
 class Checkpointing:
-    """Where and how often a training run saves itself.
-
-    Attributes:
-        path: the file.
-        fingerprint: settings that the run belongs to; a file with other ones is refused.
-        seconds: least time between two checkpoints; the last step always writes one.
-    """
+    """Where and how often a training run saves itself; its last step always does."""
 
     path: Path
-    fingerprint: Mapping[str, Any]
-    seconds: float = 60.0
+    fingerprint: Mapping[str, Any]  # settings of the run; a file with other ones is refused
+    seconds: float = 60.0  # least time between two checkpoints
 
     def due(self, saved: float) -> bool:
         """True when the checkpoint of this `time.monotonic()` is old enough."""
@@ -51,16 +44,10 @@ class Checkpointing:
 def save_checkpoint(
     path: Path, content: Mapping[str, Any], *, fingerprint: Mapping[str, Any]
 ) -> None:
-    """Writes a checkpoint; whatever happens, `path` holds a whole one, the old or the new.
-
-    Args:
-        path: the file.
-        content: tensors, numbers, strings, and dicts and lists of them.
-        fingerprint: settings that the checkpoint belongs to, flat; compared when it is loaded.
+    """Writes tensors, numbers, strings, dicts and lists; `path` holds a whole file, old or new.
 
     Raises:
-        CheckpointError: the disk is full or the folder cannot be written; the previous
-            checkpoint is still there.
+        CheckpointError: the disk is full or the folder cannot be written.
     """
     try:
         with atomic_write(path) as file:
@@ -77,9 +64,7 @@ def save_checkpoint(
 def exclusive(path: Path, ranks: Ranks = ALONE) -> Iterator[None]:
     """Keeps a second run from training into the same checkpoint; the lock of a dead one is free.
 
-    Args:
-        path: the checkpoint.
-        ranks: the processes that train into it together; the first holds the lock for all.
+    The first of `ranks` holds the lock for all.
 
     Raises:
         CheckpointError: another process trains into it, or its folder cannot be written.
@@ -108,11 +93,7 @@ def exclusive(path: Path, ranks: Ranks = ALONE) -> Iterator[None]:
 
 
 def read_losses(path: Path) -> list[float]:
-    """The losses of the steps that a checkpoint has behind it; none where there is no file.
-
-    Raises:
-        CheckpointError: the file is damaged.
-    """
+    """The losses of a checkpoint's steps; CheckpointError if damaged, none without a file."""
     if not path.exists():
         return []
     with _damage_named(path):

@@ -13,71 +13,29 @@ from functools import cache
 from types import ModuleType
 from typing import Any, Final, Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from msnas_optuna.data.images import ImageSet
 from msnas_optuna.data.transforms import Batch, ResizedImages, evaluation_batches
+from msnas_optuna.training.metrics import Measurements
 
-Progress = Callable[[int, int], None]
-"""Called with the number of images done and in all."""
-
-EVALUATION_BATCH: Final = 16
-"""Images of a forward pass."""
-
-_IOU_75: Final = 5
-"""Index of IoU .75 among .50, .55, .. .95."""
-
-
-@dataclass(frozen=True)
-class DetectionMetrics:
-    """COCO's box metrics, in [0, 1], unrounded.
-
-    Attributes:
-        ap: mean over IoU .50 to .95.
-        ap50: at IoU .50.
-        ap75: at IoU .75.
-        ap_small: `ap` over small objects; None where the ground truth has none.
-        ap_medium: over medium objects.
-        ap_large: over large objects.
-    """
-
-    ap: float
-    ap50: float
-    ap75: float
-    ap_small: float | None
-    ap_medium: float | None
-    ap_large: float | None
+Progress = Callable[[int, int], None]  # number of images done, and in all
+EVALUATION_BATCH: Final = 16  # images of a forward pass
 
 
 @dataclass(frozen=True, eq=False)
 class ImageDetections:
-    """The detections of one image, best first.
+    """The detections of one image, best first."""
 
-    Attributes:
-        index: position of the image in its data set.
-        boxes: [n, 4], x1 y1 x2 y2 in original pixels.
-        scores: [n], 0..1.
-        labels: [n], 1..K.
-    """
-
-    index: int
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
+    index: int  # position of the image in its data set
+    boxes: Tensor  # [n, 4], x1 y1 x2 y2 in original pixels
+    scores: Tensor  # [n], 0..1
+    labels: Tensor  # [n], 1..K
 
 
 def coco_results(dataset: ImageSet, found: ImageDetections) -> list[dict[str, Any]]:
-    """The detections of one image in COCO's result format.
-
-    Args:
-        dataset: gives image and category ids.
-        found: the detections.
-
-    Returns:
-        n entries with the file's image_id and category_id, bbox as x y width height, and score.
+    """The detections of one image in COCO's result format, boxes as x y width height.
 
     Raises:
         ValueError: the lengths differ, a number is not finite, or a label is not in 1..K.
@@ -112,15 +70,15 @@ def average_precision(
     *,
     size_bounds: tuple[float, float] = (32.0, 96.0),
     max_detections: int = 100,
-) -> DetectionMetrics:
-    """COCO AP of results against a ground truth; neither is changed.
+) -> Measurements:
+    """COCO's box metrics of results (see `coco_results`) against a COCO dict; neither is changed.
 
-    Args:
-        ground_truth: COCO dict with images, categories and annotations.
-        results: in COCO's result format, as `coco_results` gives them; may be empty.
-        size_bounds: where medium and large objects begin: side in pixels of the square with the
-            `area` of the annotation.
-        max_detections: best detections per image and category that count.
+    Medium and large objects begin at `size_bounds`: side in pixels of the square with the `area`
+    of the annotation. Of each image and category the best `max_detections` count.
+
+    Returns:
+        "ap" (the mean over IoU .50 to .95), "ap50", "ap75", "ap_small", "ap_medium" and
+        "ap_large", in [0, 1], unrounded; without sizes that the ground truth has no objects of.
 
     Raises:
         ValueError: there is no object to find, a result names an unknown image, or a number is
@@ -150,28 +108,21 @@ def average_precision(
     small, medium = (bound**2 for bound in size_bounds)
     everything = 1e10
     evaluator.params.areaRng = [[0, everything], [0, small], [small, medium], [medium, everything]]
-    evaluator.params.areaRngLbl = ["all", "small", "medium", "large"]
+    evaluator.params.areaRngLbl = labels = ["all", "small", "medium", "large"]
     evaluator.params.maxDets = [max_detections]
     evaluator.evaluate()
     evaluator.accumulate()
     precision = evaluator.eval["precision"][..., 0]  # [IoU, recall, category, size]
-    overall = precision[..., 0]
-    ap, ap50, ap75 = (_mean(p) for p in (overall, overall[0], overall[_IOU_75]))
-    by_size = (_mean(precision[..., i]) for i in (1, 2, 3))
-    return DetectionMetrics(ap or 0.0, ap50 or 0.0, ap75 or 0.0, *by_size)  # there are objects
-
-
-def _mean(precision: npt.NDArray[np.float64]) -> float | None:
-    """The mean, None where there is no ground truth, which -1 marks."""
-    defined = precision[precision > -1]
-    return float(defined.mean()) if defined.size else None
+    parts = {"ap": precision[..., 0], "ap50": precision[0, ..., 0], "ap75": precision[5, ..., 0]}
+    parts |= {f"ap_{size}": precision[..., i] for i, size in enumerate(labels) if i > 0}
+    defined = {name: part[part > -1] for name, part in parts.items()}  # -1: no ground truth
+    return {name: float(values.mean()) for name, values in defined.items() if values.size}
 
 
 def _indexed(ground_truth: dict[str, Any], annotations: Sequence[dict[str, Any]]) -> Any:
     """A pycocotools COCO object over copies of the annotations, which it adds keys to.
 
-    They are numbered from 1, because COCOeval marks "not matched" by the id 0: a detection that
-    finds an object of id 0 would count as a false one.
+    Numbered from 1: COCOeval marks "not matched" by the id 0, and counts a match with it as false.
     """
     coco = _pycocotools("coco").COCO()
     coco.dataset = {
@@ -187,10 +138,9 @@ def _indexed(ground_truth: dict[str, Any], annotations: Sequence[dict[str, Any]]
 
 @cache
 def _pycocotools(name: str) -> ModuleType:
-    """A private copy of a pycocotools module, in which print does nothing.
+    """A private copy of a pycocotools module, whose print does nothing.
 
-    It reports progress by print. To redirect stdout meanwhile would silence, or with trials in
-    several threads even lose, the output of everybody else.
+    Redirecting stdout would silence, with trials in threads even lose, everybody else's output.
     """
     spec = importlib.util.find_spec(f"pycocotools.{name}")
     if spec is None or spec.loader is None:
@@ -221,25 +171,17 @@ def detect(
     *,
     device: torch.device,
     precision: Literal["bf16", "fp32"] = "bf16",
-    batch_size: int = EVALUATION_BATCH,
     workers: int = 0,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """The detections of every image, in COCO's result format and original pixels.
 
-    Args:
-        model: a `models.network.DetectionNetwork` of one architecture; it is put into evaluation
-            mode.
-        dataset: the images.
-        device: where to compute.
-        precision: "bf16" computes convolutions and products in bfloat16.
-        batch_size: images of a forward pass.
-        workers: processes that decode images.
-        progress: called after every batch.
+    The `models.network.DetectionNetwork`, of one architecture, is put into evaluation mode;
+    `progress` is called after every batch.
     """
     results: list[dict[str, Any]] = []
     done = 0
-    for batch in evaluation_batches(dataset, batch_size=batch_size, workers=workers):
+    for batch in evaluation_batches(dataset, batch_size=EVALUATION_BATCH, workers=workers):
         for found in detect_batch(model, batch, device=device, precision=precision):
             results += coco_results(dataset.dataset, found)
         done += len(batch)

@@ -1,7 +1,6 @@
 """The training loop: one architecture, or a supernet with an architecture drawn at each step.
 
-Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020:
-each step of supernet training draws one valid architecture and trains its shared weights.
+Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020.
 
 Batches, architectures, anchors and RoIs are functions of the step and of the image's place in the
 batch, so that a resumed run continues the same sequence and the number of processes, among which
@@ -31,8 +30,7 @@ from msnas_optuna.training.recipe import Recipe
 Precision = Literal["bf16", "fp32"]
 BatchSource = Callable[[range], Iterable[Batch]]
 
-DRAW_STREAM = 3
-"""Separates the random stream of anchors and RoIs from those of batches and architectures."""
+DRAW_STREAM = 3  # anchors and RoIs; batches and architectures have other random streams
 
 
 class NonFiniteLossError(RuntimeError):
@@ -52,10 +50,13 @@ def train(
     on_step: Callable[[int, float], None] = lambda done, loss: None,
     ranks: Ranks = ALONE,
 ) -> list[float]:
-    """Trains a network in place, from its last checkpoint where there is one.
+    """Trains a network in place, from its last checkpoint where there is one; returns all losses.
+
+    With several ranks, called with equal arguments, batch norms become synchronized, and the first
+    rank alone reads and writes the checkpoint.
 
     Args:
-        model: the network, on `device`; with several ranks its batch norms become synchronized.
+        model: the network, on `device`.
         batches: gives the batches of a range of steps, with several ranks this one's shares.
         recipe: steps, optimizer and schedule.
         seed: of the anchors and RoIs that enter the losses.
@@ -63,16 +64,11 @@ def train(
         precision: "bf16" computes convolutions and products in bfloat16.
         sample: draws the architecture that a step trains; makes it supernet training.
         checkpointing: where to save; None saves nothing.
-        on_step: called after each step with the number of steps done and the loss.
-        ranks: the processes that train this network together, with equal arguments; the first
-            one alone reads and writes the checkpoint.
-
-    Returns:
-        The loss of every step, over the whole batch.
+        on_step: called with the number of steps done and the loss over the whole batch.
+        ranks: the processes that train this network together.
 
     Raises:
-        NonFiniteLossError: the loss or the gradient is not finite; weights are those before the
-            step.
+        NonFiniteLossError: in loss or gradient; the weights are those before the step.
         CheckpointError: the checkpoint belongs to other settings or cannot be written.
     """
     model.train()
@@ -106,7 +102,9 @@ def train(
             stop = ranks.any(bool(interrupts))  # all at one step, whoever got the signal
             last = stop or step + 1 == recipe.steps
             if checkpointing and ranks.first and (last or checkpointing.due(saved)):
-                save(model, optimizer, losses, checkpointing=checkpointing)
+                content: dict[str, Any] = {"step": len(losses), "losses": losses}
+                content |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                save_checkpoint(checkpointing.path, content, fingerprint=checkpointing.fingerprint)
                 saved = time.monotonic()
             if stop:
                 ranks.wait()  # torchrun ends all when one ends, also one that is still saving
@@ -134,29 +132,11 @@ def resume(
     return losses
 
 
-def save(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    losses: list[float],
-    *,
-    checkpointing: Checkpointing,
-) -> None:
-    """Writes the checkpoint of the steps that `losses` are of."""
-    content = {
-        "step": len(losses),
-        "losses": losses,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    save_checkpoint(checkpointing.path, content, fingerprint=checkpointing.fingerprint)
-
-
 def parallelize(model: nn.Module, device: torch.device, ranks: Ranks) -> nn.Module:
     """The model whose backward averages the gradients over the ranks.
 
-    All ranks have the same architecture. What is not part of it is found anew at each step, and
-    DistributedDataParallel leaves its gradient None, as it is in one process: zeros would let
-    momentum and weight decay move it.
+    What is not part of the architecture is found anew at each step, and its gradient stays None,
+    as in one process: zeros would let momentum and weight decay move it.
     """
     if ranks.size == 1:
         return model
@@ -192,8 +172,7 @@ def forward(
 def reduce(losses: Losses, n_drawn: Mapping[str, int], ranks: Ranks) -> tuple[Tensor, float]:
     """The loss that this rank differentiates, and the loss of the whole batch.
 
-    A loss over the batch is the mean over the anchors (or RoIs) of all ranks, of which some may
-    have fewer than others: each rank's mean counts in proportion. DistributedDataParallel takes
+    Each rank's mean counts in proportion to its anchors (or RoIs); DistributedDataParallel takes
     the mean over the ranks afterwards.
     """
     terms = torch.stack(list(losses.values()))  # [number of losses]

@@ -1,7 +1,6 @@
 """The metrics that a study may optimize, by name, each with its direction.
 
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §4.1: COCO AP
-is the objective and FLOPs are the constraint; here FLOPs or latency may be objectives too.
+MSNAS has AP as objective and FLOPs as constraint (§4.1); here FLOPs or latency may be objectives.
 """
 
 from __future__ import annotations
@@ -10,20 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+Measurements = dict[str, float]  # by the names that a trial stores them under
+
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric that a study may optimize.
-
-    Attributes:
-        direction: as Optuna names it.
-        label: its name in Optuna's tables and figures.
-        key: its name among the numbers that an objective measures, which a trial stores.
-    """
+    """A metric that a study may optimize."""
 
     direction: Literal["maximize", "minimize"]
-    label: str
-    key: str
+    label: str  # in Optuna's tables and figures
+    key: str  # in `Measurements`
 
 
 METRICS: Final[Mapping[str, Metric]] = {

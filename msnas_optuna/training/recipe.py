@@ -1,8 +1,7 @@
 """The settings of a training: steps, batch, optimizer and learning-rate schedule.
 
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §4.1: SGD
-with momentum 0.9 and weight decay 1e-4, a linear warm-up over the first epoch and division of
-the learning rate by 10 late in training. AdamW with a cosine is what small budgets need.
+The MSNAS paper (§4.1) has SGD with momentum 0.9, weight decay 1e-4, a linear warm-up over the
+first epoch and division of the rate by 10 late. Small budgets need AdamW with a cosine.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-MILESTONES = (42 / 50, 47 / 50)
-"""Fractions of the training after which the paper divides the learning rate by 10 (§4.1)."""
+MILESTONES = (42 / 50, 47 / 50)  # shares of the steps after which "step" divides by 10 (§4.1)
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))

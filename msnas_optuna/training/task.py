@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -15,45 +15,29 @@ from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.data.transforms import SIZE_MULTIPLE, ResizedImages, training_batches
 from msnas_optuna.models.network import DetectionNetwork
 from msnas_optuna.runtime.distributed import ALONE, Ranks
-from msnas_optuna.training.evaluation import DetectionMetrics, Progress, average_precision, detect
+from msnas_optuna.training.evaluation import Progress, average_precision, detect
 from msnas_optuna.training.loop import BatchSource, Precision
+from msnas_optuna.training.metrics import Measurements
 from msnas_optuna.training.recipe import Recipe
 
-LATENCY_WARM_UPS: Final = 3
+LATENCY_WARM_UPS: Final = 3  # forward passes before a measurement of latency
 LATENCY_REPEATS: Final = 15
-"""Forward passes before and during a measurement of latency."""
-
-Measurements = dict[str, float]
-"""Numbers by the names that a trial stores them under; AP values lie in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class DetectionTask:
-    """The images that networks are trained and measured on, and where.
-
-    Attributes:
-        train: training images.
-        val: validation images.
-        device: where to compute.
-        precision: of convolutions and products.
-        size_bounds: borders between small, medium and large objects in pixels.
-        loader_workers: processes that decode images.
-        progress: called with the number of validation images done and in all.
-    """
+    """The images that networks are trained and measured on, and where."""
 
     train: ResizedImages[CocoDetection]
     val: ResizedImages[CocoDetection]
     device: torch.device
     precision: Precision = "bf16"
-    size_bounds: tuple[float, float] = (32.0, 96.0)
-    loader_workers: int = 0
-    progress: Progress | None = None
+    size_bounds: tuple[float, float] = (32.0, 96.0)  # see `average_precision`
+    loader_workers: int = 0  # processes that decode images
+    progress: Progress | None = None  # of the validation images
 
     def batches(self, recipe: Recipe, seed: int, ranks: Ranks = ALONE) -> BatchSource:
-        """The training batches of a range of steps; equal for equal steps and seeds.
-
-        Of several ranks each gets its share of a batch.
-        """
+        """This rank's training batches of a range of steps; equal for equal steps and seeds."""
         return lambda steps: training_batches(
             self.train,
             batch_size=recipe.batch_size,
@@ -65,8 +49,8 @@ class DetectionTask:
             rank=ranks.rank,
         )
 
-    def evaluate(self, model: DetectionNetwork) -> DetectionMetrics:
-        """COCO AP of a stand-alone detector on the validation images."""
+    def evaluate(self, model: DetectionNetwork) -> Measurements:
+        """COCO's box metrics of a stand-alone detector on the validation images."""
         results = detect(
             model,
             self.val,
@@ -79,24 +63,17 @@ class DetectionTask:
         return average_precision(ground_truth, results, size_bounds=self.size_bounds)
 
     def measure(self, model: DetectionNetwork) -> Measurements:
-        """COCO AP on the validation images, 1e6 parameters, and seconds that the former took.
-
-        AP over objects of a size that the ground truth has none of is left out.
-        """
+        """COCO's box metrics, the seconds that they took, and 1e6 parameters."""
         start = time.perf_counter()
-        metrics = asdict(self.evaluate(model))
-        return {
-            **{name: value for name, value in metrics.items() if value is not None},
-            "mparams": model.n_parameters / 1e6,
-            "evaluate_seconds": time.perf_counter() - start,
-        }
+        measured = self.evaluate(model)
+        measured["evaluate_seconds"] = time.perf_counter() - start
+        return measured | {"mparams": model.n_parameters / 1e6}
 
     @torch.no_grad()
     def latency(self, model: DetectionNetwork) -> float:
         """Median milliseconds of a forward pass on one image, from pixels to detections.
 
-        The image is the first of the validation set, repeated to the study's image size, so that
-        every architecture sees the same objects.
+        The first validation image, repeated to the study's image size; the same for all.
         """
         model.eval()
         height, width = self.val.image_size

@@ -12,7 +12,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "population.py"
 
 
-def test_landscapes_are_standardised_and_differ(population):
+def test_landscapes_are_standardized_and_differ(population):
     values = [population.landscape(seed) for seed in (0, 0, 1)]
     rng = np.random.default_rng(7)
     params = [population.SPACE.encode(a) for a in population._feasible().sample(rng, 1000)]
@@ -24,7 +24,7 @@ def test_landscapes_are_standardised_and_differ(population):
 
 
 def test_without_noise_the_best_only_gets_better(population):
-    case = "Algorithm 1, 5 5 2"
+    case = "Algorithm 1, 5 5 1"
     early = population.run((case, 0.0, 0, 100))
     assert len(early) == 1
     found = population.run((case, 0.0, 0, 220))

@@ -156,6 +156,12 @@ def test_the_area_of_a_clipped_object_is_at_most_its_box(tmp_path: Path) -> None
     assert data.ground_truth["annotations"][0]["area"] == 100
 
 
+def test_boxes_inside_keep_the_numbers_of_the_file(tmp_path: Path) -> None:
+    box = [0.1, 0.2, 0.7, 0.6]  # 0.1 + 0.7 - 0.1 is another number
+    data = load(tmp_path, content(annotations=[annotation(box)]))
+    assert data.ground_truth["annotations"][0]["bbox"] == box
+
+
 def test_rounding_beyond_the_edge_is_not_worth_a_warning(tmp_path: Path) -> None:
     entries = [annotation([0, 0, 40.004, 30])]
     with warnings.catch_warnings():

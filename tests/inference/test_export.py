@@ -240,7 +240,11 @@ def test_a_wrong_program_is_told_from_a_right_one(study):
     def incomplete(image, size):
         return tuple(x[::2] for x in right(image, size))
 
-    for wrong in (other_class, incomplete):
+    def beside(image, size):
+        boxes, scores, labels = right(image, size)
+        return boxes + 1, scores, labels
+
+    for wrong in (other_class, incomplete, beside):
         with pytest.raises(export.ExportError, match="detections on 5 images differ"):
             export.require_agreement("wrong", export.compare(model, wrong, cases))
 

@@ -52,7 +52,7 @@ def test_the_results_of_the_validation_images_have_the_stored_ap(retrained, tria
     )
     found = predicted(retrained, *val_images(retrained), "--trial", word)
     results = json.loads(Path(found["results"]).read_text())
-    assert average_precision(truth(retrained), results).ap == found["ap"]
+    assert average_precision(truth(retrained), results)["ap"] == found["ap"]
     assert found["ap"] in stored(retrained, RETRAIN).values()
     assert found["weights"] == "retrained"
 
@@ -62,7 +62,7 @@ def test_one_shot_weights_are_those_of_the_search(retrained, trial):
     found = predicted(retrained, *val_images(retrained), "--trial", trial, "--one-shot")
     results = json.loads(Path(found["results"]).read_text())
     values = stored(retrained, "fpn-like" if trial == "fpn-like" else None)
-    assert average_precision(truth(retrained), results).ap == found["ap"]
+    assert average_precision(truth(retrained), results)["ap"] == found["ap"]
     assert found["ap"] in values.values()
 
 
@@ -86,6 +86,17 @@ def test_pictures_and_results_lie_in_the_run_folder(retrained):
     assert {r["image_id"] for r in json.loads((folder / "results.json").read_text())} <= {
         i["id"] for i in known["images"]
     }
+
+
+def test_boxes_below_the_asked_score_are_in_the_results_alone(retrained):
+    image = val_images(retrained)[0]
+    results = json.loads(Path(predicted(retrained, image)["results"]).read_text())
+    scores = sorted(result["score"] for result in results)
+    asked = str(scores[len(scores) // 2])
+    found = json.loads(msnas("predict", retrained, image, "--json", "--score", asked).stdout)
+    drawn = [box["score"] for box in found["images"][0]["boxes"]]
+    assert sorted(drawn) == [score for score in scores if score >= float(asked)]
+    assert 0 < len(drawn) < len(json.loads(Path(found["results"]).read_text())) == len(scores)
 
 
 KINDS = {

@@ -12,7 +12,10 @@ from typer.testing import CliRunner
 
 from msnas_optuna.cli import app
 from msnas_optuna.methods import METHODS
+from msnas_optuna.storage import read_record
 from msnas_optuna.study.config import ConfigError, load_config
+from msnas_optuna.study.setting import Setting
+from msnas_optuna.training.metrics import Metric
 
 FILE = Path(__file__).with_name("toy.py")
 STUDY = """
@@ -110,6 +113,29 @@ def test_from_study_file_to_report(study_file, tmp_path):
     found = as_json("predict", study_file, next((tmp_path / "data").rglob("*.jpg")))
     assert found["weights"] == "retrained"
     assert len(found["kernels"]) == 4
+
+
+def test_a_method_may_measure_and_minimize_what_it_likes(study_file, toy, tmp_path, monkeypatch):
+    class Measured(type(toy)):
+        metrics = toy.metrics | {"cells": Metric("minimize", "kernel cells", "kernel_cells")}
+
+        def costs(self, architecture, cost):
+            cells = sum(int(kernel) ** 2 for kernel in architecture)
+            return super().costs(architecture, cost) | {"kernel_cells": cells}
+
+    monkeypatch.setitem(METHODS, "toy", Measured())
+    study_file.write_text(STUDY.replace("trials = 6", 'trials = 4\nobjectives = ["ap", "cells"]'))
+    run("train", study_file)
+    searched = as_json("search", study_file)
+    assert searched["objectives"] == ["ap", "cells"]
+    study = Setting.load(study_file).stored_study()
+    assert study.metric_names == ["AP", "kernel cells"]
+    for trial in study.trials:
+        kernels = read_record(trial).arch
+        assert trial.values[1] == sum(int(kernel) ** 2 for kernel in kernels)
+        assert read_record(trial).values["kernel_cells"] == trial.values[1]
+    assert "36.00" in run("results", study_file)  # of the plain network
+    run("report", study_file, "-o", tmp_path / "report.html")
 
 
 def test_space_and_cost(study_file):

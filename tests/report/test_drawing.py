@@ -31,17 +31,9 @@ def test_one_class_has_one_color_in_all_pictures():
     assert pictures[0].getpixel((10, 200)) == pictures[1].getpixel((10, 200)) == rgb(COLORS[1])
 
 
-def test_ground_truth_is_dashed_in_white():
-    drawn = np.asarray(draw_boxes(plain(), [], truth=[LabelledBox((40, 40, 360, 360), "a")]))
-    top = {tuple(pixel) for pixel in drawn[40, 40:360]}
-    assert top == {(0, 0, 0), (255, 255, 255)}
-    assert tuple(drawn[200, 200]) == (128, 128, 128)
-
-
 def test_small_pictures_are_enlarged_by_a_whole_factor():
     small = plain(100, 150)
-    assert draw_boxes(small, []).size == (400, 600)
-    assert draw_boxes(small, [], least_side=1).size == small.size
+    assert draw_boxes(small, [], labels=()).size == (400, 600)
     assert small.getpixel((0, 0)) == (128, 128, 128)
 
 
@@ -51,7 +43,7 @@ def test_small_pictures_are_enlarged_by_a_whole_factor():
 @pytest.mark.parametrize("size", [(400, 400), (1, 1), (7, 2000)])
 def test_boxes_at_the_edge_and_of_no_size_are_drawn(corners, size):
     box = LabelledBox(corners, "шар " * 30, 1.0)
-    drawn = draw_boxes(plain(*size), [box], truth=[LabelledBox(corners, "")])
+    drawn = draw_boxes(plain(*size), [box], labels=[box.label])
     assert drawn.mode == "RGB"
 
 

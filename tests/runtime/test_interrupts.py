@@ -13,7 +13,7 @@ import msnas_optuna.runtime.interrupts as interrupts
 interrupts._REPEAT_SECONDS = 0.2
 heeded = interrupts.insist_on_interrupts()
 
-class Finalised:
+class Finalized:
     def __del__(self):  # Python drops what is raised in here
         os.kill(os.getpid(), getattr(signal, sys.argv[1]))
         time.sleep(0.01)
@@ -21,7 +21,7 @@ class Finalised:
 
 INSISTING = """
 try:
-    Finalised()
+    Finalized()
     print("dropped", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
@@ -34,7 +34,7 @@ DEFERRED = """
 try:
     with interrupts.deferred_interrupts() as held:
         with held.allowed():
-            Finalised()
+            Finalized()
             print("dropped", flush=True)
         print("kept on", flush=True)
 except KeyboardInterrupt:
@@ -47,7 +47,7 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize(
     ("code", "said"), [(INSISTING, "dropped heeded"), (DEFERRED, "dropped kept on heeded")]
 )
-def test_a_signal_that_a_finaliser_swallows_is_heeded(name: str, code: str, said: str) -> None:
+def test_a_signal_that_a_finalizer_swallows_is_heeded(name: str, code: str, said: str) -> None:
     found = subprocess.run(
         [sys.executable, "-c", DROPPED + code, name], capture_output=True, text=True, timeout=50
     )
@@ -129,3 +129,32 @@ def test_a_signal_is_held_back_for_so_long_and_no_longer(name: str) -> None:
     assert found.stdout.splitlines() == (
         ["held", "heeded", "without a signal nothing is cut short"]
     ), found.stderr
+
+
+TWICE = """
+import os, signal, sys
+from msnas_optuna.runtime.interrupts import deferred_interrupts, insist_on_interrupts
+heeded, number = insist_on_interrupts(), getattr(signal, sys.argv[1])
+try:
+    with deferred_interrupts():
+        os.kill(os.getpid(), number)
+        print("held")
+        os.kill(os.getpid(), number)
+        print("held again")
+except KeyboardInterrupt:
+    print("stopped")
+try:
+    with deferred_interrupts() as interrupts:
+        os.kill(os.getpid(), number)
+        with interrupts.allowed():
+            print("begun")
+except KeyboardInterrupt:
+    print("not begun")
+heeded()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_second_signal_stops_at_once_and_a_held_one_where_it_may(name: str) -> None:
+    found = subprocess.run([sys.executable, "-c", TWICE, name], capture_output=True, text=True)
+    assert found.stdout.splitlines() == ["held", "stopped", "not begun"], found.stderr

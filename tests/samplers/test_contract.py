@@ -59,7 +59,9 @@ def run_study(*, seed: int | None, n_trials: int = 30) -> list[dict[str, Any]]:
 
 
 def test_equal_seeds_give_equal_studies() -> None:
-    assert run_study(seed=1) == run_study(seed=1) != run_study(seed=2)
+    study = run_study(seed=1)
+    assert study == run_study(seed=1) != run_study(seed=2)
+    assert len({params["learning_rate"] for params in study}) == len(study)
 
 
 def test_without_a_seed_studies_differ() -> None:

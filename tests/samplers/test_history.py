@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from msnas_optuna import ArchitectureSampler, Lattice, MSNASSpace
 from msnas_optuna.samplers.history import Candidate, Ledger, Record, averaged, pareto_front, top
 from msnas_optuna.samplers.proposals import Settings
-from msnas_optuna.storage import ORIGIN
+from msnas_optuna.storage import ORIGIN, withdraw
 
 SPACE = MSNASSpace(5)
 EVERYTHING = Lattice(SPACE)
@@ -37,6 +37,7 @@ def test_generations_of_the_paper() -> None:
     slots = {g: [s for s in range(300) if settings.generation(s) == g] for g in range(4)}
     assert {g: len(s) for g, s in slots.items()} == {0: 50, 1: 60, 2: 60, 3: 60}
     assert [s for s in slots[2] if settings.is_random(s)] == slots[2][:10]
+    assert all(map(settings.is_random, range(50)))
     assert not any(map(settings.is_reevaluation, range(300)))
 
 
@@ -138,6 +139,21 @@ def test_a_ledger_that_has_read_before_says_what_a_new_one_does() -> None:
         for generation in range(5):
             assert known.population(generation, size=4) == fresh.population(generation, size=4)
     assert len({t.user_attrs[ORIGIN] for t in study.trials}) > 2
+
+
+def test_an_architecture_that_failed_and_waits_again_is_held_once(study: optuna.Study) -> None:
+    study.add_trial(trial(2, TrialState.WAITING))
+    history = Ledger(SPACE).read(study.trials, study.directions)
+    assert history.n_held == 4
+
+
+def test_a_withdrawn_trial_has_neither_slot_nor_architecture(study: optuna.Study) -> None:
+    withdraw(study, [study.trials[1]])
+    study.add_trial(trial(1, value=0.0))
+    history = Ledger(SPACE).read(study.trials, study.directions)
+    assert [r.slot for r in history.records if r.number != 1] == [0, 1, 2, 3, 4, 5]
+    assert history.records[1].architecture is None
+    assert history.n_held == 4
 
 
 def test_a_ledger_notices_another_study(study: optuna.Study) -> None:

@@ -21,6 +21,7 @@ from msnas_optuna.storage import (
     finished_slots,
     n_slots,
     recover_lost_trials,
+    withdraw,
 )
 
 SPACE, COST = MSNASSpace(13), EncoderCost.from_preset("r18")
@@ -126,6 +127,14 @@ def test_what_the_study_holds_is_not_queued_again() -> None:
     assert queue_architectures(study, SPACE, every) == 0
     assert queue_architectures(study, SPACE, every, retry_failed=True) == 1
     assert waiting.number == 1
+
+
+def test_what_was_withdrawn_may_be_queued_again() -> None:
+    study = new_study()
+    queue_architectures(study, SPACE, [LATTICE.at(0)])
+    withdraw(study, study.trials)
+    assert queue_architectures(study, SPACE, [LATTICE.at(0)]) == 1
+    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.WAITING]
 
 
 def test_of_two_workers_the_later_one_withdraws_its_doubles(

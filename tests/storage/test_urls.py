@@ -119,13 +119,17 @@ def broken(request: pytest.FixtureRequest) -> str:
     return wrong.render_as_string(hide_password=False)
 
 
-def test_no_error_shows_a_password(broken: str) -> None:
+def test_no_error_shows_a_password(
+    broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises((ValueError, StorageError)) as caught:
         open_storage(broken)
     printed = "".join(traceback.format_exception(caught.value)).replace(__file__, "")
     for text in (str(caught.value), printed, redacted(broken)):
         for part in ("hunter", "ter2", "hun@", "hun/"):
             assert part not in text
+    assert not [*tmp_path.iterdir()]  # nor is a file made of it
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

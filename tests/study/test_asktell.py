@@ -24,11 +24,10 @@ from msnas_optuna.storage import (
     ERROR,
     PUBLISHED,
     StudyMismatchError,
-    open_study,
     read_plan,
     recover_lost_trials,
 )
-from msnas_optuna.study.asktell import ask, tell, tell_failure
+from msnas_optuna.study.asktell import ask, tell
 from msnas_optuna.study.setting import Setting
 
 pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage")
@@ -73,7 +72,7 @@ def test_an_asked_trial_has_all_that_tables_and_figures_look_for(tiny: Path) -> 
     (asked,) = ask(setting)
     (trial,) = stored(setting).trials
     assert trial.params.keys() == setting.space.distributions.keys()
-    assert setting.space.decode(asked.params) == asked.architecture
+    assert setting.space.decode(asked.plan.params) == asked.architecture
     assert trial.user_attrs == {
         "arch": str(asked.architecture),
         "gflops": setting.cost.total(asked.architecture) / 1e9,
@@ -95,7 +94,7 @@ KILLED = """
 import os, signal, sys
 from msnas_optuna.study import asktell
 from msnas_optuna.study.setting import Setting
-asktell._hand_over = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+asktell.write_plan = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 asktell.ask(Setting.load(sys.argv[1]))
 """
 
@@ -108,7 +107,7 @@ def test_a_trial_that_was_never_printed_is_asked_again(tiny: Path) -> None:
     trials = stored(setting).trials
     assert [trial.state.name for trial in trials] == ["FAIL", "RUNNING"]
     assert again.trial == 1
-    assert again.params == trials[0].params
+    assert again.plan.params == trials[0].params
 
 
 @pytest.mark.parametrize(
@@ -133,7 +132,7 @@ def test_a_proposal_that_cannot_be_printed_is_asked_again(
     before = stored(setting).trials
     assert [t.state.name for t in before] == ["RUNNING", *["FAIL"] * (len(before) - 1)]
     again = ask(setting, 3)
-    assert [one.params for one in again][: len(before) - 1] == [t.params for t in before[1:]]
+    assert [one.plan.params for one in again][: len(before) - 1] == [t.params for t in before[1:]]
     plans = [read_plan(stored(setting).trials[one.trial]) for one in again]
     assert [plan.slot for plan in plans if plan] == [1, 2, 3]
 
@@ -157,16 +156,16 @@ def test_telling_twice(tiny: Path) -> None:
     ask(setting, 3)
     for _ in range(2):
         assert tell(setting, 0, [0.4]).values == [0.4]
-        assert tell_failure(setting, 1).state == TrialState.FAIL
-        assert tell_failure(setting, 2, repeat=True).state == TrialState.FAIL
+        assert tell(setting, 1, None).state == TrialState.FAIL
+        assert tell(setting, 2, None, repeat=True).state == TrialState.FAIL
     with pytest.raises(ValueError, match=r"trial 0 is complete with \[0\.4\]; to tell something"):
         tell(setting, 0, [0.5])
     with pytest.raises(ValueError, match="trial 0 is complete"):
-        tell_failure(setting, 0)
+        tell(setting, 0, None)
     with pytest.raises(ValueError, match="trial 1 has failed; "):
         tell(setting, 1, [0.5])
     with pytest.raises(ValueError, match="trial 1 has failed; "):
-        tell_failure(setting, 1, repeat=True)
+        tell(setting, 1, None, repeat=True)
     with pytest.raises(ValueError, match="trial 2 has failed and is handed out again"):
         tell(setting, 2, [0.5])
     assert [t.values for t in stored(setting).trials] == [[0.4], None, None]
@@ -175,10 +174,10 @@ def test_telling_twice(tiny: Path) -> None:
 def test_a_failure_that_is_to_be_repeated_is_asked_again_at_its_place(tiny: Path) -> None:
     setting = Setting.load(tiny)
     first, second = ask(setting, 2)
-    tell_failure(setting, first.trial, repeat=True)
-    tell_failure(setting, second.trial)
+    tell(setting, first.trial, None, repeat=True)
+    tell(setting, second.trial, None)
     again, after = ask(setting, 2)
-    assert again.params == first.params
+    assert again.plan.params == first.plan.params
     assert after.architecture not in (first.architecture, second.architecture)
     plans = [read_plan(t) for t in stored(setting).trials]
     assert [plan.slot for plan in plans if plan] == [0, 1, 0, 2]
@@ -225,7 +224,7 @@ def test_seeds_come_first_and_what_is_not_feasible_fails(tiny: Path) -> None:
     tiny.write_text(text)
     setting = Setting.load(tiny)
     (first,) = ask(setting)
-    assert (first.architecture, first.origin) == (setting.space.fpn_like(), "queued")
+    assert (first.architecture, first.plan.origin) == (setting.space.fpn_like(), "queued")
     outside = next(a for a in (setting.valid.at(i) for i in range(99)) if _violates(setting, a))
     stored(setting).enqueue_trial(setting.space.encode(outside))
     (second,) = ask(setting)
@@ -270,11 +269,7 @@ def test_search_refuses_a_study_of_an_external_trainer(tiny: Path) -> None:
 
 def test_ask_and_tell_refuse_a_study_of_the_supernet(tiny: Path) -> None:
     setting = Setting.load(tiny)
-    config = setting.config.identity() | {"supernet.sha256": "00"}
-    sampler = setting.sampler(setting.feasible)
-    open_study(
-        setting.storage, name="tiny", directions=["maximize"], sampler=sampler, config=config
-    )
+    setting.open_study(setting.config.identity() | {"supernet.sha256": "00"})
     with pytest.raises(StudyMismatchError, match="takes its values from the supernet"):
         ask(setting)
     with pytest.raises(StudyMismatchError, match="takes its values from the supernet"):
@@ -331,19 +326,6 @@ def test_values_are_numbers(tiny: Path) -> None:
     assert "--values are numbers joined by commas" in message
 
 
-@pytest.mark.parametrize("verb", [["ask"], ["tell", "--trial", "0", "--values", "1"]])
-def test_ask_and_tell_need_no_torch(verb: list[str], tiny: Path) -> None:
-    ask(Setting.load(tiny))
-    code = (
-        "import sys; from msnas_optuna.cli import app\n"
-        f"try: app([{verb[0]!r}, 'tiny.toml', *{verb[1:]}])\n"
-        "except SystemExit as end: assert not end.code\n"
-        "sys.exit('torch' in sys.modules)"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=tiny.parent)
-    assert found.returncode == 0, found.stderr
-
-
 LOOP = """\
 while msnas ask study.toml > proposal.json; do
   trial=$(python -c 'import json; print(json.load(open("proposal.json"))["trial"])')
@@ -392,17 +374,3 @@ def test_the_dashboard_is_refreshed_once_a_generation_and_at_the_end(tiny: Path)
     note = get_note(stored(setting))
     assert f"msnas ask {tiny}" in note
     assert "msnas search" not in note
-
-
-def test_telling_imports_no_plots_where_no_generation_ends(tiny: Path) -> None:
-    (asked,) = ask(Setting.load(tiny))
-    program = """
-import sys
-from msnas_optuna.cli import app
-try:
-    app(sys.argv[1:])
-finally:
-    assert "plotly" not in sys.modules
-"""
-    arguments = ["tell", str(tiny), "--trial", str(asked.trial), "--values", "0.1"]
-    subprocess.run([sys.executable, "-c", program, *arguments], check=True)

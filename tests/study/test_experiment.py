@@ -32,10 +32,20 @@ def proposals(study: optuna.Study) -> list[tuple[str, float]]:
     return sorted((t.user_attrs["arch"], t.values[0]) for t in complete)
 
 
+@pytest.fixture(scope="session")
+def _searched_to_the_end(_trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("searched_to_the_end") / "study"
+    shutil.copytree(_trained_once, folder)
+    Experiment.load(folder / "tiny.toml").search()
+    return folder
+
+
 @pytest.fixture
-def searched(trained: Path) -> tuple[Experiment, optuna.Study]:
+def searched(_searched_to_the_end: Path, trained: Path) -> tuple[Experiment, optuna.Study]:
+    """The experiment of `trained`, which has been searched, too, and its study."""
+    shutil.copytree(_searched_to_the_end, trained.parent, dirs_exist_ok=True)
     experiment = Experiment.load(trained)
-    return experiment, experiment.search()
+    return experiment, experiment.setting.stored_study()
 
 
 def test_every_trial_is_valid_new_and_inside_the_window(searched):
@@ -477,7 +487,7 @@ def test_a_retrained_detector_is_loaded_with_its_weights(searched):
     study = experiment.retrain(top=1)
     detector = experiment.retrained(by_hand)
     (value,) = [t.value for t in study.trials if t.user_attrs["arch"] == str(by_hand)]
-    assert experiment.task.evaluate(detector).ap == value
+    assert experiment.task.evaluate(detector)["ap"] == value
 
 
 def test_lost_weights_are_trained_again_and_the_stored_value_stays(searched):
@@ -493,7 +503,7 @@ def test_lost_weights_are_trained_again_and_the_stored_value_stays(searched):
         experiment.retrained(best)
     assert [t.value for t in experiment.retrain(top=1).trials] == values
     assert all(file.exists() for file in lost)
-    assert experiment.task.evaluate(experiment.retrained(best)).ap == values[0]
+    assert experiment.task.evaluate(experiment.retrained(best))["ap"] == values[0]
 
 
 def test_more_measurements_than_architectures_end_cleanly(trained):

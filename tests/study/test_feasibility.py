@@ -11,9 +11,9 @@ from msnas_optuna.methods.msnas.space import MSNASSpace
 from msnas_optuna.spaces.distribution import CostDistribution, counts_inside
 from msnas_optuna.spaces.lattice import EmptyWindowError, Lattice
 from msnas_optuna.study.feasibility import (
+    Feasibility,
     WidthCount,
     best_width,
-    feasibility,
     histogram,
     preset_feasibility,
     scan_widths,
@@ -29,7 +29,7 @@ def quickstart(**changes):
     space = MSNASSpace(7)
     target = SMALL.total(space.fpn_like())
     changes = {"target": target, "tolerance": 0.01, **changes}
-    return feasibility(METHODS["msnas"], space, SMALL, **changes)
+    return Feasibility(METHODS["msnas"], space, SMALL, **changes)
 
 
 SECTION = METHODS["msnas"].section(n_blocks=7, channels=32, stem_channels=32)
@@ -48,7 +48,7 @@ def paths(found):
     ],
 )
 def test_published_settings_have_their_golden_counts(name, valid, in_window, n_paths):
-    found = preset_feasibility(name)  # golden: full enumeration (r18), benchmarks/lattice.py
+    found = preset_feasibility(name)[0]  # golden: full enumeration (r18), benchmarks/lattice.py
     assert (found.valid, found.in_window, paths(found)) == (valid, in_window, n_paths)
     assert found.share == in_window / valid
     assert found.references == {f"{name.upper()}-FPN baseline": fpn_baseline(name)}
@@ -155,7 +155,7 @@ def test_counts_under_costs_that_share_no_paths():
 
 
 def test_scan_of_a_published_setting():
-    found = preset_feasibility("r18")
+    found = preset_feasibility("r18")[0]
     scanned = scan_widths(found, METHODS["msnas"].presets["r18"].section)
     by_width = {one.width: one.in_window for one in scanned}
     assert by_width[180] == found.in_window

@@ -21,7 +21,7 @@ from msnas_optuna.cli import app
 from msnas_optuna.runtime.processes import Place, torchrun_place
 from msnas_optuna.storage import is_withdrawn, open_storage
 from msnas_optuna.study.config import load_config
-from msnas_optuna.study.launch import placed
+from msnas_optuna.study.experiment import placed
 
 ENVIRONMENT = {**os.environ, "PYTHONUNBUFFERED": "1"}
 

@@ -30,7 +30,6 @@ from msnas_optuna.storage import (
     StudyMismatchError,
     Worker,
     open_storage,
-    open_study,
     read_plan,
     recover_lost_trials,
     sqlite_url,
@@ -56,13 +55,7 @@ IMAGE = "![strides](/artifacts/{}/{}/{})"
 
 
 def searched(setting: Setting, stage: str | None = None) -> optuna.Study:
-    return open_study(
-        setting.storage,
-        name=setting.study_name(stage),
-        directions=["maximize"],
-        sampler=setting.sampler(setting.feasible),
-        config=setting.config.identity(),
-    )
+    return setting.open_study(setting.config.identity(), stage)
 
 
 def search(setting: Setting, n: int) -> optuna.Study:

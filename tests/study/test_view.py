@@ -24,7 +24,7 @@ def test_before_the_search_the_baseline_stands_alone(tiny, run_cheaply):
     assert view.baseline.architecture == setting.baseline
     assert math.isnan(view.baseline.ap)
     stage = setting.method.baseline_stage
-    study = run_cheaply(setting, stage, setting.valid, architectures=[setting.baseline])
+    study = run_cheaply(setting, stage, architectures=[setting.baseline])
     assert StudyView.load(setting).baseline.ap == study.best_value
 
 

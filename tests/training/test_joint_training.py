@@ -15,6 +15,7 @@ import optuna
 import pytest
 import torch
 
+from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.training.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -114,7 +115,7 @@ def test_a_signal_to_one_rank_ends_all_after_a_saved_step(trained, tmp_path):
 def test_a_run_goes_on_with_another_number_of_processes(tiny, tmp_path):
     changes = {
         "n_blocks": 'norm = "group"\nn_blocks',
-        "steps = 4": "steps = 40\nlearning_rate = 1e-4",  # so that rounding stays small
+        "steps = 4": "steps = 20\nlearning_rate = 1e-4",  # so that rounding stays small
         "[data]": "[data]\nworkers = 1",  # torchrun signals loaders too
     }
     study = change(tiny, changes)
@@ -124,39 +125,46 @@ def test_a_run_goes_on_with_another_number_of_processes(tiny, tmp_path):
     process.send_signal(signal.SIGTERM)  # as a job scheduler does
     _, err = process.communicate(timeout=60)
     done = steps_done(study)
-    assert 3 <= done < 40
+    assert 3 <= done < 20
     assert err.count("interrupted; the same command continues") == 1  # one rank speaks
     run(*COMMAND, "train", study, n=1)
     run(*COMMAND, "train", undisturbed, n=1)
     losses, expected = (
         stored(file.parent / "supernet.pt")["losses"] for file in (study, undisturbed)
     )
-    assert len(losses) == 40
+    assert len(losses) == 20
     assert losses == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tiny_text: str, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """The checkpoint of two processes' training that nothing has disturbed."""
+    study = tmp_path_factory.mktemp("undisturbed") / "tiny.toml"
+    study.write_text(tiny_text)
+    run(*COMMAND, "train", change(study, {"steps = 4": "steps = 20"}), n=2)
+    return stored(study.parent / "supernet.pt")
+
+
 @pytest.mark.parametrize("rank", [0, 1])
-def test_an_elastic_restart_resumes_from_the_checkpoint(tiny, tmp_path, rank):
-    study = change(tiny, {"steps = 4": "steps = 40"})
-    undisturbed = copy(study, "undisturbed")
+def test_an_elastic_restart_resumes_from_the_checkpoint(tiny, undisturbed, rank):
+    study = change(tiny, {"steps = 4": "steps = 20"})
     process = start(*COMMAND, "train", study, n=2, options=("--max-restarts", "1"))
     until(lambda: steps_done(study) >= 5, process)
     os.kill(pid_of_rank(process.pid, rank), signal.SIGKILL)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
-    assert out.count("supernet: 40 steps") == 1
-    run(*COMMAND, "train", undisturbed, n=2)
-    content, expected = (stored(file.parent / "supernet.pt") for file in (study, undisturbed))
-    assert content["losses"] == expected["losses"]
+    assert out.count("supernet: 20 steps") == 1
+    content = stored(study.parent / "supernet.pt")
+    assert content["losses"] == undisturbed["losses"]
     assert all(
-        torch.equal(content["model"][key], expected["model"][key]) for key in content["model"]
+        torch.equal(content["model"][key], undisturbed["model"][key]) for key in content["model"]
     )
 
 
 def test_two_processes_retrain_as_one_does(tiny, tmp_path):
     study = change(tiny)
-    run(*COMMAND, "train", study, n=1)
-    run(*COMMAND, "search", study, n=1)
+    Experiment.load(study).train_supernet()
+    run(*COMMAND, "search", study, n=1)  # apart, so that no connection stays open
     twin = copy(study, "twin")
     trials = {}
     for n, file in ((1, study), (2, twin)):

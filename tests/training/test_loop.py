@@ -80,6 +80,7 @@ def test_a_checkpoint_holds_optimizer_and_step(experiment, tmp_path):
     assert content["step"] == 6
     assert len(content["losses"]) == 6
     assert content["optimizer"]["state"]
+    assert content["optimizer"]["param_groups"][0]["lr"] == RECIPE.rate(5) < RECIPE.rate(3)
 
 
 def test_a_checkpoint_of_other_settings_is_refused(experiment, tmp_path):
@@ -121,6 +122,35 @@ def test_a_non_finite_loss_stops_before_it_spoils_the_weights(experiment):
         )  # fmt: skip
     unchanged = [torch.equal(before[k], v) for k, v in model.named_parameters()]
     assert sum(unchanged) == len(unchanged) - 1  # nan is not equal to itself
+
+
+def test_a_non_finite_gradient_stops_before_it_spoils_the_weights(experiment):
+    model = experiment.build_detector(experiment.setting.baseline)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.rpn.head.objectness[0].bias.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(
+        NonFiniteLossError, match=r"the norm of the gradient is (nan|inf) at step 1; lower"
+    ):
+        train(
+            model, experiment.task.batches(RECIPE, 0), recipe=RECIPE, seed=0, device=CPU,
+        )  # fmt: skip
+    after = dict(model.named_parameters())
+    assert all(torch.equal(before[key], value) for key, value in after.items())
+
+
+def test_each_step_and_each_image_draws_anchors_of_its_own(experiment):
+    (batch,) = experiment.task.batches(RECIPE, 7)(range(1))
+    model, draws = experiment.build_detector(experiment.setting.baseline), []
+    forward = model.forward
+
+    def spy(*arguments, **options):
+        draws.extend(torch.rand(3, generator=g).tolist() for g in options["generators"])
+        return forward(*arguments, **options)
+
+    model.forward = spy
+    recipe = Recipe(steps=2, batch_size=2)
+    train(model, lambda steps: [batch] * len(steps), recipe=recipe, seed=7, device=CPU)
+    assert len({tuple(numbers) for numbers in draws}) == 4
 
 
 def test_training_leaves_the_global_generator_alone(experiment):

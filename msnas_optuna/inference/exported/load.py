@@ -23,10 +23,9 @@ from PIL import Image, ImageOps
 HERE = Path(__file__).parent
 MODEL = json.loads((HERE / "architecture.json").read_text())
 
-UNREADABLE = (
+UNREADABLE = (  # what pillow raises for files that are no images, or damaged ones
     OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError
 )  # fmt: skip
-"""What pillow raises for files that are no images, or damaged ones."""
 
 Program = Callable[[Any, Any], list[Any]]
 """(image uint8 [1, 3, H, W], size int64 [2]) -> boxes [n, 4], scores [n], labels [n]."""
@@ -79,12 +78,7 @@ def detect(program: Program, picture: Image.Image) -> list[dict[str, Any]]:
     boxes = boxes / np.array([x, y, x, y])
     return [
         {"label": MODEL["classes"][label - 1]["name"], "score": score, "box": box}
-        for box, score, label in zip(
-            boxes.tolist(),
-            scores.tolist(),
-            labels.tolist(),
-            strict=True,
-        )
+        for box, score, label in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True)
     ]
 
 

@@ -1,5 +1,5 @@
-"""Multi-scale network architecture search (MSNAS): space, cost, networks, published results."""
+"""Multi-scale network architecture search (MSNAS): space, cost, networks, published results.
 
-from msnas_optuna.methods.msnas.method import MSNAS
-
-__all__ = ["MSNAS"]
+"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission; sections,
+tables and equations named here are the paper's.
+"""

@@ -1,7 +1,4 @@
-"""FLOPs in closed form: multiply-adds of the convolutions of encoder and RPN head.
-
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §4.1: the
-constraint C counts encoder + RPN head at a fixed input, 832x1280 for the 800x1333 setting.
+"""FLOPs in closed form: multiply-adds of the convolutions of encoder and RPN head (§4.1).
 
 Symbols: C channels of a block, a absolute stride in pixels, cells(a) = H W / a^2 positions of a
 feature. One multiply-add counts once; batch norm, activations and interpolation count nothing.
@@ -13,65 +10,33 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from msnas_optuna.methods.msnas.published import PRESETS, Block
-from msnas_optuna.methods.msnas.space import (
-    STEM_STRIDE,
-    Architecture,
-    EncoderState,
-    UtilisationState,
-)
+from msnas_optuna.methods.msnas.space import STEM_STRIDE, Architecture, EncoderState, State
 
-ANCHORS_PER_CELL: Final = 3
-"""Anchors of one group at one position: ratios 1:2, 1:1 and 2:1."""
-
+ANCHORS_PER_CELL: Final = 3  # of one group: ratios 1:2, 1:1 and 2:1
 BOTTLENECK_EXPANSION: Final = 4
 
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Multiply-adds of one architecture by part; `total` is their sum.
-
-    Attributes:
-        stem: the 7x7 convolution.
-        blocks: one entry for each of the N blocks, without its lateral connection.
-        laterals: one entry for each block, 0 where it receives no lateral connection.
-        outputs: absolute stride of each selected feature -> its 3x3 output convolution.
-        rpn: one entry for each object group.
-    """
+    """Multiply-adds of one architecture by part."""
 
     stem: int
-    blocks: tuple[int, ...]
-    laterals: tuple[int, ...]
-    outputs: dict[int, int]
-    rpn: tuple[int, ...]
-
-    @property
-    def total(self) -> int:
-        """Multiply-adds of encoder + RPN head."""
-        parts = (*self.blocks, *self.laterals, *self.outputs.values(), *self.rpn)
-        return self.stem + sum(parts)
+    blocks: tuple[int, ...]  # each without its lateral connection
+    laterals: tuple[int, ...]  # into each block, 0 where there is none
+    outputs: dict[int, int]  # absolute stride of a selected feature -> its 3x3 convolution
+    rpn: tuple[int, ...]  # one for each object group
 
 
 @dataclass(frozen=True)
 class EncoderCost:
-    """Multiply-adds of encoder + RPN head for one input size (§4.1).
-
-    Every absolute stride divides the input, so that a feature of absolute stride a has exactly
-    H W / a^2 positions.
-
-    Attributes:
-        block: residual block of every candidate.
-        channels: C.
-        input_size: height and width in pixels, multiples of 64.
-        scope: what is counted.
-        stem_channels: channels of the stem's output.
-    """
+    """Multiply-adds of encoder + RPN head for one input size (§4.1)."""
 
     scope: ClassVar = "encoder + RPN head"
 
     block: Block
     channels: int
-    input_size: tuple[int, int]
-    stem_channels: int = 64
+    input_size: tuple[int, int]  # height and width in pixels, multiples of 64
+    stem_channels: int = 64  # of the stem's output
 
     def __post_init__(self) -> None:
         if any(side <= 0 or side % 64 for side in self.input_size):
@@ -96,18 +61,8 @@ class EncoderCost:
         height, width = self.input_size
         return height * width // stride**2
 
-    def stem(self) -> int:
-        """The 7x7 convolution of stride 2 from three channels."""
-        return 7 * 7 * 3 * self.stem_channels * self.cells(2)
-
     def mixed_block(self, index: int, *, absolute_stride: int, stride: float) -> int:
-        """One candidate block.
-
-        Args:
-            index: 0-based position; the first block reads the stem's channels.
-            absolute_stride: absolute stride of the block's output in pixels.
-            stride: the block's own stride.
-        """
+        """One candidate block; the first, of index 0, reads the stem's channels."""
         C, C_out = self.channels, self.out_channels
         C_in = self.stem_channels if index == 0 else C_out
         cells = self.cells(absolute_stride)
@@ -128,19 +83,14 @@ class EncoderCost:
         return 9 * self.out_channels * self.channels * self.cells(feature_stride)
 
     def rpn(self, feature_stride: int) -> int:
-        """The RPN head of one object group."""
-        return _rpn_head(self.channels) * self.cells(feature_stride)
-
-    def heads(self, feature_strides: tuple[int, ...]) -> int:
-        """Everything that depends on the utilisation alone: output convolutions and RPN."""
-        outputs = sum(self.output(s) for s in set(feature_strides))
-        return outputs + sum(self.rpn(s) for s in feature_strides)
+        """The RPN head of one object group: 3x3, then 1x1 for five outputs of each anchor."""
+        C = self.channels
+        return (9 * C**2 + C * 5 * ANCHORS_PER_CELL) * self.cells(feature_stride)
 
     def breakdown(self, architecture: Architecture) -> Breakdown:
-        """Multiply-adds by part of a valid architecture."""
         absolute = [int(a) for a in architecture.absolute_strides]
         return Breakdown(
-            stem=self.stem(),
+            stem=self.base,
             blocks=tuple(
                 self.mixed_block(i, absolute_stride=a, stride=stride)
                 for i, (a, stride) in enumerate(zip(absolute, architecture.strides, strict=True))
@@ -154,21 +104,15 @@ class EncoderCost:
         )
 
     def total(self, architecture: Architecture) -> int:
-        """Multiply-adds of encoder + RPN head of a valid architecture."""
-        return self.breakdown(architecture).total
+        own = self.breakdown(architecture)
+        return own.stem + sum((*own.blocks, *own.laterals, *own.outputs.values(), *own.rpn))
 
     @property
     def base(self) -> int:
-        """What every architecture pays: the stem."""
-        return self.stem()
+        """The stem, a 7x7 convolution of stride 2 from three channels."""
+        return 7 * 7 * 3 * self.stem_channels * self.cells(2)
 
-    def step(
-        self,
-        position: int,
-        before: EncoderState | UtilisationState,
-        gene: float,
-        after: EncoderState | UtilisationState,
-    ) -> int:
+    def step(self, position: int, before: State, gene: float, after: State) -> int:
         """What one gene adds: a block and the lateral of the stage that ends before it, or a head.
 
         The output convolution is paid where the feature stride changes.
@@ -185,46 +129,28 @@ class EncoderCost:
         return paid
 
     def text(self, amount: int) -> str:
-        """Multiply-adds as GFLOPs."""
         return f"{amount / 1e9:.9g} GFLOPs"
 
 
-def _rpn_head(channels: int) -> int:
-    """3x3 convolution, then 1x1 for objectness and four box deltas of each anchor."""
-    return 9 * channels**2 + channels * 5 * ANCHORS_PER_CELL
-
-
-@dataclass(frozen=True)
-class _ResNet:
-    block: Block
-    depths: tuple[int, int, int, int]
-
-
-_RESNETS: Final = {
-    "r18": _ResNet("basic", (2, 2, 2, 2)),
-    "r34": _ResNet("basic", (3, 4, 6, 3)),
-    "r50": _ResNet("bottleneck", (3, 4, 6, 3)),
+_RESNETS: Final[dict[str, tuple[Block, tuple[int, ...]]]] = {  # stages (He et al., 2016, Table 1)
+    "r18": ("basic", (2, 2, 2, 2)),
+    "r34": ("basic", (3, 4, 6, 3)),
+    "r50": ("bottleneck", (3, 4, 6, 3)),
 }
-
 FPN_CHANNELS: Final = 256
 
 
 def fpn_baseline(name: str, input_size: tuple[int, int] = (832, 1280)) -> int:
-    """Multiply-adds of ResNet-FPN + RPN head, counted as `EncoderCost` counts.
-
-    The feature pyramid has strides 4 to 64, the last by subsampling (Lin et al., 2017).
-    """
-    resnet = _RESNETS[name]
-    expansion = BOTTLENECK_EXPANSION if resnet.block == "bottleneck" else 1
-    total = EncoderCost(resnet.block, 64, input_size).stem()
-    C_in = 64
-    for stage, depth in enumerate(resnet.depths):
+    """Multiply-adds of ResNet-FPN (strides 4 to 64; Lin et al., 2017) + RPN head."""
+    block, depths = _RESNETS[name]
+    total, C_in = EncoderCost(block, 64, input_size).base, 64
+    for stage, depth in enumerate(depths):
         C, a = 64 * 2**stage, STEM_STRIDE * 2**stage
-        cost = EncoderCost(resnet.block, C, input_size, stem_channels=C_in)
+        cost = EncoderCost(block, C, input_size, stem_channels=C_in)
         first = 1.0 if stage == 0 else 2.0
         total += cost.mixed_block(0, absolute_stride=a, stride=first)
         total += (depth - 1) * cost.mixed_block(1, absolute_stride=a, stride=1.0)
-        C_in = C * expansion
+        C_in = cost.out_channels
         total += (C_in * FPN_CHANNELS + 9 * FPN_CHANNELS**2) * cost.cells(a)  # 1x1 and 3x3
     pyramid = EncoderCost("basic", FPN_CHANNELS, input_size)
     return total + sum(pyramid.rpn(stride) for stride in (4, 8, 16, 32, 64))

@@ -1,6 +1,5 @@
-"""The detector: encoder, RPN and RoI heads around torchvision's Faster R-CNN parts.
+"""The detector: encoder, RPN and RoI heads around torchvision's Faster R-CNN parts (§3.3, §4.1).
 
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §3.3, §4.1.
 `MultiScaleRoIAlign` is replaced by `GroupRoIPool`: it caches the scales of its first forward and
 takes the levels for consecutive, which a path that reads one stride twice breaks.
 """
@@ -16,14 +15,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
+from msnas_optuna.methods.msnas import heads
 from msnas_optuna.methods.msnas.encoder import MSNASEncoder
-from msnas_optuna.methods.msnas.heads import (
-    BoxHead,
-    BoxPredictor,
-    GroupFeatures,
-    GroupRoIPool,
-    GroupRPNHead,
-)
 from msnas_optuna.methods.msnas.space import N_GROUPS, Architecture
 from msnas_optuna.models import Norm
 from msnas_optuna.models.network import DetectionNetwork, Losses, Targets
@@ -45,21 +38,15 @@ class Detector(DetectionNetwork):
 
     Args:
         encoder: gives one feature with `channels` channels for every object group.
-        n_classes: number of object classes, without background.
-        channels: C of the features.
-        norm: normalisation of the box head.
-        anchor_base: side in pixels of the first group's square anchor; group g has
-            anchor_base * 2^(g-1).
+        n_classes: without background.
+        anchor_base: pixels; the square anchor of group g has sides of anchor_base * 2^(g-1).
         canonical_size: side in pixels of a RoI of level 4 in the routing rule.
         share_rpn_convolution: one 3x3 in the RPN head for all groups.
         rpn_batch: anchors of an image that enter the RPN loss.
         roi_batch: RoIs of an image that enter the box loss, a quarter of them positive.
-        proposals_train: proposals of a group before, and of an image after, NMS in training.
+        proposals_train: of a group before, and of an image after, NMS in training.
         proposals_test: likewise in evaluation.
         pool_size: cells of a pooled RoI in each direction.
-        hidden: width of the box head's fully connected layer.
-        score_threshold: detections below are dropped.
-        max_detections: detections kept of an image.
     """
 
     def __init__(
@@ -89,7 +76,7 @@ class Detector(DetectionNetwork):
                 sizes=tuple((anchor_base * 2**g,) for g in range(N_GROUPS)),
                 aspect_ratios=(ASPECT_RATIOS,) * N_GROUPS,
             ),
-            GroupRPNHead(channels, share_convolution=share_rpn_convolution),
+            heads.GroupRPNHead(channels, share_convolution=share_rpn_convolution),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=rpn_batch,
@@ -99,9 +86,9 @@ class Detector(DetectionNetwork):
             nms_thresh=0.7,
         )
         self.roi_heads = RoIHeads(
-            GroupRoIPool(pool_size, canonical_size),
-            BoxHead(channels, pool_size, hidden=hidden, norm=norm),
-            BoxPredictor(hidden, n_classes),
+            heads.GroupRoIPool(pool_size, canonical_size),
+            heads.BoxHead(channels, pool_size, hidden=hidden, norm=norm),
+            heads.BoxPredictor(hidden, n_classes),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
             batch_size_per_image=roi_batch,
@@ -127,21 +114,7 @@ class Detector(DetectionNetwork):
         architecture: Architecture | None = None,
         generators: Sequence[Generator] | None = None,
     ) -> tuple[list[dict[str, Tensor]], Losses]:
-        """Detections in evaluation, losses in training.
-
-        Args:
-            images: [B, 3, H, W] uint8, H and W multiples of 64, padded right and below.
-            sizes: height and width of every image before padding.
-            targets: for training: "boxes" [n, 4] (x1, y1, x2, y2 in pixels of `images`) and
-                "labels" [n] from 1; n may be 0.
-            architecture: the path of a supernet.
-            generators: one for each image, on its device: its anchors and RoIs that enter the
-                losses are drawn from it; None draws from the global one.
-
-        Returns:
-            Detections of every image ("boxes", "scores", "labels", in pixels of `images`;
-            empty in training) and the four losses (empty in evaluation).
-        """
+        """See `DetectionNetwork.forward`; H and W are multiples of 64, the losses are four."""
         path = architecture or self.encoder.only
         if path is None:
             raise ValueError("a supernet needs the path to evaluate: pass architecture=")
@@ -150,12 +123,9 @@ class Detector(DetectionNetwork):
         x = ((images.float() / 255 - self.mean) / self.std).contiguous(
             memory_format=torch.channels_last
         )
-        features = GroupFeatures(self.encoder(x, path), path.feature_strides)
-        image_list = ImageList(x, list(sizes))
-        proposals, rpn_losses = self.rpn(image_list, features, targets)
-        detections, roi_losses = self.roi_heads(
-            features, proposals, image_list.image_sizes, targets
-        )
+        features = heads.GroupFeatures(self.encoder(x, path), path.feature_strides)
+        proposals, rpn_losses = self.rpn(ImageList(x, list(sizes)), features, targets)
+        detections, roi_losses = self.roi_heads(features, proposals, list(sizes), targets)
         return detections, {**rpn_losses, **roi_losses}
 
     @property

@@ -1,8 +1,6 @@
-"""Detection heads of the object groups: RPN head, RoI routing and box head.
+"""Detection heads of the object groups: RPN head, RoI routing and box head (§3.3).
 
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §3.3: object
-group g reads the feature of stride s_g and has a detection head of its own.
-
+Object group g reads the feature of stride s_g and has a detection head of its own.
 Symbols: G object groups, A = 3 anchors at a position, C channels. Shapes: B images, R RoIs.
 """
 
@@ -22,16 +20,11 @@ from msnas_optuna.methods.msnas.space import N_GROUPS
 from msnas_optuna.models import Norm
 from msnas_optuna.models.blocks import conv_norm, initialize
 
-FINEST_LEVEL = 2
-"""Level k of the finest object group in FPN's rule (Lin et al., 2017, Eq. 1)."""
+FINEST_LEVEL = 2  # k of the finest object group in FPN's rule (Lin et al., 2017, Eq. 1)
 
 
 class GroupFeatures(OrderedDict[str, Tensor]):
-    """One feature [B, C, H/s_g, W/s_g] for each object group, finest group first.
-
-    Attributes:
-        strides: s_1..s_G in pixels; several groups may read one feature.
-    """
+    """One feature [B, C, H/s_g, W/s_g] of each object group, finest first; some may be equal."""
 
     def __init__(self, features: Sequence[Tensor], strides: Sequence[int]) -> None:
         super().__init__((str(g), feature) for g, feature in enumerate(features))
@@ -41,12 +34,8 @@ class GroupFeatures(OrderedDict[str, Tensor]):
 class GroupRPNHead(nn.Module):
     """An RPN head for every object group: 3x3 convolution, objectness and box deltas.
 
-    Two groups that read one feature get different outputs for their different anchors; one head
-    for all groups would give them identical ones.
-
-    Args:
-        channels: C of the features.
-        share_convolution: one 3x3 for all groups, outputs stay separate.
+    Two groups that read one feature need different outputs for their different anchors; only the
+    3x3 convolution may be shared.
     """
 
     def __init__(self, channels: int, *, share_convolution: bool = False) -> None:
@@ -80,10 +69,8 @@ class GroupRPNHead(nn.Module):
 class GroupRoIPool(nn.Module):
     """RoIAlign from the feature of the object group that a RoI belongs to (§3.3, Fig. 2b).
 
-    Args:
-        output_size: cells of a pooled RoI in each direction.
-        canonical_size: side in pixels of a RoI of level 4 (224 at 800x1333, in proportion to
-            the input elsewhere).
+    `canonical_size` is the side in pixels of a RoI of level 4 (224 at 800x1333, in proportion to
+    the input elsewhere).
     """
 
     def __init__(self, output_size: int, canonical_size: float) -> None:
@@ -98,45 +85,30 @@ class GroupRoIPool(nn.Module):
         return (level - FINEST_LEVEL).clamp(0, N_GROUPS - 1).long()
 
     def forward(
-        self,
-        features: GroupFeatures,
-        proposals: list[Tensor],
-        image_shapes: list[tuple[int, int]],
+        self, features: GroupFeatures, proposals: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> Tensor:
         """Pools RoIs [R_b, 4] of every image to [R, C, output_size, output_size]."""
-        boxes = torch.cat(proposals)
-        image = torch.cat([boxes.new_full((len(p), 1), float(b)) for b, p in enumerate(proposals)])
-        rois = torch.cat([image, boxes], dim=1)  # [R, 5]
-        strides = torch.tensor(features.strides, device=rois.device)[self.group_of(boxes)]
-        maps = dict(zip(features.strides, features.values(), strict=True))
-        first = next(iter(maps.values()))
-        shape = (len(rois), first.shape[1], self.output_size, self.output_size)
-        pooled = first.new_zeros(shape)
-        for stride, feature in maps.items():
-            (chosen,) = torch.where(strides == stride)
-            pooled = pooled.index_put(
-                (chosen,),
-                roi_align(
-                    feature,
-                    rois[chosen],
-                    self.output_size,
-                    spatial_scale=1 / stride,
-                    sampling_ratio=2,
-                    aligned=True,
-                ),
-            )
+        images = [p.new_full((len(p), 1), float(b)) for b, p in enumerate(proposals)]
+        rois = torch.cat([torch.cat(images), torch.cat(proposals)], dim=1)
+        return self.pool([*features.values()], features.strides, rois)
+
+    def pool(self, features: Sequence[Tensor], strides: Sequence[int], rois: Tensor) -> Tensor:
+        """Pools RoIs [R, 5] (image, x1, y1, x2, y2) to [R, C, output_size, output_size]."""
+        read = torch.tensor(strides, device=rois.device)[self.group_of(rois[:, 1:])]
+        side = self.output_size
+        pooled = features[0].new_zeros(rois.shape[0], features[0].shape[1], side, side)
+        for stride, feature in dict(zip(strides, features, strict=True)).items():
+            (chosen,) = torch.where(read == stride)
+            part = roi_align(
+                feature, rois[chosen], side,
+                spatial_scale=1 / stride, sampling_ratio=2, aligned=True,
+            )  # fmt: skip
+            pooled = pooled.index_put((chosen,), part)
         return pooled
 
 
 class BoxHead(nn.Module):
-    """The paper's "2 conv + 1 fc" (§4.1), with normalized convolutions.
-
-    Args:
-        channels: C of the pooled features.
-        pool_size: cells of a pooled RoI in each direction.
-        hidden: width of the fully connected layer.
-        norm: normalisation of the convolutions.
-    """
+    """The paper's "2 conv + 1 fc" (§4.1), with normalized convolutions and `hidden` outputs."""
 
     def __init__(self, channels: int, pool_size: int, *, hidden: int, norm: Norm) -> None:
         super().__init__()

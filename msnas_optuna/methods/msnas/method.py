@@ -1,10 +1,9 @@
-"""MSNAS as the rest of the package sees it: one object.
-
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission.
-"""
+"""MSNAS as the rest of the package sees it: one object."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +11,7 @@ from msnas_optuna.methods.base import AnchorLayout, Column, Heatmap, Method, Par
 from msnas_optuna.methods.msnas.cost import EncoderCost, fpn_baseline
 from msnas_optuna.methods.msnas.picture import LEGEND, draw
 from msnas_optuna.methods.msnas.published import PRESETS, PUBLISHED
-from msnas_optuna.methods.msnas.sections import (
-    DetectorSection,
-    SpaceSection,
-    broken_rules,
-    canonical_size,
-)
+from msnas_optuna.methods.msnas.sections import DetectorSection, SpaceSection, canonical_size
 from msnas_optuna.methods.msnas.space import (
     FEATURE_STRIDES,
     N_GROUPS,
@@ -87,10 +81,18 @@ class MSNASMethod(Method[Architecture]):
 
     def rules(self, config: Any) -> Iterator[str]:
         """Batch norm needs two values of a channel."""
-        return broken_rules(config)
+        shorter, coarsest = config.data.image_size[0], FEATURE_STRIDES[-1]
+        cells = math.ceil(shorter / coarsest) ** 2  # of the coarsest feature, at least
+        for name in ("supernet", "finetune", "retrain"):
+            batch_size = getattr(config, name).batch_size
+            if config.space.norm == "batch" and cells * batch_size < 2:
+                yield (
+                    f"{name}.batch_size: batch norm needs two values of a channel, and the "
+                    f"coarsest feature of an image of {shorter} pixels has one, got {batch_size}; "
+                    f"raise it or set space.norm = 'group'"
+                )
 
     def describe(self, section: SpaceSection) -> str:
-        """The blocks and heads."""
         return (
             f"the stride of each of {section.n_blocks} {section.block} blocks with "
             f"{section.channels} channels, and the feature that each of the {N_GROUPS} detection "
@@ -98,31 +100,24 @@ class MSNASMethod(Method[Architecture]):
         )
 
     def space(self, section: SpaceSection) -> MSNASSpace:
-        """Strides of N blocks and of the features of the heads."""
         return MSNASSpace(section.n_blocks)
 
     def cost(self, section: SpaceSection, *, input_size: tuple[int, int]) -> EncoderCost:
-        """FLOPs of encoder + RPN head."""
         return EncoderCost(section.block, section.channels, input_size, section.stem_channels)
 
     def baseline_architecture(self, space: MSNASSpace) -> Architecture:
-        """Down as a residual backbone, up as FPN's top-down pathway."""
         return space.fpn_like()
 
     def parse(self, text: str) -> Architecture:
-        """Strides and feature strides, as in the paper's tables."""
         return Architecture.parse(text)
 
     def notation(self, cells: Mapping[str, str]) -> str:
-        """As in the paper's tables."""
         return f"{cells['strides']} | {cells['feature_strides']}"
 
     def counts(self, space: MSNASSpace) -> Mapping[str, int]:
-        """Stride paths, whatever the heads read."""
         return {"valid stride paths": count_paths(space.n_blocks)}
 
     def cost_parts(self, architecture: Architecture, cost: EncoderCost) -> list[Part]:
-        """Stem, blocks, lateral connections, output convolutions and RPN heads."""
         found, absolute = cost.breakdown(architecture), architecture.absolute_strides
         n, laterals = len(absolute), architecture.laterals
         parts = [Part("stem", found.stem, "stem", {"stride": "", "absolute stride": "4"})]
@@ -152,32 +147,60 @@ class MSNASMethod(Method[Architecture]):
         image_size: tuple[int, int],
         only: Architecture | None,
     ) -> Detector:
-        """Faster R-CNN around the encoder."""
-        from msnas_optuna.methods.msnas import build
+        from msnas_optuna.methods.msnas.detector import Detector
+        from msnas_optuna.methods.msnas.encoder import MSNASEncoder
 
-        size = canonical_size(detector, image_size)
-        return build.detector(
-            section, detector, n_classes=n_classes, canonical_size=size, only=only
+        encoder = MSNASEncoder(
+            section.n_blocks,
+            section.block,
+            channels=section.channels,
+            stem_channels=section.stem_channels,
+            norm=section.norm,
+            only=only,
+        )
+        settings = dataclasses.asdict(detector)
+        settings["canonical_size"] = canonical_size(detector, image_size)
+        return Detector(
+            encoder, n_classes, channels=section.channels, norm=section.norm, **settings
         )
 
     def exportable(self, network: Detector) -> SingleImageDetector:
-        """See `single`."""
-        from msnas_optuna.methods.msnas import build
+        from msnas_optuna.methods.msnas.single import SingleImageDetector
 
-        return build.SingleImageDetector(network)
+        return SingleImageDetector(network)
 
     def facts(
         self, section: SpaceSection, detector: DetectorSection, network: Detector
     ) -> dict[str, Any]:
-        """The encoder, the normalization of pixels, anchors and thresholds."""
-        from msnas_optuna.methods.msnas import build
+        from msnas_optuna.methods.msnas.detector import ASPECT_RATIOS
+        from msnas_optuna.models.torchvision_parts import PIXEL_MEAN, PIXEL_STD
 
-        return build.facts(section, detector, network)
+        heads, rpn, path = network.roi_heads, network.rpn, network.encoder.only
+        assert path is not None
+        return {
+            "strides": list(path.strides),
+            "feature_strides": list(path.feature_strides),
+            "absolute_strides": list(path.absolute_strides),
+            "block": section.block,
+            "channels": section.channels,
+            "stem_channels": section.stem_channels,
+            "norm": section.norm,
+            "pixel_mean": list(PIXEL_MEAN),
+            "pixel_std": list(PIXEL_STD),
+            "anchor_sides": [side for (side,) in rpn.anchor_generator.sizes],
+            "anchor_aspect_ratios": list(ASPECT_RATIOS),
+            "canonical_size": heads.box_roi_pool.canonical_size,
+            "pool_size": detector.pool_size,
+            "score_threshold": heads.score_thresh,
+            "nms_iou": heads.nms_thresh,
+            "max_detections": heads.detections_per_img,
+            "proposals": detector.proposals_test,
+            "proposal_nms_iou": rpn.nms_thresh,
+        }
 
     def anchors(
         self, section: SpaceSection, detector: DetectorSection, *, image_size: tuple[int, int]
     ) -> AnchorLayout:
-        """Of the object groups of the FPN-like path."""
         return AnchorLayout(
             strides=self.space(section).fpn_like().feature_strides,
             base=detector.anchor_base,
@@ -187,7 +210,6 @@ class MSNASMethod(Method[Architecture]):
     def picture(
         self, architecture: Architecture, *, name: str, cost: EncoderCost | None = None
     ) -> Picture:
-        """See `picture`."""
         return draw(architecture, name=name, cost=cost)
 
 

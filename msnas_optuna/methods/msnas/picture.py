@@ -1,6 +1,4 @@
-"""The picture of an MSNAS architecture: resolution against depth, lateral connections, heads.
-
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, Fig. 1.
+"""The picture of an MSNAS architecture: resolution, lateral connections, heads (Fig. 1).
 
 Symbols: a absolute stride in pixels, s_g feature stride of group g. The x axis counts blocks, 0 is
 the stem; the y axis is -log2 of a stride, so that fine features are on top.
@@ -22,18 +20,14 @@ LEGEND: Final = (
     "and dots lead to the feature that each reads."
 )
 
-_SIGNS: Final[dict[float, tuple[Symbol, Color]]] = {
+_SIGNS: Final[dict[float, tuple[Symbol, Color]]] = {  # of the strides of a block
     2.0: ("triangle-down", "blue"),
     1.0: ("square", "sky"),
     0.5: ("triangle-up", "orange"),
 }
-"""Of the strides of a block."""
 
-_HEAD_GAP: Final = 0.8
-"""From the last block to the first head, and then from head to head, in blocks."""
-
-_ARC_HEIGHTS: Final = (0.32, 0.77)
-"""Of an arc over two neighboring blocks and of the longest one, in octaves."""
+_HEAD_GAP: Final = 0.8  # from the last block to the first head and from head to head, in blocks
+_ARC_HEIGHTS: Final = (0.32, 0.77)  # over two neighboring blocks, and the longest, in octaves
 
 
 def draw(architecture: Architecture, *, name: str, cost: EncoderCost | None = None) -> Picture:
@@ -53,9 +47,8 @@ def draw(architecture: Architecture, *, name: str, cost: EncoderCost | None = No
     if cost is not None:
         name = f"{name}, {cost.total(architecture) / 1e9:.4g} GFLOPs"
         bars = tuple(_bars(architecture, heads, cost))
-        panels.append(
-            Panel(title="GFLOPs", y=(0, _highest(bars)), ticks=(), marks=bars, height=64)
-        )
+        highest = max(sum(bar.height for bar in bars if bar.x == x) for x in {b.x for b in bars})
+        panels.append(Panel(title="GFLOPs", y=(0, highest), ticks=(), marks=bars, height=64))
     return Picture(
         name=name,
         panels=tuple(panels),
@@ -103,7 +96,7 @@ def _readings(architecture: Architecture, heads: list[float]) -> Iterator[Line |
 
 
 def _bars(architecture: Architecture, heads: list[float], cost: EncoderCost) -> Iterator[Bar]:
-    """Blocks and lateral connections; heads with their share of the output convolutions."""
+    """Blocks, laterals, and heads with their share of the output convolutions."""
     parts = cost.breakdown(architecture)
     for i, amount in enumerate((parts.stem, *parts.blocks)):
         yield Bar(float(i), amount / 1e9, "vermilion", name="GFLOPs: block", text=_giga(amount))
@@ -113,13 +106,6 @@ def _bars(architecture: Architecture, heads: list[float], cost: EncoderCost) -> 
     for x, s, rpn in zip(heads, architecture.feature_strides, parts.rpn, strict=True):
         head = rpn + parts.outputs[s] / architecture.feature_strides.count(s)
         yield Bar(x, head / 1e9, "green", name="GFLOPs: head", text=_giga(head))
-
-
-def _highest(bars: tuple[Bar, ...]) -> float:
-    heights: dict[float, float] = {}
-    for bar in bars:
-        heights[bar.x] = heights.get(bar.x, 0.0) + bar.height
-    return max(heights.values())
 
 
 def _giga(amount: float) -> str:

@@ -1,7 +1,6 @@
-"""The published settings and the fifteen published architectures.
+"""The published settings (§4.1, targets of Table 1) and the fifteen published architectures.
 
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §4.1,
-Table 1 (targets) and Tables 7-9 (architectures with the COCO mAP after retraining).
+Tables 7-9: architectures with the COCO mAP after retraining.
 """
 
 from __future__ import annotations
@@ -17,21 +16,13 @@ Block = Literal["basic", "bottleneck"]
 
 @dataclass(frozen=True)
 class Preset:
-    """A published setting.
-
-    Attributes:
-        n_blocks: N mixed blocks.
-        block: the residual block of every candidate.
-        channels: C, channels of every block.
-        target_gflops: FLOPs of encoder + RPN head, 1e9 multiply-adds (Table 1).
-        input_size: height and width in pixels at which FLOPs are counted (§4.1).
-    """
+    """A published setting: N blocks with C channels."""
 
     n_blocks: int
     block: Block
     channels: int
-    target_gflops: float
-    input_size: tuple[int, int] = (832, 1280)
+    target_gflops: float  # of encoder + RPN head, 1e9 multiply-adds (Table 1)
+    input_size: tuple[int, int] = (832, 1280)  # height and width of the count, pixels (§4.1)
 
 
 PRESETS: Final = {

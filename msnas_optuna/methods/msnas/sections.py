@@ -1,25 +1,17 @@
-"""[space] and [detector] of a study file for MSNAS, and the rules that tie their keys to others.
-
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §3.2-3.3,
-§4.1.
-"""
+"""[space] and [detector] of a study file for MSNAS (§3.2-3.3, §4.1)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from msnas_optuna.methods.base import CHECKED, PositiveInt
 from msnas_optuna.methods.msnas.published import Block
-from msnas_optuna.methods.msnas.space import FEATURE_STRIDES
 from msnas_optuna.models import Norm
 
-CANONICAL_SIZE: Final = 224 / 800
-"""Side of a RoI of level 4 as a fraction of the shorter side of the image (Lin et al., 2017)."""
+CANONICAL_SIZE: Final = 224 / 800  # RoI of level 4 by shorter side of the image (Lin et al., 2017)
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -27,7 +19,7 @@ class SpaceSection:
     """[space]: N mixed blocks with C channels (§3.2, §4.1).
 
     Attributes:
-        method: "msnas".
+        method: name of the method.
         n_blocks: N.
         block: residual block of every candidate.
         channels: C.
@@ -70,17 +62,3 @@ def canonical_size(detector: DetectorSection, image_size: tuple[int, int]) -> fl
     """Side in pixels, in the resized image, of a RoI of level 4 in the routing rule."""
     given = detector.canonical_size
     return CANONICAL_SIZE * image_size[0] if given is None else given
-
-
-def broken_rules(config: Any) -> Iterator[str]:
-    """Rules of a `study.config.StudyConfig`: batch norm needs two values of a channel."""
-    shorter, coarsest = config.data.image_size[0], FEATURE_STRIDES[-1]
-    cells = math.ceil(shorter / coarsest) ** 2  # of the coarsest feature, at least
-    for name in ("supernet", "finetune", "retrain"):
-        batch_size = getattr(config, name).batch_size
-        if config.space.norm == "batch" and cells * batch_size < 2:
-            yield (
-                f"{name}.batch_size: batch norm needs two values of a channel, and the coarsest "
-                f"feature of an image of {shorter} pixels has one, got {batch_size}; raise it or "
-                f"set space.norm = 'group'"
-            )

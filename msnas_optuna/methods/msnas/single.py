@@ -1,7 +1,6 @@
 """A detector of one image as a program of tensors alone, which can be exported.
 
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §3.3. The
-weights and the numbers are those of `models.Detector`; torchvision's inference asks for sizes of
+The weights and the numbers are those of `Detector`; torchvision's inference asks for sizes of
 intermediate results in Python and walks over lists of images, which no exporter can follow.
 
 Shapes: H x W pixels of the padded image, G groups, A anchors of a cell, R proposals, K classes,
@@ -12,26 +11,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import nms, roi_align
+from torchvision.ops import nms
 
 from msnas_optuna.methods.msnas.detector import Detector
-from msnas_optuna.methods.msnas.heads import GroupRoIPool, GroupRPNHead
+from msnas_optuna.methods.msnas.heads import GroupRPNHead
 from msnas_optuna.models.torchvision_parts import CenteredAnchorGenerator
 
-PROPOSAL_SIDE = 1e-3
-DETECTION_SIDE = 1e-2
-"""Pixels; torchvision drops proposals and detections with a shorter side."""
+PROPOSAL_SIDE, DETECTION_SIDE = 1e-3, 1e-2  # pixels; torchvision drops shorter ones
 
 
 class SingleImageDetector(nn.Module):
-    """The evaluation of a stand-alone detector, image by image.
-
-    Args:
-        detector: built around the encoder of one architecture; its parts are shared.
-
-    Raises:
-        ValueError: the detector is a supernet.
-    """
+    """Evaluates as a stand-alone detector, whose parts it shares; ValueError for a supernet."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -40,10 +30,8 @@ class SingleImageDetector(nn.Module):
             raise ValueError(
                 "only the detector of one architecture can be exported, got a supernet"
             )
-        self.strides = path.feature_strides
-        self.encoder = detector.encoder
-        self.rpn = detector.rpn
-        self.roi_heads = detector.roi_heads
+        self.strides, self.encoder = path.feature_strides, detector.encoder
+        self.rpn, self.roi_heads = detector.rpn, detector.roi_heads
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         # The names of operations, mean and std, would clash with theirs in ONNX.
@@ -57,8 +45,7 @@ class SingleImageDetector(nn.Module):
         """Detections of one image, best first.
 
         Args:
-            image: uint8 [1, 3, H, W], RGB; H and W multiples of 64, padded with zeros at the
-                right and bottom.
+            image: uint8 [1, 3, H, W], RGB; H and W multiples of 64, padded right and below.
             size: int64 [2], height and width before padding.
 
         Returns:
@@ -72,17 +59,13 @@ class SingleImageDetector(nn.Module):
 
     def _proposals(self, features: list[Tensor], bounds: Tensor) -> Tensor:  # -> [R, 4]
         head: GroupRPNHead = self.rpn.head
-        boxes, scores = [], []
-        for g, (objectness, deltas) in enumerate(zip(*head(features), strict=True)):
-            group = self._group_proposals(g, objectness, deltas, bounds)
-            boxes.append(group[0])
-            scores.append(group[1])
-        merged: Tensor = torch.cat(boxes)
-        _, order = torch.cat(scores).sort(descending=True)
-        return merged[order[: self.rpn.post_nms_top_n()]]
+        outputs = enumerate(zip(*head(features), strict=True))
+        groups = [self._group_proposals(g, *output, bounds=bounds) for g, output in outputs]
+        boxes, scores = (torch.cat(parts) for parts in zip(*groups, strict=True))
+        return boxes[scores.sort(descending=True).indices[: self.rpn.post_nms_top_n()]]
 
     def _group_proposals(
-        self, g: int, objectness: Tensor, deltas: Tensor, bounds: Tensor
+        self, g: int, objectness: Tensor, deltas: Tensor, *, bounds: Tensor
     ) -> tuple[Tensor, Tensor]:  # [1, A, h, w], [1, 4A, h, w] -> [r, 4], [r]
         h, w = objectness.shape[-2:]
         flat = objectness[0].permute(1, 2, 0).reshape(-1)  # [h * w * A]
@@ -103,28 +86,15 @@ class SingleImageDetector(nn.Module):
         corners = torch.stack((x, y, x, y), dim=2)  # [h, w, 4]
         return (corners[:, :, None] + cell + stride / 2).reshape(-1, 4)
 
-    def _pooled(self, features: list[Tensor], rois: Tensor) -> Tensor:  # [R, 4] -> [R, C, p, p]
-        pool: GroupRoIPool = self.roi_heads.box_roi_pool
-        strides = torch.tensor(self.strides)[pool.group_of(rois)]
-        numbered = torch.cat((torch.zeros_like(rois[:, :1]), rois), dim=1)
-        side = pool.output_size
-        pooled = features[0].new_zeros(rois.shape[0], features[0].shape[1], side, side)
-        for stride, feature in dict(zip(self.strides, features, strict=True)).items():
-            (chosen,) = torch.where(strides == stride)
-            part = roi_align(
-                feature, numbered[chosen], side,
-                spatial_scale=1 / stride, sampling_ratio=2, aligned=True,
-            )  # fmt: skip
-            pooled = pooled.index_put((chosen,), part)
-        return pooled
-
     def _detections(
         self, features: list[Tensor], proposals: Tensor, bounds: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         heads = self.roi_heads
         # One more RoI, dropped again: exporters must see that no layer gets an empty batch.
         rois = torch.cat((proposals, (bounds * bounds.new_tensor((0, 0, 1, 1)))[None]))
-        outputs = heads.box_predictor(heads.box_head(self._pooled(features, rois)))
+        numbered = torch.cat((torch.zeros_like(rois[:, :1]), rois), dim=1)
+        pooled = heads.box_roi_pool.pool(features, self.strides, numbered)
+        outputs = heads.box_predictor(heads.box_head(pooled))
         logits, codes = (output[:-1] for output in outputs)
         decoded = heads.box_coder.decode_single(codes, proposals)  # [R, 4(K+1)]
         boxes = _clipped(decoded.view(-1, logits.shape[1], 4)[:, 1:].reshape(-1, 4), bounds)
@@ -141,11 +111,9 @@ class SingleImageDetector(nn.Module):
 
 
 def _suppressed(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:  # [n, 4], [n] -> [m]
-    """Which boxes non-maximum suppression keeps, best first; none of them is negative.
-
-    Exporters take it for granted that at least two are kept, and check that in the program. Two
-    more boxes make it true: they are apart from all others, come last and are dropped again.
-    """
+    """Which boxes non-maximum suppression keeps, best first; none of them is negative."""
+    # Exporters take it for granted that at least two are kept, and check that in the program. Two
+    # more boxes make it true: they are apart from all others, come last and are dropped again.
     more = boxes.new_tensor([[-3.0, -3.0, -2.0, -2.0], [-6.0, -6.0, -5.0, -5.0]])
     kept: Tensor = nms(
         torch.cat((boxes, more)), torch.cat((scores, scores.new_tensor([-1.0, -2.0]))), threshold

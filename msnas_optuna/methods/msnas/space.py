@@ -1,6 +1,4 @@
-"""The MSNAS search space: the stride of every block and the feature that every head reads.
-
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §3.2-3.3.
+"""The MSNAS search space: the stride of every block, the feature that every head reads (§3.2-3.3).
 
 Symbols: N mixed blocks, G = 5 object groups, stride_i in {0.5, 1, 2}, absolute stride
 a_i = 4 * prod_{j<=i} stride_j in pixels (the stem divides by 4), feature strides s = (s_1..s_G).
@@ -10,39 +8,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations_with_replacement
 from numbers import Integral
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from optuna.distributions import CategoricalDistribution
 
 from msnas_optuna.spaces.base import Genes, InvalidArchitectureError, Space
 
-STRIDES: Final = (0.5, 1.0, 2.0)
-"""Choices for the stride of a block: double, keep or halve the resolution (§3.2)."""
-
-FEATURE_STRIDES: Final = (4, 8, 16, 32, 64)
-"""Absolute strides, in pixels, that a block may output and a head may read (§3.2)."""
-
-N_GROUPS: Final = 5
-"""Object groups, each with a detection head of its own (§3.3)."""
-
-STEM_STRIDE: Final = 4
-"""Absolute stride of the stem's output, in pixels."""
+STRIDES: Final = (0.5, 1.0, 2.0)  # of a block: double, keep or halve the resolution (§3.2)
+FEATURE_STRIDES: Final = (4, 8, 16, 32, 64)  # pixels, of blocks' outputs and heads' inputs (§3.2)
+N_GROUPS: Final = 5  # object groups, each with a detection head of its own (§3.3)
+STEM_STRIDE: Final = 4  # absolute, of the stem's output, in pixels
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """One detector of the space: encoder and utilisation.
+    """One detector of the space: encoder and utilization."""
 
-    Attributes:
-        strides: stride of each of the N blocks, from 0.5, 1 and 2.
-        feature_strides: absolute stride in pixels of the feature that each of the G groups
-            reads, small objects first.
-    """
-
-    strides: tuple[float, ...]
-    feature_strides: tuple[int, ...]
+    strides: tuple[float, ...]  # of each of the N blocks, from 0.5, 1 and 2
+    feature_strides: tuple[int, ...]  # pixels, that the G groups read, small objects first
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "strides", tuple(float(s) for s in self.strides))
@@ -81,11 +65,11 @@ class Architecture:
         return {int(self.absolute_strides[end]): end for end in self.stage_ends}
 
     def strides_text(self) -> str:
-        """Strides as the paper's tables give them: "1 2 2 .5"."""
+        """As in the paper's tables: "1 2 2 .5"."""
         return " ".join(f"{s:g}".removeprefix("0") for s in self.strides)
 
     def feature_strides_text(self) -> str:
-        """Feature strides as the paper's tables give them: "8 8 16 16 32"."""
+        """As in the paper's tables: "8 8 16 16 32"."""
         return " ".join(map(str, self.feature_strides))
 
     def __str__(self) -> str:
@@ -93,11 +77,7 @@ class Architecture:
 
     @classmethod
     def parse(cls, text: str) -> Architecture:
-        """Reads the notation of the paper's Tables 7-9: "1 2 2 .5 | 8 8 16 16 32".
-
-        Raises:
-            InvalidArchitectureError: the text is not two lists of numbers joined by "|".
-        """
+        """Reads "1 2 2 .5 | 8 8 16 16 32" (Tables 7-9); raises InvalidArchitectureError."""
         try:
             strides, feature_strides = text.replace(",", " ").split("|")
             return cls(
@@ -111,15 +91,6 @@ class Architecture:
             ) from None
 
 
-def feature_stride_vectors() -> tuple[tuple[int, ...], ...]:
-    """Every utilisation that Eq. 7 allows, 103 of the 3125."""
-    return tuple(
-        s
-        for s in combinations_with_replacement(FEATURE_STRIDES, N_GROUPS)  # s_g <= s_{g+1}
-        if min(s) <= 8 <= max(s) and min(s) != max(s)  # Eq. 7
-    )
-
-
 def count_paths(n_blocks: int) -> int:
     """Sequences of N strides that keep every block at 4 <= a <= 64 (V1), exactly."""
     levels = len(FEATURE_STRIDES)
@@ -130,19 +101,13 @@ def count_paths(n_blocks: int) -> int:
 
 
 class EncoderState(NamedTuple):
-    """What some blocks say about the genes to come.
-
-    Attributes:
-        level: l of the current absolute stride a = 4 * 2^l.
-        ended: bit l says that a stage has ended at level l.
-    """
+    """The level l of the current absolute stride a = 4 * 2^l, and bits of levels."""
 
     level: int
-    ended: int
+    ended: int  # bit l: a stage has ended at level l
 
     @property
     def absolute_stride(self) -> int:
-        """The current absolute stride in pixels."""
         return FEATURE_STRIDES[self.level]
 
     @property
@@ -152,39 +117,55 @@ class EncoderState(NamedTuple):
 
     @property
     def receives_lateral(self) -> bool:
-        """Whether a stage that ends here follows an earlier one of its resolution (Eq. 4)."""
+        """True where a stage that ends here follows an earlier one of its resolution (Eq. 4)."""
         return bool(self.ended >> self.level & 1)
 
 
-class UtilisationState(NamedTuple):
-    """What some feature strides say about those to come.
+class UtilizationState(NamedTuple):
+    """The last feature stride so far, and whether all so far are equal."""
 
-    Attributes:
-        outputs: bit l: the encoder has a feature of level l.
-        last: the latest feature stride.
-        equal: all so far are equal.
-    """
-
-    outputs: int
+    outputs: int  # bit l: the encoder has a feature of level l
     last: int
     equal: bool
 
 
-@dataclass(frozen=True)
-class MSNASAutomaton:
-    """Which strides and feature strides may follow each other.
+State = EncoderState | UtilizationState
 
-    Attributes:
-        n_blocks: N.
-        listed: the first block reads the stem's channels, and heads share no factor with blocks.
-    """
+
+@dataclass(frozen=True)
+class MSNASSpace(Space[Architecture]):
+    """All valid architectures of N = 3..32 blocks (§3.2-3.3); its own automaton of N + 5 genes."""
 
     n_blocks: int
-    listed: tuple[int, int] = (1, N_GROUPS)
+    listed: ClassVar = (1, N_GROUPS)  # the stem's channels; heads share no factor with blocks
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.n_blocks, Integral) or not 3 <= self.n_blocks <= 32:
+            raise ValueError(f"n_blocks must be a whole number in 3..32, got {self.n_blocks!r}")
+
+    @cached_property
+    def distributions(self) -> dict[str, CategoricalDistribution]:
+        """stride_01..stride_N and feature_stride_1..5 with their real values."""
+        names = [f"stride_{i + 1:02d}" for i in range(self.n_blocks)]
+        names += [f"feature_stride_{g + 1}" for g in range(N_GROUPS)]
+        return dict(zip(names, map(CategoricalDistribution, self.choices), strict=True))
+
+    @property
+    def parts(self) -> dict[str, slice]:
+        n = self.n_blocks
+        return {"encoder": slice(0, n), "feature_stride": slice(n, n + N_GROUPS)}
+
+    def genes(self, architecture: Architecture) -> tuple[float, ...]:
+        return (*architecture.strides, *architecture.feature_strides)
+
+    def architecture(self, genes: Genes) -> Architecture:
+        return Architecture(tuple(genes[: self.n_blocks]), tuple(genes[self.n_blocks :]))
+
+    def automaton(self) -> MSNASSpace:
+        return self
 
     @property
     def choices(self) -> list[tuple[float, ...]]:
-        """Three strides for each block, five feature strides for each group."""
         return [STRIDES] * self.n_blocks + [FEATURE_STRIDES] * N_GROUPS
 
     @property
@@ -192,9 +173,7 @@ class MSNASAutomaton:
         """The stem: absolute stride 4, and no stage has ended."""
         return EncoderState(0, 0)
 
-    def next(
-        self, position: int, state: EncoderState | UtilisationState, gene: float
-    ) -> EncoderState | UtilisationState | None:
+    def next(self, position: int, state: State, gene: float) -> State | None:
         """The state after a stride or feature stride, or None where it breaks V1, V2 or V3."""
         if position < self.n_blocks:
             assert isinstance(state, EncoderState)
@@ -207,59 +186,14 @@ class MSNASAutomaton:
         if not state.outputs >> FEATURE_STRIDES.index(s) & 1:  # V3
             return None
         if isinstance(state, EncoderState):
-            return UtilisationState(state.outputs, s, True) if s <= 8 else None  # Eq. 7
+            return UtilizationState(state.outputs, s, True) if s <= 8 else None  # Eq. 7
         if s < state.last:  # Eq. 7
             return None
-        return UtilisationState(state.outputs, s, state.equal and s == state.last)
+        return UtilizationState(state.outputs, s, state.equal and s == state.last)
 
-    def accepts(self, state: EncoderState | UtilisationState) -> bool:
+    def accepts(self, state: State) -> bool:
         """Eq. 7: not all feature strides are equal, and the largest is at least 8."""
-        return isinstance(state, UtilisationState) and not state.equal and state.last >= 8
-
-
-@dataclass(frozen=True)
-class MSNASSpace(Space[Architecture]):
-    """All valid architectures of N blocks (§3.2, §3.3).
-
-    Attributes:
-        n_blocks: N, the number of mixed blocks, 3 to 32.
-    """
-
-    n_blocks: int
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.n_blocks, Integral) or not 3 <= self.n_blocks <= 32:
-            raise ValueError(f"n_blocks must be a whole number in 3..32, got {self.n_blocks!r}")
-
-    @cached_property
-    def distributions(self) -> dict[str, CategoricalDistribution]:
-        """stride_01..stride_N and feature_stride_1..5, categorical, with their real values."""
-        strides = {
-            f"stride_{i + 1:02d}": CategoricalDistribution(STRIDES) for i in range(self.n_blocks)
-        }
-        features = {
-            f"feature_stride_{g + 1}": CategoricalDistribution(FEATURE_STRIDES)
-            for g in range(N_GROUPS)
-        }
-        return strides | features
-
-    @property
-    def parts(self) -> dict[str, slice]:
-        """The strides of the encoder and the feature strides of the utilisation."""
-        n = self.n_blocks
-        return {"encoder": slice(0, n), "feature_stride": slice(n, n + N_GROUPS)}
-
-    def genes(self, architecture: Architecture) -> tuple[float, ...]:
-        """N strides, then five feature strides."""
-        return (*architecture.strides, *architecture.feature_strides)
-
-    def architecture(self, genes: Genes) -> Architecture:
-        """The architecture of N strides and five feature strides; it need not be valid."""
-        return Architecture(tuple(genes[: self.n_blocks]), tuple(genes[self.n_blocks :]))
-
-    def automaton(self) -> MSNASAutomaton:
-        """V1 to V3 as an automaton of N + 5 genes."""
-        return MSNASAutomaton(self.n_blocks)
+        return isinstance(state, UtilizationState) and not state.equal and state.last >= 8
 
     def violation(self, architecture: Architecture) -> str | None:
         """The first broken rule among shape, V1, V2 (Eq. 7) and V3, in words, or None."""
@@ -274,7 +208,23 @@ class MSNASSpace(Space[Architecture]):
         for i, a in enumerate(architecture.absolute_strides):
             if not FEATURE_STRIDES[0] <= a <= FEATURE_STRIDES[-1]:  # V1
                 return f"block {i + 1} has absolute stride {a:g}; every block must have 4 to 64"
-        return _utilisation_violation(s) or _reach_violation(architecture)
+        for g, stride in enumerate(s):
+            if stride not in FEATURE_STRIDES:
+                every = list(FEATURE_STRIDES)
+                return f"feature_stride_{g + 1} must be one of {every}, got {stride}"
+        if list(s) != sorted(s):
+            return f"feature strides must not decrease from group to group (Eq. 7), got {list(s)}"
+        if min(s) > 8 or max(s) < 8:
+            return f"feature strides must hold min <= 8 <= max (Eq. 7), got {list(s)}"
+        if min(s) == max(s):
+            return f"feature strides must not all be equal (Eq. 7), got {list(s)}"
+        for g, stride in enumerate(s):
+            if stride not in architecture.outputs:  # V3
+                return (
+                    f"feature_stride_{g + 1} is {stride}, but no block has that absolute stride "
+                    f"(the encoder has {sorted(architecture.outputs)})"
+                )
+        return None
 
     def fpn_like(self) -> Architecture:
         """The hand-made path: down as a residual backbone, up as FPN's top-down pathway.
@@ -292,26 +242,3 @@ class MSNASSpace(Space[Architecture]):
         strides += [0.5] * halvings
         top = STEM_STRIDE * 2**halvings
         return Architecture(tuple(strides), tuple(min(s, top) for s in (4, 8, 16, 32, 32)))
-
-
-def _utilisation_violation(s: tuple[int, ...]) -> str | None:
-    for g, stride in enumerate(s):
-        if stride not in FEATURE_STRIDES:
-            return f"feature_stride_{g + 1} must be one of {list(FEATURE_STRIDES)}, got {stride}"
-    if list(s) != sorted(s):
-        return f"feature strides must not decrease from group to group (Eq. 7), got {list(s)}"
-    if min(s) > 8 or max(s) < 8:
-        return f"feature strides must hold min <= 8 <= max (Eq. 7), got {list(s)}"
-    if min(s) == max(s):
-        return f"feature strides must not all be equal (Eq. 7), got {list(s)}"
-    return None
-
-
-def _reach_violation(architecture: Architecture) -> str | None:
-    for g, stride in enumerate(architecture.feature_strides):
-        if stride not in architecture.outputs:  # V3
-            return (
-                f"feature_stride_{g + 1} is {stride}, but no block has that absolute stride "
-                f"(the encoder has {sorted(architecture.outputs)})"
-            )
-    return None

@@ -1,28 +1,23 @@
-"""A small window of the MSNAS space with the one-shot AP of each of its architectures.
+"""A small window of the MSNAS space with the one-shot AP of each of its architectures (§4.1).
 
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §4.1: what
-the search sees of an architecture is COCO AP after a short fine-tuning of the supernet's weights.
-
-The table was measured once, with one supernet on generated images; `TabularBenchmark.provenance`
-says how. benchmarks/tabular/make.py makes it.
+Measured once, with one supernet on generated images, as `TabularBenchmark.provenance` says, by
+benchmarks/tabular/make.py.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from optuna import Trial
-from optuna.distributions import CategoricalDistribution
 
 from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
-from msnas_optuna.spaces.base import InvalidArchitectureError
+from msnas_optuna.spaces.base import InvalidArchitectureError, Space
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.storage import repeat_of
 
@@ -31,47 +26,28 @@ TABLE_FILE: Final = Path(__file__).with_name("msnas_n7.json")
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of one architecture.
+    """The measurements of one architecture."""
 
-    Attributes:
-        gflops: of encoder and RPN head, 1e9 multiply-adds.
-        ap: COCO AP in [0, 1], one value for each seed of the fine-tuning; all architectures
-            have the first, some have more.
-        ap50: AP at IoU .50, likewise.
-    """
-
-    gflops: float
-    ap: tuple[float, ...]
-    ap50: tuple[float, ...]
+    gflops: float  # of encoder and RPN head, 1e9 multiply-adds
+    ap: tuple[float, ...]  # in [0, 1], for each seed of the fine-tuning; some have several
+    ap50: tuple[float, ...]  # at IoU .50, likewise
 
 
 @dataclass(frozen=True)
 class TabularBenchmark:
-    """A feasible set, and the AP of every architecture in it.
-
-    Attributes:
-        feasible: all architectures of the table, to be handed to a sampler.
-        measurements: one for each of them.
-        provenance: how they came about: command, settings, versions, date, seconds.
-    """
+    """A feasible set, and the AP of every architecture in it."""
 
     feasible: Lattice[Architecture]
     measurements: Mapping[Architecture, Measurement]
-    provenance: Mapping[str, Any]
+    provenance: Mapping[str, Any]  # command, settings, versions, date, seconds
 
     @property
-    def space(self) -> MSNASSpace:
+    def space(self) -> Space[Architecture]:
         """The space that the architectures belong to."""
-        assert isinstance(self.feasible.space, MSNASSpace)
         return self.feasible.space
 
     def value(self, architecture: Architecture, repeat: int = 0) -> float:
-        """AP of an architecture in [0, 1].
-
-        Args:
-            architecture: one of the table.
-            repeat: how many measurements of it came before; beyond what the table holds, they
-                begin again.
+        """AP of an architecture in [0, 1]; after the last `repeat` comes the first again.
 
         Raises:
             InvalidArchitectureError: the table does not hold it.
@@ -82,63 +58,30 @@ class TabularBenchmark:
             raise InvalidArchitectureError(f"the table does not hold {architecture}: {why}")
         return measurement.ap[repeat % len(measurement.ap)]
 
-    @cached_property
-    def best(self) -> Architecture:
-        """The architecture with the largest value."""
-        return max(self.measurements, key=self.value)
-
-    @cached_property
-    def _ascending(self) -> list[float]:
-        return sorted(map(self.value, self.measurements))
-
     def quantile(self, q: float) -> float:
-        """The smallest value that at least the share `q`, 0..1, of all values does not exceed.
-
-        Raises:
-            ValueError: `q` lies outside 0..1.
-        """
+        """The smallest value that at least the share `q`, 0..1, of all does not exceed."""
         if not 0 <= q <= 1:
             raise ValueError(f"q must lie in 0..1, got {q}")
-        values = self._ascending
-        return values[max(math.ceil(q * len(values)), 1) - 1]
-
-    @cached_property
-    def noise(self) -> float:
-        """Standard deviation of one AP over seeds, from the architectures that have several."""
-        groups = [m.ap for m in self.measurements.values() if len(m.ap) > 1]
-        if not groups:
-            return math.nan
-        squares = sum((x - sum(g) / len(g)) ** 2 for g in groups for x in g)
-        return math.sqrt(squares / sum(len(g) - 1 for g in groups))
+        values = [*map(self.value, self.measurements)]
+        return float(np.quantile(values, q, method="inverted_cdf"))
 
 
+@dataclass(frozen=True, eq=False)
 class TabularObjective:
-    """`callable(trial) -> AP` of an architecture of a table.
+    """`callable(trial) -> AP` of an architecture of a table."""
 
-    Args:
-        table: where to look architectures up.
-    """
-
-    def __init__(self, table: TabularBenchmark) -> None:
-        self.table = table
+    table: TabularBenchmark
 
     def __call__(self, trial: Trial) -> float:
-        """AP in [0, 1] of the architecture that the trial's sampler suggests.
-
-        Raises:
-            InvalidArchitectureError: the table does not hold it.
-        """
+        """AP in [0, 1]; InvalidArchitectureError where the table does not hold it."""
         architecture = suggest(trial, self.table.space)
         return self.table.value(architecture, repeat_of(trial))
 
 
-def suggest(trial: Trial, space: MSNASSpace) -> Architecture:
+def suggest(trial: Trial, space: Space[Architecture]) -> Architecture:
     """The trial's architecture, feasible or not; every parameter is suggested."""
-    params = {}
-    for name, distribution in space.distributions.items():
-        assert isinstance(distribution, CategoricalDistribution)
-        params[name] = trial.suggest_categorical(name, distribution.choices)
-    return space.decode(params)
+    every = space.distributions.items()
+    return space.decode({n: trial.suggest_categorical(n, own.choices) for n, own in every})
 
 
 def load_table(path: Path | str = TABLE_FILE) -> TabularBenchmark:
@@ -160,19 +103,13 @@ def load_table(path: Path | str = TABLE_FILE) -> TabularBenchmark:
         )
         for row in rows
     }
-    feasible = _feasible(content["space"])
-    if measurements.keys() != set(map(feasible.at, range(feasible.count()))):
+    setting = content["space"]
+    block, channels, size = setting["block"], setting["channels"], tuple(setting["input_size"])
+    cost = EncoderCost(block, channels, size, setting["stem_channels"])
+    feasible = Lattice(MSNASSpace(setting["n_blocks"]), cost, window=tuple(setting["window"]))
+    if measurements.keys() != set(feasible):
         raise ValueError(
             f"{path} must hold the {feasible.count()} architectures of its window, each once; it "
             f"holds {len(rows)} rows; make it anew with benchmarks/tabular/make.py"
         )
     return TabularBenchmark(feasible, measurements, content["provenance"])
-
-
-def _feasible(setting: Mapping[str, Any]) -> Lattice[Architecture]:
-    height, width = setting["input_size"]
-    low, high = setting["window"]
-    cost = EncoderCost(
-        setting["block"], setting["channels"], (height, width), setting["stem_channels"]
-    )
-    return Lattice(MSNASSpace(setting["n_blocks"]), cost, window=(low, high))

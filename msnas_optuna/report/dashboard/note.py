@@ -25,12 +25,7 @@ _MARKED: Final = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END), flags=re
 
 
 def merged(written: str, own: str) -> str:
-    """A note with our part replaced, or put first where there is none yet.
-
-    Args:
-        written: the note as it is stored.
-        own: our part, without marks.
-    """
+    """A stored note with our own part replaced, or put first where there is none yet."""
     part = f"{BEGIN}\n\n{own.strip()}\n\n{END}"
     if _MARKED.search(written):
         return _MARKED.sub(lambda _: part, written, count=1)
@@ -45,13 +40,7 @@ def by_people(written: str) -> str:
 def study_note(
     overview: Overview, pictures: Mapping[str, str], detections: Detections | None
 ) -> str:
-    """Our part of the note.
-
-    Args:
-        overview: the study.
-        pictures: URL of an architecture's picture by its caption, in order.
-        detections: those that are stored.
-    """
+    """Our part of the note; `pictures` are URLs of architectures' pictures by their captions."""
     setting, view = overview.setting, overview.view
     heading, *rows = overview.table()
     words = 1 + len(view.method.columns)

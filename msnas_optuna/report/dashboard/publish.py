@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from filelock import FileLock, Timeout
@@ -43,9 +44,7 @@ class PublishingError(RuntimeError):
 class Publisher:
     """Refreshes the dashboard of a study; a failure to do so is a warning, never an error.
 
-    Args:
-        setting: the study.
-        draw: draws detections; without it, those that are stored stay.
+    Arguments as those of `publish`.
     """
 
     def __init__(self, setting: Setting, draw: Draw | None = None) -> None:
@@ -60,20 +59,14 @@ class Publisher:
             self.refresh(wait=0)
 
     def refresh(self, *, wait: float = WAIT_SECONDS) -> None:
-        """Refreshes as soon as no other process does.
-
-        Args:
-            wait: at most this many seconds; with 0, to find one at it is no failure.
-        """
+        """Refreshes within `wait` seconds; with 0, to find another process at it is no failure."""
         if not self.setting.config.runtime.dashboard:
             return
+        expected = [NothingToShowError] if wait else [NothingToShowError, PublishingError]
         try:
-            publish(self.setting, draw=self.draw, wait=wait)
-        except NothingToShowError:
-            return
+            with suppress(*expected):
+                publish(self.setting, draw=self.draw, wait=wait)
         except Exception as error:
-            if isinstance(error, PublishingError) and not wait:
-                return
             warnings.warn(
                 f"the dashboard is not refreshed: {type(error).__name__}: {error}", stacklevel=2
             )
@@ -85,7 +78,7 @@ def publish(setting: Setting, *, draw: Draw | None = None, wait: float = WAIT_SE
     Detections that cannot be drawn are a warning; all else is written.
 
     Args:
-        setting: the study.
+        setting: the study file.
         draw: draws detections; without it, those that are stored stay.
         wait: how many seconds to wait while another process publishes.
 
@@ -99,12 +92,12 @@ def publish(setting: Setting, *, draw: Draw | None = None, wait: float = WAIT_SE
     try:
         with lock:
             overview = Overview(setting)
-            settled, stored = finished_slots(overview.study), system_attrs(overview.study)
+            study, settled = overview.study, finished_slots(overview.study)
+            stored = system_attrs(study)
             for name, figure in study_figures(overview.view).items():
-                key = f"{SYSTEM_ATTR_PLOT_DATA}{name}:"
-                _write(overview.study, stored, key, figure.to_json())
-            _write_note(overview, stored, draw)
-            _set(overview.study, stored, PUBLISHED, settled)  # last: until then, one is due
+                _write(study, stored, f"{SYSTEM_ATTR_PLOT_DATA}{name}:", figure.to_json())
+            _write_note(overview, draw)
+            _set(study, stored, PUBLISHED, settled)  # last: until then, one is due
     except Timeout:
         raise PublishingError(
             f"another process has been publishing for {wait:g} seconds; the next trial, or the "
@@ -112,21 +105,21 @@ def publish(setting: Setting, *, draw: Draw | None = None, wait: float = WAIT_SE
         ) from None
 
 
-def _write_note(overview: Overview, stored: Mapping[str, Any], draw: Draw | None) -> None:
+def _write_note(overview: Overview, draw: Draw | None) -> None:
     """Stores the pictures of the best, the detections of one of them, and the note with both."""
     setting, study = overview.setting, overview.study
     drawn = [picture_of(overview.view, result) for result in overview.best]
     files = {f"best-{rank}.svg": svg(p).encode() for rank, p in enumerate(drawn, start=1)}
-    ids = put_pictures(study, ArtifactFolder(setting.artifact_dir), files)
-    urls = [get_artifact_path(study, ids[file]) for file in files]
+    ids = put_pictures(study, ArtifactFolder(setting.artifact_dir), files).values()
+    urls = {p.name: get_artifact_path(study, key) for p, key in zip(drawn, ids, strict=True)}
     if draw is not None:
         try:
             refresh_detections(setting, study, draw)
         except Exception as error:  # weights may be lost, and the note holds without them
             warnings.warn(f"the detections are not drawn: {error}", stacklevel=2)
-    pictures = {picture.name: url for picture, url in zip(drawn, urls, strict=True)}
-    note = get_note_from_system_attrs(dict(stored), None)
-    body = merged(note["body"], study_note(overview, pictures, stored_detections(setting, study)))
+    stored = system_attrs(study)  # now: people may have written while the detections were drawn
+    note = get_note_from_system_attrs(stored, None)
+    body = merged(note["body"], study_note(overview, urls, stored_detections(setting, study)))
     if body != note["body"]:
         # First the version: a reader's editor refuses an older one.
         _set(study, stored, note_ver_key(None), note["version"] + 1)

@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from msnas_optuna.report.artifacts import ArtifactFolder
-from msnas_optuna.report.overview import NothingToShowError
+from msnas_optuna.report.overview import begun
 from msnas_optuna.storage import CONFIG
 from msnas_optuna.storage.optuna_private import CachedStorage
 from msnas_optuna.study.setting import Setting
@@ -45,8 +45,7 @@ class _Announcing:
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
         trials = self._storage.get_all_trials(study_id, deepcopy=deepcopy, states=states)
-        config = self._storage.get_study_user_attrs(study_id).get(CONFIG)
-        space = stored_space(config)[1]
+        space = stored_space(self._storage.get_study_user_attrs(study_id).get(CONFIG))[1]
         for i, trial in enumerate(trials):
             if space is not None and not trial.state.is_finished():
                 trials[i] = copy.copy(trial)
@@ -76,11 +75,7 @@ def dashboard_server(setting: Setting, port: int) -> WSGIServer:
         NothingToShowError: nothing is stored yet.
         ValueError: the port is taken or cannot be used.
     """
-    if setting.stored_study() is None:
-        raise NothingToShowError(
-            f"study {setting.study_name()} has not begun; run `msnas train` and `msnas search` "
-            f"first"
-        )
+    begun(setting)
     artifacts = ArtifactFolder(setting.artifact_dir)
     app = optuna_dashboard.wsgi(_Announcing(setting.storage), artifact_store=artifacts)
     try:

@@ -1,7 +1,10 @@
 """Figures of a space and of what a search found: plotly figures, made from plain data.
 
-Each takes a study, as those of `optuna.visualization` do, or a view of one: who draws many reads
-the study once.
+Each takes the study of a search, as those of `optuna.visualization` do, or a view of one: who
+draws many reads the study once.
+
+The MSNAS paper is "Multi-Scale Network Architecture Search for Object Detection", ICLR 2021
+submission.
 """
 
 from __future__ import annotations
@@ -16,15 +19,13 @@ from optuna.study import Study
 
 from msnas_optuna.methods.base import Method
 from msnas_optuna.report.figures.architecture import plot_architecture, plot_best_architectures
-from msnas_optuna.report.figures.comparison import plot_comparison
+from msnas_optuna.report.figures.comparison import plot_comparison, plot_object_sizes
 from msnas_optuna.report.figures.evolution import plot_evolution, plot_survivors
 from msnas_optuna.report.figures.family import plot_family_tree
 from msnas_optuna.report.figures.heatmap import plot_heatmap
-from msnas_optuna.report.figures.sizes import plot_object_sizes
 from msnas_optuna.report.figures.space import plot_flops_distribution
 from msnas_optuna.report.figures.tradeoff import plot_tradeoff
-from msnas_optuna.report.figures.training import plot_training_curves
-from msnas_optuna.report.figures.transfer import plot_transfer
+from msnas_optuna.report.figures.training import plot_training_curves, plot_transfer
 from msnas_optuna.study.view import StudyView
 
 __all__ = [
@@ -68,11 +69,7 @@ def figures_of(method: Method[Any]) -> dict[str, Callable[[StudyView[Any]], go.F
 
 
 def study_figures(study: Study | StudyView[Any]) -> dict[str, go.Figure]:
-    """All figures of a study by name; their titles are numbered, for readers that sort them.
-
-    Args:
-        study: of the search.
-    """
+    """All figures of a study by name; their titles are numbered, for readers that sort them."""
     view = StudyView.of(study)
     drawn = {name: plot(view) for name, plot in figures_of(view.method).items()}
     for number, figure in enumerate(drawn.values(), start=1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 import plotly.graph_objects as go
@@ -11,14 +11,7 @@ from plotly.basedatatypes import BaseTraceType
 from plotly.subplots import make_subplots
 
 from msnas_optuna.methods.picture import Line, Marker, Panel, Picture
-from msnas_optuna.report.figures.style import (
-    COLORS,
-    INK,
-    legend_below,
-    message,
-    rounded,
-    styled,
-)
+from msnas_optuna.report.figures.style import COLORS, INK, legend_below, message, rounded, styled
 from msnas_optuna.study.view import Result, StudyView
 
 COLUMNS: Final = 3
@@ -57,27 +50,19 @@ def plot_architecture(study: Study | StudyView[Any], *, trial: int | None = None
         vertical_spacing=0.06,
         row_heights=[panel.height for panel in picture.panels],
     )
+    styled(figure, title, note=picture.name)
     named: set[str] = set()
     for row, panel in enumerate(picture.panels, start=1):
         for trace in _traces(panel, named):
             figure.add_trace(trace, row=row, col=1)
-    styled(figure, title, note=picture.name)
-    for row, panel in enumerate(picture.panels, start=1):
         figure.update_yaxes(_resolution(panel) | {"title": {"text": panel.title}}, row=row, col=1)
     figure.update_xaxes(_depth(picture, WIDTH))
-    figure.update_xaxes(showticklabels=False)
-    figure.update_xaxes(showticklabels=True, row=len(picture.panels), col=1)
     figure.update_layout(barmode="stack", bargap=0.35)
     return legend_below(figure, y=-0.1)
 
 
 def plot_best_architectures(study: Study | StudyView[Any], *, top: int = 5) -> go.Figure:
-    """Plots the best architectures side by side, with the hand-made baseline beside them.
-
-    Args:
-        study: of the search.
-        top: how many of the best.
-    """
+    """Plots the `top` best architectures side by side, with the hand-made baseline beside them."""
     view = StudyView.of(study)
     if not view.results or view.baseline is None:
         return message("The best architectures")
@@ -93,79 +78,52 @@ def plot_best_architectures(study: Study | StudyView[Any], *, top: int = 5) -> g
         horizontal_spacing=0.07,
         vertical_spacing=0.46 / rows,
     )
+    title += f"{by}, and the {view.method.baseline}"
+    styled(figure, title, note=pictures[0].panels[0].title)
+    figure.update_layout(margin={"t": 108, "l": 35, "r": 10})
     named: set[str] = set()
-    places = [divmod(i, COLUMNS) for i in range(len(pictures))]
-    for picture, (row, col) in zip(pictures, places, strict=True):
+    for i, picture in enumerate(pictures):
+        place = {"row": 1 + i // COLUMNS, "col": 1 + i % COLUMNS}
         for trace in _traces(picture.panels[0], named):
             trace.update(hovertext=None, hoverinfo="skip")  # many texts make a large figure
-            figure.add_trace(trace, row=row + 1, col=col + 1)
-    styled(
-        figure,
-        f"{title}{by}, and the {view.method.baseline}",
-        note=pictures[0].panels[0].title,
-    )
-    figure.update_layout(margin={"t": 108, "l": 35, "r": 10})
-    for picture, (row, col) in zip(pictures, places, strict=True):
+            figure.add_trace(trace, **place)
         axis = _depth(picture, WIDTH // COLUMNS) | {"tickfont": {"size": 10}}
-        figure.update_xaxes(axis, row=row + 1, col=col + 1)
-        figure.update_yaxes(_resolution(picture.panels[0]), row=row + 1, col=col + 1)
+        figure.update_xaxes(axis, **place)
+        figure.update_yaxes(_resolution(picture.panels[0]), **place)
     figure.update_annotations(font={"size": 11, "color": INK})
     figure.update_traces(marker={"size": 7}, selector={"mode": "markers"})
     return legend_below(figure, y=-0.12)
 
 
-def _traces(panel: Panel, named: set[str]) -> list[BaseTraceType]:
+def _traces(panel: Panel, named: set[str]) -> Iterator[BaseTraceType]:
     """The marks of a panel, a trace for each name; `named` collects those in the legend."""
     groups: dict[tuple[type, str], list[Any]] = {}
     for mark in sorted(panel.marks, key=lambda mark: not isinstance(mark, Line)):
         groups.setdefault((type(mark), mark.name), []).append(mark)
-    traces = []
     for (kind, name), marks in groups.items():
-        color = COLORS[marks[0].color]
-        legend = {
-            "name": name,
-            "legendgroup": name,
-            "showlegend": bool(name) and name not in named,
-        }
+        first, color = marks[0], COLORS[marks[0].color]
+        shown = bool(name) and name not in named
+        legend = {"name": name, "legendgroup": name, "showlegend": shown}
         named.add(name)
         if kind is Line:
-            traces.append(_segments(marks, legend))
-        elif kind is Marker:
-            traces.append(
-                go.Scatter(
-                    x=rounded([mark.x for mark in marks]),
-                    y=rounded([mark.y for mark in marks]),
-                    mode="markers",
-                    marker={"symbol": marks[0].symbol, "size": 11, "color": color},
-                    hovertext=[mark.text for mark in marks],
-                    hoverinfo="text",
-                    **legend,
-                )
-            )
+            x, y = [], []
+            for line in marks:
+                x += [*rounded([point[0] for point in line.points]), None]
+                y += [*rounded([point[1] for point in line.points]), None]
+            shape = "spline" if first.curved else "linear"
+            pen = {"color": color, "dash": first.dash, "width": 1.6, "shape": shape}
+            yield go.Scatter(x=x, y=y, mode="lines", line=pen, hoverinfo="skip", **legend)
+            continue
+        at, texts = rounded([mark.x for mark in marks]), [mark.text for mark in marks]
+        legend |= {"x": at, "hovertext": texts, "hoverinfo": "text"}
+        if kind is Marker:
+            up = rounded([mark.y for mark in marks])
+            sign = {"symbol": first.symbol, "size": 11, "color": color}
+            yield go.Scatter(y=up, mode="markers", marker=sign, **legend)
         else:
-            traces.append(
-                go.Bar(
-                    x=rounded([mark.x for mark in marks]),
-                    y=rounded([mark.height for mark in marks]),
-                    width=0.6,
-                    marker={"color": color, "line": {"width": 0}},
-                    hovertext=[mark.text for mark in marks],
-                    hoverinfo="text",
-                    **legend,
-                )
-            )
-    return traces
-
-
-def _segments(lines: Sequence[Line], legend: dict[str, Any]) -> go.Scatter:
-    x: list[float | None] = []
-    y: list[float | None] = []
-    for line in lines:
-        x += [*rounded([point[0] for point in line.points]), None]
-        y += [*rounded([point[1] for point in line.points]), None]
-    shape = "spline" if lines[0].curved else "linear"
-    pen = {"color": COLORS[lines[0].color], "dash": lines[0].dash, "width": 1.6, "shape": shape}
-    return go.Scatter(x=x, y=y, mode="lines", line=pen, hoverinfo="skip", **legend)
+            up = rounded([mark.height for mark in marks])
+            fill = {"color": color, "line": {"width": 0}}
+            yield go.Bar(y=up, width=0.6, marker=fill, **legend)
 
 
 def _resolution(panel: Panel) -> dict[str, Any]:

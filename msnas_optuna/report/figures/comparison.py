@@ -1,7 +1,6 @@
-"""The best AP against what chance and hand would have found.
+"""The best AP against what chance and hand would have found, overall and by object size.
 
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, Table 1 (FPN
-baselines) and Table 5 (random architectures).
+Source: Tables 1 (FPN baselines, object sizes) and 5 (random architectures) of the MSNAS paper.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from optuna.study import Study
 from msnas_optuna.report.figures.style import (
     GREEN,
     KIND_COLORS,
+    PALETTE,
     VERMILION,
     legend_below,
     message,
@@ -27,6 +27,8 @@ from msnas_optuna.study.view import StudyView
 
 BRED: Final = ("recombination", "crossover", "mutation")
 """Kinds of children that have parents."""
+
+SIZES: Final = ("small", "medium", "large")
 
 
 @dataclass(frozen=True)
@@ -89,28 +91,23 @@ def get_comparison_info(view: StudyView[Any]) -> ComparisonInfo | None:
     """The best AP beside those of chance and hand, None before the first trial."""
     if not view.results:
         return None
-    best = view.results[0]
+    best, baseline = view.results[0], view.baseline
     aps = {
         kind: tuple(sorted(100 * r.ap for r in view.results if r.kind == kind))
         for kind in ("random", *BRED)
     }
-    measured = view.baseline is not None and view.baseline.values
     return ComparisonInfo(
         random=aps.pop("random"),
         children={kind: found for kind, found in aps.items() if found},
         best=(100 * best.ap, best.records[0].number),
         best_kind=best.kind,
-        baseline=100 * view.baseline.ap if view.baseline is not None and measured else None,
+        baseline=100 * baseline.ap if baseline is not None and baseline.values else None,
         measured=len(view.results),
     )
 
 
 def plot_comparison(study: Study | StudyView[Any]) -> go.Figure:
-    """Plots the best AP beside that of random architectures and of the baseline.
-
-    Args:
-        study: of the search.
-    """
+    """Plots the best AP beside that of random architectures and of the baseline."""
     view, title = StudyView.of(study), "The best against chance and hand"
     info = get_comparison_info(view)
     if info is None:
@@ -138,23 +135,50 @@ def plot_comparison(study: Study | StudyView[Any]) -> go.Figure:
         line = {"color": color, "dash": dash, "width": 2}
         figure.add_vline(x=ap, line=line)
         figure.add_scatter(x=[None], y=[None], mode="lines", name=f"{name}, {ap:.1f}", line=line)
-    styled(figure, title, note=_note(info, view.method.baseline))
-    figure.update_layout(margin={"t": 90})
-    figure.update_xaxes(title={"text": "one-shot mAP"})
-    figure.update_yaxes(showgrid=False)
-    return legend_below(figure)
-
-
-def _note(info: ComparisonInfo, baseline: str) -> str:
-    lines, last = [], []
+    notes, last = [], []
     if info.beaten is not None:
-        lines.append(
+        notes.append(
             f"{info.over_random} mAP over the mean of {len(info.random)} random "
             f"architectures, ahead of {info.beaten}"
         )
     if info.baseline is not None:
-        last.append(f"{info.over_baseline} over the {baseline}")
+        last.append(f"{info.over_baseline} over the {view.method.baseline}")
     if info.measured > 1:
         last.append(f"the best of {info.measured} measured values: a part of it is luck")
-    lines.append("; ".join(last))
-    return "</sup><br><sup>".join(filter(None, lines))  # a narrow page cuts off what is long
+    # Two lines: a narrow page cuts off what is long.
+    note = "</sup><br><sup>".join(filter(None, [*notes, "; ".join(last)]))
+    styled(figure, title, note=note, x="one-shot mAP").update_layout(margin={"t": 90})
+    return legend_below(figure.update_yaxes(showgrid=False))
+
+
+def get_sizes_info(view: StudyView[Any], *, top: int) -> dict[str, tuple[float | None, ...]]:
+    """AP in percent of small, medium and large objects by name, None where it is unknown.
+
+    Of the `top` best and then of the baseline; what has no AP by size is left out.
+    """
+    rows = {}
+    for result in (*view.results[:top], *filter(None, [view.baseline])):
+        aps = [result.metric(f"ap_{size}") for size in SIZES]
+        if any(ap is not None for ap in aps):
+            rows[result.name] = tuple(None if ap is None else 100 * ap for ap in aps)
+    return rows
+
+
+def plot_object_sizes(study: Study | StudyView[Any], *, top: int = 5) -> go.Figure:
+    """Plots the AP of small, medium and large objects of the `top` best, and of the baseline."""
+    view, title = StudyView.of(study), "AP by object size"
+    rows = get_sizes_info(view, top=top)
+    if not rows:
+        return message(title, "no trial with AP by object size is finished yet")
+    figure = go.Figure()
+    for i, (name, aps) in enumerate(rows.items()):
+        color = GREEN if name == view.method.baseline else PALETTE[i % PALETTE.index(GREEN)]
+        figure.add_bar(
+            x=list(SIZES),
+            y=[None if ap is None else rounded([ap])[0] for ap in aps],
+            name=name,
+            marker={"color": color, "line": {"width": 0}},
+            hovertemplate="%{x}: %{y} mAP<extra>" + name + "</extra>",
+        )
+    styled(figure, title, note="one-shot", x="objects", y="one-shot mAP")
+    return legend_below(figure.update_layout(barmode="group", bargap=0.25))

@@ -1,7 +1,6 @@
 """How the population moved: its AP from generation to generation, and where its members come from.
 
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, Fig. 3,
-Table 5 (random children) and Algorithm 1.
+Source: Fig. 3, Table 5 (random children) and Algorithm 1 of the MSNAS paper.
 
 Symbols: P population size. The population of a generation is the best P of all architectures that
 are measured by its end.
@@ -10,9 +9,8 @@ are measured by its end.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -23,6 +21,7 @@ from msnas_optuna.report.figures.style import (
     KIND_COLORS,
     ORANGE,
     VERMILION,
+    by_generation,
     counted,
     legend_below,
     message,
@@ -35,21 +34,18 @@ from msnas_optuna.study.view import KINDS, StudyView
 QUANTILES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-@dataclass(frozen=True)
-class EvolutionInfo:
+class EvolutionInfo(NamedTuple):
     """AP in percent by generation.
 
     Attributes:
         generations: 0, 1, ..., thinned where they are many.
-        quantiles: of the population, [generations][QUANTILES].
-        best: so far.
+        quantiles: of the population, [QUANTILES][generations].
         random: (generation, AP) of each random child after the first population.
     """
 
-    generations: tuple[int, ...]
-    quantiles: tuple[tuple[float, ...], ...]
-    best: tuple[float, ...]
-    random: tuple[tuple[int, float], ...]
+    generations: list[int]
+    quantiles: list[list[float]]
+    random: list[tuple[int, float]]
 
 
 def get_evolution_info(view: StudyView[Any]) -> EvolutionInfo | None:
@@ -58,14 +54,13 @@ def get_evolution_info(view: StudyView[Any]) -> EvolutionInfo | None:
         return None
     aps = [[100 * r.ap for r in population] for population in view.populations.values()]
     return EvolutionInfo(
-        generations=tuple(view.populations),
-        quantiles=tuple(tuple(float(q) for q in np.quantile(found, QUANTILES)) for found in aps),
-        best=tuple(accumulate(map(max, aps), max)),
-        random=tuple(
+        generations=list(view.populations),
+        quantiles=np.stack([np.quantile(found, QUANTILES) for found in aps], axis=1).tolist(),
+        random=[
             (m.generation, 100 * m.ap)
             for m in view.measurements
             if m.kind == "random" and m.generation > 0
-        ),
+        ],
     )
 
 
@@ -80,19 +75,13 @@ def get_survivors_info(view: StudyView[Any]) -> dict[str, dict[int, float]]:
 
 
 def plot_evolution(study: Study | StudyView[Any]) -> go.Figure:
-    """Plots the AP of the population by generation, the best so far and the random children.
-
-    Args:
-        study: of the search.
-    """
+    """Plots the AP of the population by generation, the best so far and the random children."""
     title, info = "Evolution of the population", get_evolution_info(StudyView.of(study))
     if info is None:
         return message(title)
-    x = list(info.generations)
-    least, lower, median, upper, largest = (
-        rounded(column) for column in zip(*info.quantiles, strict=True)
-    )
-    figure = go.Figure()
+    x, figure = info.generations, go.Figure()
+    least, lower, median, upper, largest = map(rounded, info.quantiles)
+    best = list(accumulate(info.quantiles[-1], max))
     for low, high, name, opacity in (
         (least, largest, "population: all", 0.18),
         (lower, upper, "population: middle half", 0.35),
@@ -109,7 +98,7 @@ def plot_evolution(study: Study | StudyView[Any]) -> go.Figure:
         )
     figure.add_scatter(x=x, y=median, mode="lines+markers", name="population: median",
                        line={"color": BLUE, "width": 2}, marker={"size": 6})  # fmt: skip
-    figure.add_scatter(x=x, y=rounded(info.best), mode="lines", name="best so far",
+    figure.add_scatter(x=x, y=rounded(best), mode="lines", name="best so far",
                        line={"color": VERMILION, "width": 2, "dash": "dash"})  # fmt: skip
     shown = [info.random[i] for i in thinned(len(info.random))]
     figure.add_scatter(
@@ -119,20 +108,13 @@ def plot_evolution(study: Study | StudyView[Any]) -> go.Figure:
         name="random children",
         marker={"symbol": "x-thin", "size": 7, "line": {"color": ORANGE, "width": 2}},
     )
-    n = x[-1] + 1
-    after = counted(n, "generation")
-    styled(figure, title, note=f"after {after} the best has {info.best[-1]:.1f} mAP")
-    figure.update_xaxes(title={"text": "generation"}, dtick=max(1, n // 10))
-    figure.update_yaxes(title={"text": "one-shot mAP"})
-    return legend_below(figure)
+    note = f"after {counted(x[-1] + 1, 'generation')} the best has {best[-1]:.1f} mAP"
+    styled(figure, title, note=note, y="one-shot mAP")
+    return legend_below(by_generation(figure, x[-1]))
 
 
 def plot_survivors(study: Study | StudyView[Any]) -> go.Figure:
-    """Plots which share of the population each origin has, by generation.
-
-    Args:
-        study: of the search.
-    """
+    """Plots which share of the population each origin has, by generation."""
     title, view = "Origin of the population", StudyView.of(study)
     if not view.populations:
         return message(title)
@@ -145,9 +127,7 @@ def plot_survivors(study: Study | StudyView[Any]) -> go.Figure:
             marker={"color": KIND_COLORS[kind], "line": {"width": 0}},
             hovertemplate="generation %{x}: %{y:.0f} %<extra>" + kind + "</extra>",
         )
-    styled(figure, title, note="share of the best P architectures after each generation")
+    note = "share of the best P architectures after each generation"
+    styled(figure, title, note=note, y="share of the population, %").update_yaxes(range=[0, 100])
     figure.update_layout(barmode="stack", bargap=0.15)
-    dtick = max(1, view.n_generations // 10)
-    figure.update_xaxes(title={"text": "generation"}, dtick=dtick)
-    figure.update_yaxes(title={"text": "share of the population, %"}, range=[0, 100])
-    return legend_below(figure)
+    return legend_below(by_generation(figure, view.n_generations - 1))

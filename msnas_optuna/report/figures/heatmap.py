@@ -1,24 +1,27 @@
-"""The population from the inside: what a method wants to be seen of it, by generation.
-
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, Algorithm 1.
-"""
+"""The population from the inside: what a method wants to be seen of it, by generation (Alg. 1)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import log2
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 from optuna.study import Study
 
 from msnas_optuna.methods.base import Heatmap
-from msnas_optuna.report.figures.style import HEIGHT, message, rounded, styled, thinned
+from msnas_optuna.report.figures.style import (
+    HEIGHT,
+    by_generation,
+    message,
+    rounded,
+    styled,
+    thinned,
+)
 from msnas_optuna.study.view import Result, StudyView
 
-COLOR_SCALE: Final = ((0.0, "#FDE725"), (0.5, "#21918C"), (1.0, "#440154"))
+COLOR_SCALE: Final = [[0.0, "#FDE725"], [0.5, "#21918C"], [1.0, "#440154"]]
 """Viridis, from fine to coarse; its lightness falls steadily."""
 
 MOST_LABELS: Final = 160
@@ -28,30 +31,24 @@ MOST_CELLS: Final = 1250
 """Cells at most; a dashboard sends each figure every few seconds."""
 
 
-@dataclass(frozen=True)
-class HeatmapInfo:
-    """Numbers of the population by generation.
+class HeatmapInfo(NamedTuple):
+    """Numbers of the population, [rows][generations].
 
     Attributes:
         generations: the columns, ascending.
-        mean: [rows][generations], geometric mean over the population.
-        most: [rows][generations], the most frequent number.
-        share: [rows][generations], its share of the population, 0..1.
+        mean: geometric mean over the population.
+        most: the most frequent number.
+        share: its share of the population, 0..1.
     """
 
-    generations: tuple[int, ...]
-    mean: tuple[tuple[float, ...], ...]
-    most: tuple[tuple[int, ...], ...]
-    share: tuple[tuple[float, ...], ...]
+    generations: list[int]
+    mean: list[list[float]]
+    most: list[list[int]]
+    share: list[list[float]]
 
 
 def plot_heatmap(study: Study | StudyView[Any], name: str) -> go.Figure:
-    """Plots a heat map that the study's method has, over the generations.
-
-    Args:
-        study: of the search.
-        name: one of `Method.heatmaps`.
-    """
+    """Plots a heat map over the generations, one of those in `Method.heatmaps`."""
     view = StudyView.of(study)
     heatmap = view.method.heatmaps[name]
     info = get_heatmap_info(heatmap, view.populations)
@@ -61,7 +58,7 @@ def plot_heatmap(study: Study | StudyView[Any], name: str) -> go.Figure:
     labels = len(names) * len(info.generations) <= MOST_LABELS
     figure = go.Figure(
         go.Heatmap(
-            x=list(info.generations),
+            x=info.generations,
             y=names,
             z=[rounded([log2(value) for value in row], 3) for row in info.mean],
             customdata=[
@@ -76,7 +73,7 @@ def plot_heatmap(study: Study | StudyView[Any], name: str) -> go.Figure:
             ),
             zmin=log2(heatmap.scale[0]),
             zmax=log2(heatmap.scale[-1]),
-            colorscale=list(map(list, COLOR_SCALE)),
+            colorscale=COLOR_SCALE,
             xgap=1,
             ygap=1,
             colorbar={
@@ -87,11 +84,11 @@ def plot_heatmap(study: Study | StudyView[Any], name: str) -> go.Figure:
         )
     )
     note = heatmap.unit + ("; number: the most frequent" if labels else "")
-    styled(figure, heatmap.title, note=note, height=HEIGHT if len(names) > 6 else 360)
-    dtick = max(1, (info.generations[-1] + 1) // 10)
-    figure.update_xaxes(title={"text": "generation"}, dtick=dtick, showgrid=False)
-    figure.update_yaxes(title={"text": heatmap.rows}, autorange="reversed", type="category")
-    return figure.update_yaxes(showgrid=False, dtick=1 if len(names) <= 13 else 2)
+    height = HEIGHT if len(names) > 6 else 360
+    styled(figure, heatmap.title, note=note, y=heatmap.rows, height=height)
+    figure.update_yaxes(autorange="reversed", type="category", dtick=1 if len(names) <= 13 else 2)
+    figure.update_yaxes(showgrid=False)
+    return by_generation(figure, info.generations[-1]).update_xaxes(showgrid=False)
 
 
 def get_heatmap_info(
@@ -107,17 +104,14 @@ def get_heatmap_info(
         return None
     every, scale = list(populations), np.array(heatmap.scale)
     rows = len(heatmap.values(populations[every[0]][0].architecture))
-    shown = thinned(len(every), keep=[len(every) - 1], limit=MOST_CELLS // rows)
+    last = len(every) - 1
+    shown = [every[i] for i in thinned(len(every), keep=[last], limit=MOST_CELLS // rows)]
     columns = []
-    for g in (every[i] for i in shown):
+    for g in shown:
         table = np.array([heatmap.values(r.architecture) for r in populations[g]])  # [P, rows]
         counts = (table == scale[:, None, None]).sum(axis=1)  # [scale, rows]
         mean = 2 ** np.log2(table).mean(axis=0)
         columns.append((mean, scale[counts.argmax(axis=0)], counts.max(axis=0) / len(table)))
-    mean, most, share = (np.stack(part, axis=1).tolist() for part in zip(*columns, strict=True))
     return HeatmapInfo(
-        generations=tuple(every[i] for i in shown),
-        mean=tuple(map(tuple, mean)),
-        most=tuple(map(tuple, most)),
-        share=tuple(map(tuple, share)),
+        shown, *(np.stack(part, axis=1).tolist() for part in zip(*columns, strict=True))
     )

@@ -12,26 +12,18 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-ORANGE: Final = "#E69F00"
-SKY: Final = "#56B4E9"
-GREEN: Final = "#009E73"
-BLUE: Final = "#0072B2"
-VERMILION: Final = "#D55E00"
-PURPLE: Final = "#CC79A7"
-
-INK: Final = "#808080"
-"""Text and axes: legible on white and on black."""
-
 COLORS: Final = {
-    "ink": INK,
-    "blue": BLUE,
-    "sky": SKY,
-    "orange": ORANGE,
-    "green": GREEN,
-    "purple": PURPLE,
-    "vermilion": VERMILION,
+    "ink": "#808080",
+    "blue": "#0072B2",
+    "sky": "#56B4E9",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "purple": "#CC79A7",
+    "vermilion": "#D55E00",
 }
-"""By the names that pictures of architectures use."""
+"""By the names that pictures of architectures use; ink is that of text and axes."""
+
+INK, BLUE, SKY, ORANGE, GREEN, PURPLE, VERMILION = COLORS.values()
 
 PALETTE: Final = (VERMILION, BLUE, ORANGE, SKY, PURPLE, GREEN, INK)
 """One after the other, of things without a color of their own."""
@@ -45,14 +37,12 @@ KIND_COLORS: Final = {
 }
 """Of the origins in all figures."""
 
-GRID: Final = "rgba(128, 128, 128, 0.25)"
-
 CLEAR: Final = "rgba(0, 0, 0, 0)"
 
 AXIS: Final[dict[str, Any]] = {
-    "gridcolor": GRID,
+    "gridcolor": "rgba(128, 128, 128, 0.25)",
     "linecolor": INK,
-    "zerolinecolor": GRID,
+    "zerolinecolor": "rgba(128, 128, 128, 0.25)",
     "zeroline": False,
     "automargin": True,
 }
@@ -63,22 +53,30 @@ HEIGHT: Final = 440
 POINTS: Final = 600
 """Trials that a scatter plot shows at most; a dashboard sends each figure every few seconds."""
 
-NO_TRIAL: Final = "no trial is finished yet"
 
-
-def styled(figure: go.Figure, title: str, *, note: str = "", height: int = HEIGHT) -> go.Figure:
+def styled(
+    figure: go.Figure,
+    title: str,
+    *,
+    note: str = "",
+    x: str | None = None,
+    y: str | None = None,
+    height: int = HEIGHT,
+) -> go.Figure:
     """Gives a figure its title and the common look.
 
     Args:
         figure: changed in place, and returned.
         title: what the figure shows.
         note: a second, smaller line.
+        x: title of the x axis.
+        y: title of the y axis.
         height: in pixels.
     """
+    figure.update_xaxes(AXIS | ({"title": {"text": x}} if x else {}))
+    figure.update_yaxes(AXIS | ({"title": {"text": y}} if y else {}))
     text = f"{title}<br><sup>{note}</sup>" if note else title
-    figure.update_xaxes(AXIS)
-    figure.update_yaxes(AXIS)
-    figure.update_layout(
+    return figure.update_layout(
         template=None,
         title={"text": text, "x": 0.02, "xanchor": "left", "font": {"size": 16}},
         font={"color": INK, "size": 12},
@@ -89,32 +87,28 @@ def styled(figure: go.Figure, title: str, *, note: str = "", height: int = HEIGH
         modebar={"bgcolor": CLEAR, "color": INK, "activecolor": BLUE},
         height=height,
     )
-    return figure
-
-
-def message(title: str, text: str = NO_TRIAL) -> go.Figure:
-    """An empty figure that says why it is empty."""
-    figure = styled(go.Figure(), title, height=240)
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
-    figure.add_annotation(
-        text=text, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper", font={"size": 14}
-    )
-    return figure
 
 
 def legend_below(figure: go.Figure, *, y: float = -0.23) -> go.Figure:
     """Puts the legend under the figure, where it hides nothing."""
-    return figure.update_layout(
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "xanchor": "left",
-            "y": y,
-            "yanchor": "top",
-            "traceorder": "normal",  # plotly reverses those of stacked bars
-        }
+    place = {"orientation": "h", "x": 0, "xanchor": "left", "y": y, "yanchor": "top"}
+    # Plotly reverses the order of stacked bars.
+    return figure.update_layout(legend=place | {"traceorder": "normal"})
+
+
+def by_generation(figure: go.Figure, last: int) -> go.Figure:
+    """Gives the x axis the name and about ten ticks of the generations 0 .. `last`."""
+    return figure.update_xaxes(title={"text": "generation"}, dtick=max(1, (last + 1) // 10))
+
+
+def message(title: str, text: str = "no trial is finished yet") -> go.Figure:
+    """An empty figure that says why it is empty."""
+    figure = styled(go.Figure(), title, height=240)
+    figure.update_layout(xaxis_visible=False, yaxis_visible=False)
+    figure.add_annotation(
+        text=text, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper", font={"size": 14}
     )
+    return figure
 
 
 def rounded(values: Sequence[float], digits: int = 4) -> list[float]:

@@ -1,14 +1,9 @@
-"""AP against what it costs: GFLOPs, and latency where it is measured.
-
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, §4.1
-(constraint C).
-"""
+"""AP against what it costs: GFLOPs, and latency where it is measured (MSNAS paper, §4.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import plotly.graph_objects as go
 from optuna.study import Study
@@ -19,6 +14,7 @@ from msnas_optuna.report.figures.style import (
     INK,
     KIND_COLORS,
     VERMILION,
+    counted,
     legend_below,
     message,
     padded,
@@ -38,8 +34,7 @@ _SYMBOLS: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """One architecture: cost, AP in percent, origin and name."""
 
     x: float
@@ -48,8 +43,7 @@ class Point:
     name: str
 
 
-@dataclass(frozen=True)
-class TradeoffInfo:
+class TradeoffInfo(NamedTuple):
     """AP against one cost.
 
     Attributes:
@@ -61,74 +55,63 @@ class TradeoffInfo:
     """
 
     cost: str
-    points: tuple[Point, ...]
-    front: tuple[Point, ...]
+    points: list[Point]
+    front: list[Point]
     window: tuple[float, float] | None
     baseline: Point | None
 
 
 def get_tradeoff_infos(view: StudyView[Any]) -> list[TradeoffInfo]:
     """AP against GFLOPs, and against each further objective."""
-    window = None if view.window is None else (view.window[0] / 1e9, view.window[1] / 1e9)
-    infos = [_info(view, "gflops", "GFLOPs", window)]
-    for name in view.results[0].values if view.results else ():
-        if name not in (AP, "gflops"):
-            metric = view.method.metrics.get(name)
-            infos.append(_info(view, name, metric.label if metric else name, None))
-    return [info for info in infos if info.points]
+    costs = ["gflops", *(name for name in view.objectives if name not in (AP, "gflops"))]
+    infos = []
+    for name in costs:
+        points = [p for r in view.results if (p := _point(r, name)) is not None]
+        front = pareto_front([Candidate(p, (p.x, -p.ap), ()) for p in points])
+        metric, window = view.method.metrics.get(name), None
+        if name == "gflops" and view.window is not None:
+            window = view.window[0] / 1e9, view.window[1] / 1e9
+        info = TradeoffInfo(
+            cost=name if metric is None else metric.label,
+            points=points,
+            front=sorted(c.architecture for c in front),
+            window=window,
+            baseline=None if view.baseline is None else _point(view.baseline, name),
+        )
+        infos += [info] if points else []
+    return infos
 
 
-def _info(
-    view: StudyView[Any], name: str, label: str, window: tuple[float, float] | None
-) -> TradeoffInfo:
-    def point(result: Result[Any]) -> Point | None:
-        cost = result.gflops if name == "gflops" else result.values.get(name)
-        if cost is None or not result.values:
-            return None
-        kind = result.kind if result is not view.baseline else "other"
-        return Point(cost, 100 * result.ap, kind, result.name)
-
-    points = tuple(p for r in view.results if (p := point(r)) is not None)
-    front = pareto_front([Candidate(p, (p.x, -p.ap), ()) for p in points])
-    return TradeoffInfo(
-        cost=label,
-        points=points,
-        front=tuple(sorted((c.architecture for c in front), key=lambda p: p.x)),
-        window=window,
-        baseline=None if view.baseline is None else point(view.baseline),
-    )
+def _point(result: Result[Any], name: str) -> Point | None:
+    cost = result.gflops if name == "gflops" else result.values.get(name)
+    if cost is None or not result.values:
+        return None
+    return Point(cost, 100 * result.ap, result.kind, result.name)
 
 
 def plot_tradeoff(study: Study | StudyView[Any]) -> go.Figure:
-    """Plots AP against GFLOPs, and latency where it is measured, with window and Pareto front.
-
-    Args:
-        study: of the search.
-    """
+    """Plots AP against GFLOPs, and latency where it is measured, with window and Pareto front."""
     title, infos = "AP against cost", get_tradeoff_infos(StudyView.of(study))
     if not infos:
         return message(title)
     figure = make_subplots(rows=1, cols=len(infos), horizontal_spacing=0.1)
-    note = f"{len(infos[0].points)} architectures"
+    note = counted(len(infos[0].points), "architecture")
     for col, info in enumerate(infos, start=1):
-        for trace in _traces(info, legend=col == 1):
-            figure.add_trace(trace, row=1, col=col)
-        if info.window is not None:
-            low, high = info.window
-            figure.add_vrect(
-                x0=low, x1=high, fillcolor=VERMILION, opacity=0.12, line_width=0, row=1, col=col
-            )
-            note += f"; the window, {low:.4g} to {high:.4g} {info.cost}, is shaded"
-    styled(figure, title, note=note)
-    for col, info in enumerate(infos, start=1):
+        for trace in _traces(info):
+            figure.add_trace(trace.update(showlegend=col == 1), row=1, col=col)
         shown = (*info.points, *filter(None, [info.baseline]))
         costs = padded([*(p.x for p in shown), *(info.window or ())])
         figure.update_xaxes(title={"text": info.cost}, range=costs, row=1, col=col)
-    figure.update_yaxes(title={"text": "one-shot mAP"}, col=1)
+        if info.window is not None:
+            low, high = info.window
+            shade = {"fillcolor": VERMILION, "opacity": 0.12, "line_width": 0}
+            figure.add_vrect(x0=low, x1=high, **shade, row=1, col=col)
+            note += f"; the window, {low:.4g} to {high:.4g} {info.cost}, is shaded"
+    styled(figure, title, note=note).update_yaxes(title={"text": "one-shot mAP"}, col=1)
     return legend_below(figure)
 
 
-def _traces(info: TradeoffInfo, *, legend: bool) -> list[go.Scatter]:
+def _traces(info: TradeoffInfo) -> list[go.Scatter]:
     shown = [info.points[i] for i in thinned(len(info.points))]  # with the best, which is first
     traces = []
     for kind, color in KIND_COLORS.items():
@@ -137,24 +120,17 @@ def _traces(info: TradeoffInfo, *, legend: bool) -> list[go.Scatter]:
         marker = {"symbol": _SYMBOLS[kind], "size": 7, "color": color, "line": edge}
         if points:
             traces.append(_markers(points, kind, marker))
-    front = info.front[-100:]
-    traces.append(
-        go.Scatter(
-            x=rounded([p.x for p in front], 6),
-            y=rounded([p.ap for p in front]),
-            mode="lines+markers",
-            name="Pareto front",
-            line={"color": GREEN, "width": 2, "shape": "hv"},
-            marker={"symbol": "circle-open", "size": 13, "color": GREEN, "line": {"width": 2}},
-            hoverinfo="skip",
-        )
-    )
+    ring = {"symbol": "circle-open", "size": 13, "color": GREEN, "line": {"width": 2}}
+    front = _markers(info.front[-100:], "Pareto front", ring)
+    line = {"color": GREEN, "width": 2, "shape": "hv"}
+    front.update(mode="lines+markers", line=line, hoverinfo="skip")
+    front.update(hovertext=None, hovertemplate=None)
     best, large = info.points[0], {"size": 15, "line": {"color": INK, "width": 1}}
     star, cross = {"symbol": "star", "color": VERMILION}, {"symbol": "cross", "color": GREEN}
-    traces.append(_markers([best], f"best: {best.name}", star | large))
+    traces += [front, _markers([best], f"best: {best.name}", star | large)]
     if info.baseline is not None:
         traces.append(_markers([info.baseline], info.baseline.name, cross | large))
-    return [trace.update(showlegend=legend) for trace in traces]
+    return traces
 
 
 def _markers(points: Sequence[Point], name: str, marker: dict[str, Any]) -> go.Scatter:

@@ -1,23 +1,123 @@
-"""How training went: the losses of the supernet and of the retrained architectures."""
+"""How training went, and whether the one-shot AP ranks architectures as the AP after it does.
+
+Source: Tables 2 and 4 of the MSNAS paper (Kendall's tau between one-shot and stand-alone AP).
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 from optuna.study import Study
+from scipy.stats import kendalltau
 
-from msnas_optuna.report.figures.style import PALETTE, legend_below, message, rounded, styled
+from msnas_optuna.report.figures.style import (
+    GREEN,
+    PALETTE,
+    VERMILION,
+    counted,
+    legend_below,
+    message,
+    padded,
+    rounded,
+    styled,
+    thinned,
+)
 from msnas_optuna.storage import read_curves
-from msnas_optuna.study.view import StudyView
+from msnas_optuna.study.view import Result, StudyView
+
+
+class Pair(NamedTuple):
+    """One architecture: AP in percent under the supernet's weights, and trained alone."""
+
+    name: str
+    one_shot: float
+    alone: float
+
+
+class TransferInfo(NamedTuple):
+    """One-shot against stand-alone AP.
+
+    Attributes:
+        pairs: the retrained architectures, best one-shot AP first.
+        tau: Kendall's tau, None with fewer than two pairs or where all are tied.
+        baseline: the hand-made architecture, None if it is not measured both ways. It is a part
+            of tau only where it is among the best.
+    """
+
+    pairs: list[Pair]
+    tau: float | None
+    baseline: Pair | None
+
+
+def get_transfer_info(view: StudyView[Any]) -> TransferInfo:
+    """Pairs the APs of the architectures that are measured both ways."""
+    pairs, gap = [], False
+    for result in view.results:
+        by_hand = view.baseline is not None and result.architecture == view.baseline.architecture
+        pair = _pair(result)
+        if pair is None:
+            gap = True
+        elif not gap or not by_hand:  # behind the best, it is there for comparison
+            pairs.append(pair)
+    tau = math.nan
+    if len(pairs) > 1:
+        tau = kendalltau([p.one_shot for p in pairs], [p.alone for p in pairs]).statistic
+    return TransferInfo(
+        pairs,
+        tau=float(tau) if math.isfinite(tau) else None,
+        baseline=None if view.baseline is None else _pair(view.baseline),
+    )
+
+
+def _pair(result: Result[Any]) -> Pair | None:
+    if result.standalone_ap is None or not result.values:
+        return None
+    return Pair(result.name, 100 * result.ap, 100 * result.standalone_ap)
+
+
+def plot_transfer(study: Study | StudyView[Any]) -> go.Figure:
+    """Plots one-shot against stand-alone AP of the retrained architectures.
+
+    Their stand-alone AP is in the study of the retraining, in the same storage.
+    """
+    title, info = "One-shot against stand-alone AP", get_transfer_info(StudyView.of(study))
+    pairs = [*info.pairs, *filter(None, [info.baseline])]
+    if not pairs:
+        return message(title, "no architecture is retrained yet: `msnas retrain` does it")
+    figure = go.Figure()
+    if info.pairs:
+        shown = [info.pairs[i] for i in thinned(len(info.pairs), limit=300)]
+        figure.add_scatter(
+            x=rounded([p.one_shot for p in shown]),
+            y=rounded([p.alone for p in shown]),
+            mode="markers+text" if len(shown) <= 12 else "markers",
+            text=[p.name for p in shown],
+            textposition="bottom center",
+            hoverinfo="x+y+text",
+            name="best of the search",
+            marker={"size": 10, "color": VERMILION},
+        )
+    if info.baseline is not None:
+        figure.add_scatter(
+            x=rounded([info.baseline.one_shot]),
+            y=rounded([info.baseline.alone]),
+            mode="markers",
+            name=info.baseline.name,
+            marker={"size": 13, "symbol": "cross", "color": GREEN},
+        )
+    note = counted(len(info.pairs), "retrained architecture")
+    if info.tau is not None:
+        note += f", Kendall's tau {info.tau:.2f}"
+    styled(figure, title, note=note, x="one-shot mAP", y="mAP after training from scratch")
+    figure.update_xaxes(range=padded([p.one_shot for p in pairs]))
+    figure.update_yaxes(range=padded([p.alone for p in pairs]))
+    return legend_below(figure)
 
 
 def plot_training_curves(study: Study | StudyView[Any]) -> go.Figure:
-    """Plots the losses of the supernet and of the retrained architectures.
-
-    Args:
-        study: of the search; it keeps what `msnas search` and `msnas retrain` have stored.
-    """
+    """Plots the losses of the supernet and of the retrained architectures."""
     title, view = "Training", StudyView.of(study)
     curves = {} if view.study is None else read_curves(view.study)
     if not curves:
@@ -32,7 +132,6 @@ def plot_training_curves(study: Study | StudyView[Any]) -> go.Figure:
             name=name,
             line={"color": color, "width": 2},
         )
-    styled(figure, title, note="sum of the detector's losses, averaged over steps")
-    figure.update_xaxes(title={"text": "step"})
-    figure.update_yaxes(title={"text": "loss"}, rangemode="tozero")
+    note = "sum of the detector's losses, averaged over steps"
+    styled(figure, title, note=note, x="step", y="loss").update_yaxes(rangemode="tozero")
     return legend_below(figure)

@@ -1,7 +1,6 @@
 """The one-shot objective: weights of the supernet, a short fine-tuning, COCO AP.
 
-Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020:
-copy the supernet's weights, adapt those of one architecture, evaluate on the validation set.
+Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from msnas_optuna.samplers import suggest
 from msnas_optuna.spaces.base import A, FeasibleSet
 from msnas_optuna.storage import TrialRecord, repeat_of, write_record
 from msnas_optuna.training.loop import recalibrate, train
-from msnas_optuna.training.metrics import METRICS, Metric
+from msnas_optuna.training.metrics import METRICS, Measurements, Metric
 from msnas_optuna.training.recipe import Recipe
-from msnas_optuna.training.task import DetectionTask, Measurements
+from msnas_optuna.training.task import DetectionTask
 
 
 @dataclass(eq=False)
@@ -32,11 +31,10 @@ class OneShotObjective(Generic[A]):
         feasible: the architectures that the study may evaluate.
         build: makes the stand-alone detector of an architecture.
         weights: the supernet's state, in which that of each architecture has the same names.
-        task: data and device.
-        costs: the costs of an architecture by name, as {"gflops": 0.1}; stored with a trial.
+        costs: of an architecture by name, as {"gflops": 0.1}; stored with a trial.
         recipe: of the fine-tuning; no steps evaluate the weights as they are.
-        recalibration_batches: batches for new batch norm statistics after the fine-tuning.
-        seed: of batches, anchors and RoIs; one seed for all trials, so that they differ in the
+        recalibration_batches: for new batch norm statistics after the fine-tuning.
+        seed: of batches, anchors and RoIs, one for all trials, so that they differ in the
             architecture alone. Each further measurement of an architecture adds 1.
         objectives: AP alone gives one value, more give a tuple.
     """
@@ -63,10 +61,6 @@ class OneShotObjective(Generic[A]):
 
     def measure(self, architecture: A, *, repeat: int = 0) -> Measurements:
         """Fine-tunes a copy of the architecture's weights and measures the detector.
-
-        Args:
-            architecture: which one.
-            repeat: how many measurements of it came before.
 
         Raises:
             NonFiniteLossError: the fine-tuning diverged.

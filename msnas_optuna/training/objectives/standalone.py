@@ -1,8 +1,4 @@
-"""The stand-alone objective: train one architecture from scratch, COCO AP.
-
-The best architectures of a search are retrained in the supernet's own setting, which is the usual
-last step of a one-shot search.
-"""
+"""The stand-alone objective: train one architecture from scratch, COCO AP."""
 
 from __future__ import annotations
 
@@ -24,8 +20,9 @@ from msnas_optuna.spaces.base import A, FeasibleSet
 from msnas_optuna.storage import TrialRecord, write_record
 from msnas_optuna.training.checkpoint import Checkpointing, exclusive
 from msnas_optuna.training.loop import NonFiniteLossError, train
+from msnas_optuna.training.metrics import Measurements
 from msnas_optuna.training.recipe import Recipe
-from msnas_optuna.training.task import DetectionTask, Measurements
+from msnas_optuna.training.task import DetectionTask
 
 
 @dataclass(eq=False)
@@ -35,9 +32,7 @@ class StandaloneObjective(Generic[A]):
     Attributes:
         feasible: the architectures that the study may evaluate.
         build: makes the stand-alone detector of an architecture, with fresh weights.
-        task: data and device.
-        costs: the costs of an architecture by name, as {"gflops": 0.1}; stored with a trial.
-        recipe: of the training.
+        costs: of an architecture by name, as {"gflops": 0.1}; stored with a trial.
         folder: where the detectors are saved, one file for each architecture.
         fingerprint: settings that the checkpoints belong to.
         checkpoint_seconds: least time between two checkpoints.
@@ -78,12 +73,7 @@ class StandaloneObjective(Generic[A]):
         return {**self.fingerprint, "architecture": str(architecture)}
 
     def measure(self, architecture: A) -> Measurements:
-        """Trains from the last checkpoint, if there is one, to the end and measures the detector.
-
-        Raises:
-            NonFiniteLossError: the training diverged.
-            CheckpointError: the checkpoint belongs to other settings or cannot be written.
-        """
+        """Trains the detector as `train` does and measures it."""
         start = time.perf_counter()
         model = self.train(architecture)
         measured = self.costs(architecture) | {"train_seconds": time.perf_counter() - start}
@@ -103,9 +93,7 @@ class StandaloneObjective(Generic[A]):
         task, recipe = self.task, self.recipe
         model = self.build(architecture).to(task.device)
         checkpointing = Checkpointing(
-            self.checkpoint(architecture),
-            self.belongs_to(architecture),
-            self.checkpoint_seconds,
+            self.checkpoint(architecture), self.belongs_to(architecture), self.checkpoint_seconds
         )
         with exclusive(checkpointing.path, self.ranks):
             train(

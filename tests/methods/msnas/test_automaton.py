@@ -16,7 +16,6 @@ from msnas_optuna.methods.msnas.space import (
     STRIDES,
     Architecture,
     MSNASSpace,
-    feature_stride_vectors,
 )
 from msnas_optuna.spaces.base import EmptyWindowError
 from msnas_optuna.spaces.distribution import CostDistribution
@@ -24,13 +23,18 @@ from msnas_optuna.spaces.lattice import Lattice
 
 BASIC = EncoderCost("basic", 32, (128, 128), 32)
 BOTTLENECK = EncoderCost("bottleneck", 24, (128, 192))
+UTILIZATIONS = [  # of Eq. 7
+    s
+    for s in itertools.combinations_with_replacement(FEATURE_STRIDES, 5)
+    if min(s) <= 8 <= max(s) and min(s) != max(s)
+]
 COSTS = {"basic": BASIC, "bottleneck": BOTTLENECK}
 
 
 @cache
 def all_valid(n_blocks):
-    """Every valid architecture, by trying all stride vectors and all utilisations of Eq. 7."""
-    space, vectors = MSNASSpace(n_blocks), feature_stride_vectors()
+    """Every valid architecture, by trying all stride vectors and all utilizations of Eq. 7."""
+    space, vectors = MSNASSpace(n_blocks), UTILIZATIONS
     found = []
     for strides in itertools.product(STRIDES, repeat=n_blocks):
         path = Architecture(strides, vectors[0])
@@ -151,7 +155,7 @@ def enumerated_totals(n_blocks, cost):
         level = np.concatenate([level + d for d in (-1, 0, 1)])
         paths, level = (x[(level >= 0) & (level <= 4)] for x in (paths, level))
     levels = np.cumsum(paths, axis=1)
-    totals = np.full(len(paths), cost.stem())
+    totals = np.full(len(paths), cost.base)
     for i in range(n_blocks):
         prices = np.array(
             [
@@ -176,9 +180,9 @@ def test_counts_equal_the_enumeration_of_the_published_r18_space():
     lattice, valid, within = preset_lattice("r18"), 0, 0
     distribution = CostDistribution.of(lattice.space, cost)
     seen = Counter()
-    for s in feature_stride_vectors():
+    for s in UTILIZATIONS:
         fed = visited[:, [FEATURE_STRIDES.index(a) for a in s]].all(axis=1)
-        totals = paths[fed] + cost.heads(s)
+        totals = paths[fed] + sum(map(cost.output, set(s))) + sum(map(cost.rpn, s))
         valid += len(totals)
         within += int(((totals >= lattice.window[0]) & (totals <= lattice.window[1])).sum())
         values, counts = np.unique(totals, return_counts=True)
@@ -279,10 +283,10 @@ def test_short_windows_of_long_encoders_redraw_inside(name):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_completions_of_a_fixed_utilisation_add_up(name):
+def test_completions_of_a_fixed_utilization_add_up(name):
     lattice = preset_lattice(name)
     free = [None] * lattice.space.n_blocks
-    for s in feature_stride_vectors()[::25]:
+    for s in UTILIZATIONS[::25]:
         by_first = (count_completions(lattice, [f, *free[1:]], s) for f in STRIDES)
         assert count_completions(lattice, free, s) == sum(by_first)
     child = lattice.complete(np.random.default_rng(6), [*free, 8, 8, 16, 16, 32])
@@ -290,12 +294,10 @@ def test_completions_of_a_fixed_utilisation_add_up(name):
     assert child.feature_strides == (8, 8, 16, 16, 32)
 
 
-def test_completions_over_all_utilisations_add_up_to_the_count():
+def test_completions_over_all_utilizations_add_up_to_the_count():
     lattice = preset_lattice("r18")
     free = [None] * 13
-    assert lattice.count() == sum(
-        count_completions(lattice, free, s) for s in feature_stride_vectors()
-    )
+    assert lattice.count() == sum(count_completions(lattice, free, s) for s in UTILIZATIONS)
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,9 @@ def test_anchors_sit_in_the_middle_of_their_cells():
     generator = CenteredAnchorGenerator(((8,), (16,)), ((1.0,), (1.0,)))
     maps = [torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 4, 4)]
     (anchors,) = generator(ImageList(torch.zeros(1, 3, 64, 64), [(64, 64)]), maps)
-    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
-    assert centres[0].tolist() == [4, 4]  # stride 8
-    assert centres[64].tolist() == [8, 8]  # stride 16
+    centers = (anchors[:, :2] + anchors[:, 2:]) / 2
+    assert centers[0].tolist() == [4, 4]  # stride 8
+    assert centers[64].tolist() == [8, 8]  # stride 16
     assert (anchors[:64, 2] - anchors[:64, 0] == 8).all()
 
 

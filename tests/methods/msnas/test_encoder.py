@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from msnas_optuna.methods.msnas.blocks import ResidualBlock
-from msnas_optuna.methods.msnas.encoder import CANDIDATES, MSNASEncoder
+from msnas_optuna.methods.msnas.encoder import CANDIDATES, MSNASEncoder, ResidualBlock
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.spaces.lattice import Lattice
 
@@ -21,8 +20,7 @@ def test_a_path_alone_equals_the_supernet_on_it(block, norm):
     supernet, images = encoder(block, norm=norm), torch.randn(2, 3, 128, 192)
     paths = Lattice(MSNASSpace(7))
     rng = np.random.default_rng(0)
-    for _ in range(10):
-        path = paths.sample(rng)
+    for path in paths.sample(rng, 6):
         alone = encoder(block, only=path, norm=norm)
         weights = supernet.state_dict()
         alone.load_state_dict({name: weights[name] for name in alone.state_dict()})

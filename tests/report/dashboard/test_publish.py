@@ -163,30 +163,22 @@ import sys
 from msnas_optuna.report.dashboard import publish
 from msnas_optuna.report.detections import Drawing
 from msnas_optuna.study.setting import Setting
-from msnas_optuna.study.view import StudyView
 
 def draw(selected):
     print("at it", flush=True)
     sys.stdin.read()
-    return Drawing("supernet.pt", {})
 
 publish(Setting.load(sys.argv[1]), draw=draw)
 """
 
 
-def publishing(study_file: Path) -> subprocess.Popen[str]:
-    """A process in the middle of publishing; it goes on when its standard input ends."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", PUBLISHING, str(study_file)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout.readline() == "at it\n"
-    return process
-
-
-def test_of_several_publishers_one_works_at_a_time(finished):
+def test_of_several_publishers_one_works_at_a_time_and_a_killed_one_is_in_nobodys_way(finished):
     setting = Setting.load(finished)
-    with publishing(finished) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", PUBLISHING, str(finished)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as other:  # fmt: skip
+        assert other.stdout.readline() == "at it\n"
         with pytest.raises(PublishingError, match=r"another process has been publishing for 0\.1"):
             publish(setting, wait=0.1)
         study = setting.stored_study()
@@ -194,17 +186,9 @@ def test_of_several_publishers_one_works_at_a_time(finished):
             warnings.simplefilter("error")
             Publisher(setting).after_trial(study)  # leaves it to the other
         assert not get_note(study)
-        other.stdin.close()
-        publish(setting)  # waits
-        assert other.wait(timeout=60) == 0
-    assert len(get_all_artifact_meta(study)) == TOP
-
-
-def test_a_publisher_that_was_killed_is_in_nobodys_way(finished):
-    with publishing(finished) as other:
         other.kill()
-        other.wait()
-        publish(Setting.load(finished), wait=0.1)
+        publish(setting)  # waits until it is dead
+    assert len(get_all_artifact_meta(study)) == TOP
 
 
 def test_where_the_run_folder_is_not_shared_each_picture_has_one_id_too(finished, tmp_path):
@@ -262,6 +246,18 @@ def test_what_people_write_into_the_note_stays(finished):
     assert note.count("long") == 1000
     assert note.count(BEGIN) == note.count("## Best architectures") == 1
     assert by_people(note).split() == ["ours", "above", "ours", "below,", *["long"] * 1000]
+
+
+def test_what_people_write_while_detections_are_drawn_stays(finished):
+    setting = Setting.load(finished)
+    study = setting.stored_study()
+
+    def draw(_):
+        save_note(study, "written meanwhile")
+        return Drawing("retrained/of-it.pt", {})
+
+    publish(setting, draw=draw)
+    assert by_people(get_note(study)) == "written meanwhile"
 
 
 def test_marks_are_replaced_as_text_and_not_as_patterns():

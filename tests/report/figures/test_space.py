@@ -9,49 +9,40 @@ from msnas_optuna.methods import METHODS
 from msnas_optuna.methods.msnas.cost import EncoderCost
 from msnas_optuna.methods.msnas.space import MSNASSpace
 from msnas_optuna.report.figures import plot_flops_distribution, write_figure
-from msnas_optuna.report.figures.space import get_flops_distribution_info, plot_counted_space
+from msnas_optuna.report.figures.space import plot_counted_space
 from msnas_optuna.spaces.lattice import Lattice
-from msnas_optuna.study.feasibility import feasibility, preset_feasibility
+from msnas_optuna.study.feasibility import Feasibility, preset_feasibility
 
 
 @pytest.fixture(scope="module")
 def r18():
-    return preset_feasibility("r18")
+    return preset_feasibility("r18")[0]
 
 
-def test_data_of_a_published_setting(r18):
-    info = get_flops_distribution_info(r18)
-    assert sum(info.counts) == 13_003_499
-    assert len(info.edges) == len(info.counts) + 1
-    assert info.window == (r18.window[0] / 1e9, r18.window[1] / 1e9)
-    assert info.marks == {
+def test_the_figure_of_a_published_setting(r18):
+    figure = plot_counted_space(r18)
+    bars, *lines = figure.data
+    assert isinstance(bars, go.Bar)
+    assert sum(bars.y) == 13_003_499
+    marks = {line.name.partition(":")[0]: line.x[0] for line in lines}
+    assert marks == {
         "target": 145.45,
         "FPN-like path": r18.baseline / 1e9,
         "R18-FPN baseline": r18.references["R18-FPN baseline"] / 1e9,
     }
-    assert info.note.startswith("13,003,499 architectures, ")
-    assert info.note.endswith(" 209,524 (1.61%) in the window")
+    (window,) = figure.layout.shapes
+    assert (window.x0, window.x1) == (r18.window[0] / 1e9, r18.window[1] / 1e9)
+    assert "13,003,499 architectures, 209,524 (1.61%) in the window" in figure.layout.title.text
+    assert len(figure.to_json()) < 30_000
 
 
 def test_a_space_of_ones_own_has_no_baseline_and_may_have_an_empty_window():
     cost = EncoderCost("basic", 8, (128, 128))
-    found = feasibility(METHODS["msnas"], MSNASSpace(5), cost, target=1e12, tolerance=0.01)
-    info = get_flops_distribution_info(found)
-    assert list(info.marks) == ["target", "FPN-like path"]
-    assert info.note.endswith(" 0 (0.00%) in the window")
-    plot_counted_space(found)
-
-
-def test_the_figure_shows_the_data(r18):
-    info, figure = get_flops_distribution_info(r18), plot_counted_space(r18)
-    bars, *lines = figure.data
-    assert isinstance(bars, go.Bar)
-    assert list(bars.y) == info.counts
-    assert list(bars.x) == info.edges[:-1]
-    assert [line.x[0] for line in lines] == list(info.marks.values())
-    (window,) = figure.layout.shapes
-    assert (window.x0, window.x1) == info.window
-    assert len(figure.to_json()) < 30_000
+    found = Feasibility(METHODS["msnas"], MSNASSpace(5), cost, target=1e12, tolerance=0.01)
+    figure = plot_counted_space(found)
+    names = [line.name.partition(":")[0] for line in figure.data[1:]]
+    assert names == ["target", "FPN-like path"]
+    assert " 0 (0.00%) in the window" in figure.layout.title.text
 
 
 def test_a_study_s_space_is_that_of_its_stored_configuration(searched, table):

@@ -33,15 +33,18 @@ from msnas_optuna.report.figures import (
     plot_transfer,
     study_figures,
 )
-from msnas_optuna.report.figures.comparison import ComparisonInfo, get_comparison_info
+from msnas_optuna.report.figures.comparison import (
+    ComparisonInfo,
+    get_comparison_info,
+    get_sizes_info,
+)
 from msnas_optuna.report.figures.evolution import get_evolution_info, get_survivors_info
-from msnas_optuna.report.figures.family import get_family_info
+from msnas_optuna.report.figures.family import ancestors
 from msnas_optuna.report.figures.heatmap import get_heatmap_info
-from msnas_optuna.report.figures.sizes import get_sizes_info
 from msnas_optuna.report.figures.style import KIND_COLORS
 from msnas_optuna.report.figures.svg import svg
 from msnas_optuna.report.figures.tradeoff import get_tradeoff_infos
-from msnas_optuna.report.figures.transfer import get_transfer_info
+from msnas_optuna.report.figures.training import get_transfer_info
 from msnas_optuna.storage import CONFIG, PLAN, Plan, Worker, write_curve
 from msnas_optuna.study.setting import window_around
 from msnas_optuna.study.view import MOST_GENERATIONS, StudyView
@@ -94,22 +97,19 @@ def test_both_drawings_of_an_architecture_show_all_its_marks():
 
 def test_evolution_info_follows_the_population(searched):
     info = get_evolution_info(StudyView.of(searched))
-    assert info.generations == (0, 1, 2, 3, 4)
-    for (lower, upper), best in zip(
-        [(q[0], q[-1]) for q in info.quantiles], info.best, strict=True
-    ):
-        assert lower <= upper == best
+    assert info.generations == [0, 1, 2, 3, 4]
+    least, *_, largest = info.quantiles
+    assert largest == sorted(largest)
     # Topk of the union never loses a member to a worse one.
-    assert all(b[0] >= a[0] for a, b in pairwise(info.quantiles))
+    assert least == sorted(least)
     values = [100 * t.value for t in searched.trials]
-    assert info.best[0] == max(values[:6])
-    assert info.best[-1] == max(values)
-    assert sorted(info.quantiles[-1]) == pytest.approx(
+    assert largest[0] == max(values[:6])
+    assert largest[-1] == max(values)
+    assert [row[-1] for row in info.quantiles] == pytest.approx(
         np.quantile(sorted(values)[-6:], (0, 0.25, 0.5, 0.75, 1))
     )
     random = [t for t in searched.trials if t.user_attrs["origin"] == "random"]
-    expected = [(t.user_attrs["generation"], 100 * t.value) for t in random[6:]]
-    assert list(info.random) == expected
+    assert info.random == [(t.user_attrs["generation"], 100 * t.value) for t in random[6:]]
 
 
 def test_survivors_add_up_to_the_population(searched):
@@ -134,17 +134,28 @@ def test_stride_maps_are_of_the_population(searched, table):
 
 def test_family_holds_all_ancestors_and_nothing_else(searched):
     youngest = searched.trials[-1].number
-    info = get_family_info(StudyView.of(searched), youngest)
     plans = {t.number: t.system_attrs[PLAN]["parents"] for t in searched.trials}
-    ancestors, queue = set(), [youngest]
+    expected, queue = set(), [youngest]
     while queue:
         for parent in plans[queue.pop()]:
-            ancestors.add(parent)
+            expected.add(parent)
             queue.append(parent)
-    assert {o.number for o in info.members} == ancestors | {youngest}
-    assert ancestors
-    assert set(info.edges) == {(p, c) for c in ancestors | {youngest} for p in plans[c]}
-    assert info.left_out == 0
+    assert expected
+    found = [m.number for m in ancestors(StudyView.of(searched), youngest)]
+    assert found == sorted(expected, reverse=True)
+    figure = plot_family_tree(searched, trial=youngest)
+    assert f"{len(expected)} ancestors</sup>" in figure.layout.title.text
+    edges, at = figure.data[0], {t.number: t for t in searched.trials}
+    ends = [
+        end
+        for child in sorted(expected | {youngest})
+        for parent in plans[child]
+        for end in (at[parent], at[child])
+    ]
+    assert [x for x in edges.x if x is not None] == [t.user_attrs["generation"] for t in ends]
+    assert [y for y in edges.y if y is not None] == pytest.approx(
+        [100 * t.value for t in ends], rel=1e-3
+    )
 
 
 def test_tradeoff_points_lie_in_the_window_and_the_front_is_not_dominated(complete):
