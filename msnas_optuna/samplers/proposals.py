@@ -1,4 +1,4 @@
-"""What a proposer is given and what it returns: settings, slots, proposals.
+"""Input and output of a proposer: settings, slots, proposals.
 
 Symbols of Algorithm 1: P population size, R random children of an iteration, M attempts at a
 child (§4.1: P = 50, 50 children, about 10 random ones). A slot is a place in the sequence of
@@ -67,11 +67,11 @@ class Settings:
         return 1 + self._place(slot)[0] if slot >= self.population_size else 0
 
     def is_random(self, slot: int) -> bool:
-        """Whether the slot takes a random architecture."""
+        """True where the slot takes a random architecture."""
         return slot < self.population_size or self._place(slot)[1] < self.n_random
 
     def is_reevaluation(self, slot: int) -> bool:
-        """Whether the slot measures one of the best architectures again."""
+        """True where the slot measures one of the best architectures again."""
         place = self._place(slot)[1] - self.n_random
         return slot >= self.population_size and 0 <= place < self.n_reevaluated
 

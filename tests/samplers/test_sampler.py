@@ -27,10 +27,13 @@ from msnas_optuna.storage import (
     GENERATION,
     ORIGIN,
     PLAN,
+    Plan,
+    Worker,
     open_storage,
     read_plan,
     recover_lost_trials,
     repeat_of,
+    write_plan,
 )
 
 SPACE = MSNASSpace(7)
@@ -178,6 +181,34 @@ def test_parents_are_ranked_by_the_mean_of_their_measurements() -> None:
     means = {a: np.mean([t.value for t in ts]) for a, ts in measurements(study).items()}
     best = sorted(means, key=lambda a: -means[a])[:8]
     assert [architecture(t) for t in study.sampler.select_parent(study, 99)] == best
+
+
+def test_two_workers_that_count_in_step_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = new_study(n_reevaluated=1)
+    study.optimize(objective, n_trials=10)
+    counted: list[int] = []
+
+    def race(study: Study, trial: FrozenTrial, plan: Plan) -> None:
+        """The other worker takes the next number whenever ours has taken one."""
+        write_plan(study, trial, plan)
+        counted.append(len(counted) + 1)
+        other = replace(plan, slot=100, repeat=counted[-1], worker=Worker.current(99))
+        study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=dict(plan.params),
+                distributions=DISTRIBUTIONS,
+                system_attrs={PLAN: other.to_json()},
+            )
+        )
+
+    monkeypatch.setattr("msnas_optuna.samplers.sampler.write_plan", race)
+    trial = study.ask()
+    plan = read_plan(study.trials[trial.number])
+    assert plan is not None
+    assert plan.origin == "reevaluated"
+    assert plan.repeat not in counted
+    assert 1 < len(counted) < 20
 
 
 def test_the_least_measured_of_the_best_is_next() -> None:
