@@ -59,7 +59,7 @@ class Settings:
         require_at_least("n_children + n_random", self.n_children + self.n_random, 1)
         require_at_least("max_attempts", self.max_attempts, 1)
         p = self.gene_probability
-        if not isinstance(p, Real) or not 0 <= p <= 1:
+        if not isinstance(p, Real) or isinstance(p, bool) or not 0 <= p <= 1:
             raise ValueError(f"gene_probability must be a number in 0..1, got {p!r}")
 
     def generation(self, slot: int) -> int:
