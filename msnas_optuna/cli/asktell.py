@@ -21,8 +21,7 @@ from msnas_optuna.study import asktell
 from msnas_optuna.study.asktell import Proposal
 from msnas_optuna.study.setting import Setting
 
-NOTHING_LEFT: Final = 3
-"""Exit status of `ask` where the study has its trials: the end of a shell loop."""
+NOTHING_LEFT: Final = 3  # exit status of `ask` at the end: ends a shell loop
 
 
 class State(StrEnum):
@@ -44,7 +43,6 @@ def ask(
     with session():
         setting = Setting.load(study_file, storage=storage)
         refuse_closed_output()
-
         values = ",".join(setting.config.study.objectives).upper()
 
         def show(proposals: list[Proposal]) -> None:

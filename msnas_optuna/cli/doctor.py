@@ -31,6 +31,7 @@ from msnas_optuna.storage import (
 from msnas_optuna.study.setting import RETRAIN, Setting
 
 SEARCH = "search"
+LIVES = {True: "lives", False: "has ended", None: "unknown"}
 
 
 @app.command()
@@ -125,13 +126,6 @@ def _all(studies: Iterable[optuna.Study]) -> list[Unfinished]:
     return [found for study in studies for found in unfinished_trials(study)]
 
 
-def _worker(found: Unfinished) -> str | None:
-    if found.state == "WAITING":
-        return None
-    lives = {True: "lives", False: "has ended", None: "unknown"}
-    return "external" if found.external else lives[found.alive]
-
-
 COLUMNS: Final[list[Column[Unfinished]]] = [
     Column("study", lambda found: found.study),
     Column("trial", lambda found: found.trial),
@@ -139,5 +133,8 @@ COLUMNS: Final[list[Column[Unfinished]]] = [
     Column("minutes", lambda found: found.minutes, "{:.1f}"),
     Column("host", lambda found: found.host),
     Column("process", lambda found: found.pid),
-    Column("worker", _worker),
+    Column(
+        "worker",
+        lambda f: ("external" if f.external else LIVES[f.alive]) if f.state != "WAITING" else None,
+    ),
 ]

@@ -1,7 +1,4 @@
-"""The experiment of a study file for a verb: of one process, a worker, or a joint job.
-
-Functions import torch when they are called: verbs that need none start without it.
-"""
+"""The experiment of a study file for a verb; torch is imported when it is asked for."""
 
 from __future__ import annotations
 
@@ -28,12 +25,7 @@ def open_experiment(
 ) -> Experiment:
     """The experiment of a study file, which shows detections in the dashboard.
 
-    Args:
-        study_file: the file.
-        storage: see `Setting.load`.
-        report: told about the progress of long steps.
-        place: of this process among workers that evaluate trials of their own.
-        ranks: the processes that train together.
+    `place` is that of a worker that evaluates trials of its own, `ranks` train together.
     """
     from msnas_optuna.inference.samples import sample_detections
     from msnas_optuna.report.dashboard import Publisher

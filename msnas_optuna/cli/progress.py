@@ -22,11 +22,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-LINE_SECONDS: Final = 60
-"""Least time between two lines about one step where there is no terminal."""
-
-RATE_SECONDS: Final = 1800
-"""Rates are means over so long: trials may take minutes."""
+LINE_SECONDS: Final = 60  # least time between two lines about a step, without a terminal
+RATE_SECONDS: Final = 1800  # rates are means over so long: trials may take minutes
 
 
 class Rate(ProgressColumn):
@@ -50,16 +47,10 @@ class _Step:
 
 
 class Bars:
-    """Told about steps; shows them as bars, as lines or not at all.
+    """Told about steps; shows them as bars on a terminal, as `plain` lines, or not at all.
 
-    Without bars, a step has a line a minute, counted for each step alone, and one at its end; a
-    step that is repeated, as the evaluation of every trial is, has the latter once unless it
-    takes as long.
-
-    Args:
-        console: where to; bars need it to be a terminal.
-        quiet: show nothing.
-        plain: lines on a terminal, too.
+    Without bars, a step has a line a minute, and one at its end; a step that is repeated, as the
+    evaluation of every trial is, has the latter once unless it takes as long.
     """
 
     def __init__(self, console: Console, *, quiet: bool = False, plain: bool = False) -> None:

@@ -32,8 +32,7 @@ from msnas_optuna.storage import has_secret, redacted
 from msnas_optuna.study.setting import Setting
 from msnas_optuna.study.view import StudyView
 
-LIVE_ROWS = 5
-"""Architectures in the table that is shown while the search runs."""
+LIVE_ROWS = 5  # of the table that is shown while the search runs
 
 Folder = Annotated[
     Path, typer.Option("--dir", help="Folder for the study file and all that it makes.")
@@ -61,7 +60,15 @@ def quickstart(
                 "torchrun. Several processes can share the steps `train`, `search` and `retrain` "
                 "of a study file"
             )
-        experiment = open_experiment(_quickstart_study(folder), storage, progress)
+        study_file = folder / "quickstart.toml"
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"--dir must be a folder, {folder} is a file; give another name")
+        if not study_file.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            copy = study_file.with_suffix(".tmp")
+            shutil.copyfile(shipped_study("quickstart.toml"), copy)
+            copy.replace(study_file)  # at once: half a file would be taken for an edited one
+        experiment = open_experiment(study_file, storage, progress)
         progress.beside(partial(_live_table, experiment.setting), step="search")
         experiment.train_supernet()
         experiment.evaluate_baseline()
@@ -92,18 +99,14 @@ def train(
         progress.stop()
         if not experiment.ranks.first:
             return
-        recent = losses[-100:]
-        summary = {
-            "checkpoint": str(experiment.supernet_path),
-            "steps": len(losses),
-            "loss": sum(recent) / len(recent),
-        }
+        recent, path = losses[-100:], experiment.supernet_path
+        loss = sum(recent) / len(recent)
         if as_json:
-            print_json(summary)
+            print_json({"checkpoint": str(path), "steps": len(losses), "loss": loss})
         else:
             out.print(
-                f"supernet: {summary['steps']} steps, loss {summary['loss']:.3f} "
-                f"(mean of the last {len(recent)}), saved in {summary['checkpoint']}"
+                f"supernet: {len(losses)} steps, loss {loss:.3f} "
+                f"(mean of the last {len(recent)}), saved in {path}"
             )
 
 
@@ -228,18 +231,6 @@ def shipped_study(name: str) -> Path:
     """The file of a study that comes with the package."""
     installed = Path(__file__).parents[1] / "studies" / name
     return installed if installed.exists() else Path(__file__).parents[2] / "studies" / name
-
-
-def _quickstart_study(folder: Path) -> Path:
-    study_file = folder / "quickstart.toml"
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--dir must be a folder, {folder} is a file; give another name")
-    if not study_file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        copy = study_file.with_suffix(".tmp")
-        shutil.copyfile(shipped_study("quickstart.toml"), copy)
-        copy.replace(study_file)  # at once: half a file would be taken for an edited one
-    return study_file
 
 
 def _print_next_steps(setting: Setting) -> None:

@@ -30,25 +30,13 @@ from msnas_optuna.study.feasibility import (
 )
 from msnas_optuna.study.setting import Setting
 
-FINE_BINS, COARSE_BINS = 120, 24
-"""Bins, about, of a distribution in JSON and as text."""
-
-BAR_CELLS = 16
-"""Characters of the longest bar of a distribution."""
-
-WIDTHS_BESIDE = 4
-"""Widths that are printed on either side of the best."""
-
+FINE_BINS, COARSE_BINS = 120, 24  # bins, about, of a distribution in JSON and as text
+BAR_CELLS = 16  # characters of the longest bar of a distribution
+WIDTHS_BESIDE = 4  # widths that are printed on either side of the best
 PUBLISHED = {name: one for m in METHODS.values() for name, one in m.published.items()}
-"""The published architectures of all methods by name."""
+PRESETS = ", ".join(name for method in METHODS.values() for name in method.presets)
 
-PresetName = Annotated[
-    str | None,
-    typer.Option(
-        "--preset",
-        help=f"Published setting: {', '.join(p for m in METHODS.values() for p in m.presets)}.",
-    ),
-]
+PresetName = Annotated[str | None, typer.Option("--preset", help=f"Published setting: {PRESETS}.")]
 
 
 def _options(method: Method[Any]) -> dict[str, str]:
@@ -88,7 +76,14 @@ def flops(
         else:
             counted, _ = preset_feasibility(preset or "")
         method, cost, references = counted.method, counted.cost, counted.references
-        text = _notation(method, architecture or published, context.args)
+        options, given = _options(method), architecture or published
+        words = [word for argument in context.args for word in argument.split("=", 1)]
+        cells = dict(zip(words[::2], words[1::2], strict=False))
+        if unknown := sorted(set(words[::2]) - options.keys()):
+            raise ValueError(f"there is no option {unknown[0]}; see `msnas flops --help`")
+        if (given is None) == (len(cells) < len(options)):
+            raise ValueError(f"give {' and '.join(options)}, or --architecture, or --published")
+        text = given or method.notation({key: cells[name] for name, key in options.items()})
         found = method.resolve(text, counted.space)
         parts = method.cost_parts(found, cost)
         rows = [{"part": p.name, **p.details, "gflops": p.amount / 1e9} for p in parts]
@@ -117,18 +112,6 @@ def flops(
         groups = [[blank | row for row in group] for group in (rows, totals)]
         title = f"GFLOPs (1e9 multiply-adds) at {height}x{width}"
         out.print(table(columns, *groups, title=title))
-
-
-def _notation(method: Method[Any], text: str | None, arguments: Sequence[str]) -> str:
-    """The architecture that is asked for, from one text or from the options of its columns."""
-    options = _options(method)
-    words = [word for argument in arguments for word in argument.split("=", 1)]
-    cells = dict(zip(words[::2], words[1::2], strict=False))
-    if unknown := sorted(set(words[::2]) - options.keys()):
-        raise ValueError(f"there is no option {unknown[0]}; see `msnas flops --help`")
-    if (text is None) == (len(cells) < len(options)):
-        raise ValueError(f"give {' and '.join(options)}, or --architecture, or --published")
-    return text or method.notation({key: cells[name] for name, key in options.items()})
 
 
 @app.command()
@@ -177,8 +160,7 @@ def space(
             print_json(described)
             return
         out.print(f"Space: {found.method.describe(section)}.")
-        _print_counts(found)
-        _print_distribution(found)
+        _print_space(found)
         if widths:
             _print_widths(widths, width, getattr(section, width))
         if anchors is not None:
@@ -214,14 +196,11 @@ def _as_json(found: Feasibility) -> dict[str, Any]:
         "method": found.method.name,
         **record([*COUNTS, *COSTS], found),
         "quantiles_gflops": {f"{q:g}": distribution.quantile(q) / 1e9 for q in QUANTILES},
-        "histogram": {
-            "edges_gflops": [edge / 1e9 for edge in bars.edges],
-            "counts": bars.counts,
-        },
+        "histogram": {"edges_gflops": [edge / 1e9 for edge in bars.edges], "counts": bars.counts},
     }
 
 
-def _print_counts(found: Feasibility) -> None:
+def _print_space(found: Feasibility) -> None:
     counts, costs = ({c.title: c.cell(found) for c in titled(g)} for g in (COUNTS, COSTS))
     counts |= {name: f"{n:,}" for name, n in found.method.counts(found.space).items()}
     others = {found.method.baseline: found.baseline, **found.references}
@@ -234,9 +213,6 @@ def _print_counts(found: Feasibility) -> None:
             f"{below} below, {above} above. Set budget.target_gflops to one of them, widen "
             f"budget.tolerance, or change [space]."
         )
-
-
-def _print_distribution(found: Feasibility) -> None:
     bars, (low, high) = histogram(found.distribution, COARSE_BINS), found.window
     most = max(bars.counts)
 

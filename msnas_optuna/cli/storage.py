@@ -38,9 +38,8 @@ def storage_proxy(
     with session():
         setting = Setting.load(study_file, storage=storage)
         line = f"serving {redacted(setting.storage_url)} as grpc://{host}:{port}; Ctrl-C ends it"
-        served = setting.storage
+        served, ready = setting.storage, partial(err.print, line, soft_wrap=True)
         try:
-            ready = partial(err.print, line, soft_wrap=True)
             serve_storage(served, host=host, port=port, ready=ready)
         except KeyboardInterrupt:
             raise typer.Exit(0) from None

@@ -44,7 +44,6 @@ EXPECTED = (
 """Errors whose message is enough."""
 
 BASELINES = " or ".join(method.baseline_stage for method in METHODS.values())
-"""The words for the hand-made architectures of the methods."""
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.")]
 StorageUrl = Annotated[
@@ -61,8 +60,7 @@ Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Report no progress, only warnings and errors.")
 ]
 TrialWord = Annotated[
-    str,
-    typer.Option("--trial", help=f"best, {BASELINES} or the number of a trial of the search."),
+    str, typer.Option("--trial", help=f"best, {BASELINES} or the number of a trial of the search.")
 ]
 OneShot = Annotated[
     bool, typer.Option("--one-shot", help="Take the supernet's weights, fine-tuned, instead.")
@@ -79,11 +77,7 @@ def print_json(value: Any) -> None:
 
 
 def refuse_closed_output() -> None:
-    """Keeps a command from work that nobody would hear of.
-
-    Raises:
-        OSError: standard output is closed.
-    """
+    """Keeps a command from work that nobody would hear of."""
     if sys.stdout is None:
         raise OSError(
             "standard output is closed; send it to a file, or to the program that reads it"
@@ -106,15 +100,8 @@ err = Console(stderr=True, markup=False, highlight=False)
 
 
 def table(columns: Sequence[Column[R]], *groups: Iterable[R], title: str | None = None) -> Table:
-    """One line for each row.
-
-    Args:
-        columns: what a row holds; those without a title are left out.
-        groups: rows; a rule stands between one group and the next.
-        title: stands above the table.
-    """
-    shown = titled(columns)
-    drawn = Table(title=title)
+    """One line for each row of each group, with a rule between the groups."""
+    shown, drawn = titled(columns), Table(title=title)
     for column in shown:
         drawn.add_column(
             column.title or "",
@@ -152,11 +139,7 @@ def show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def message_of(error: Exception, hint: str = "") -> str:
-    """An error in words, with its type and a hint where nobody expects it.
-
-    Raises:
-        Exception: the error, where MSNAS_DEBUG asks for its place.
-    """
+    """An error in words, with its type and a hint where nobody expects it; see MSNAS_DEBUG."""
     if os.environ.get("MSNAS_DEBUG"):
         raise error
     if isinstance(error, EXPECTED) or is_of_storage(error):
@@ -166,13 +149,10 @@ def message_of(error: Exception, hint: str = "") -> str:
 
 @contextmanager
 def session(*, quiet: bool = False, plain: bool = False, joint: bool = False) -> Iterator[Bars]:
-    """Progress, signals and errors of one command.
+    """Progress, signals and errors of one command; `plain` shows lines instead of bars.
 
-    Args:
-        quiet: no progress at all.
-        plain: lines instead of bars on a terminal, too.
-        joint: torchrun may have started several processes for one job. Then the first one speaks
-            for all, and the others print nothing but the errors that end them.
+    `joint`: torchrun may have started several processes for one job. Then the first one speaks
+    for all, and the others print nothing but the errors that end them.
     """
     try:
         place = torchrun_place() if joint else None

@@ -27,11 +27,8 @@ from msnas_optuna.runtime.processes import Place
 from msnas_optuna.storage import StorageFailures, finished_slots, is_of_storage
 from msnas_optuna.study.setting import Setting
 
-_LOOK_SECONDS: Final = 2.0
-"""Between two looks at the progress of the study."""
-
-_END_SECONDS: Final = 30.0
-"""Until workers that are told to end are killed."""
+_LOOK_SECONDS: Final = 2.0  # between two looks at the progress of the study
+_END_SECONDS: Final = 30.0  # until workers that are told to end are killed
 
 
 @dataclass
@@ -63,14 +60,10 @@ class _Worker:
 def search_with_workers(
     study_file: Path, storage: str | None, trials: int | None, *, count: int, progress: Bars
 ) -> None:
-    """Searches with several processes until the study has its trials.
-
-    Each process opens the storage itself. They end with this one, whatever ends it.
+    """Searches with several processes, which end with this one, until the study has its trials.
 
     Raises:
         RuntimeError: workers have ended and trials are left.
-        StorageError: the storage cannot be opened.
-        KeyboardInterrupt: at a signal; the workers have ended by then.
     """
     setting = Setting.load(study_file, storage=storage)
     wanted = setting.n_trials(trials)
@@ -168,7 +161,13 @@ def _work(
 ) -> None:
     # Ctrl-C reaches all processes of a terminal, and the parent passes it on.
     heeded = insist_on_interrupts(ignored=[signal.SIGINT])
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+    def end_with_parent() -> None:
+        if (parent := multiprocessing.parent_process()) is not None:
+            wait([parent.sentinel])
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
     warnings.showwarning = lambda message, *_, **__: sender.send(str(message))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -183,10 +182,3 @@ def _work(
         raise SystemExit(1) from None
     finally:
         heeded()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,1 +1,1 @@
-"""What is done with a trained detector: predictions, export, sample pictures."""
+"""Uses of a trained detector: predictions, export, sample pictures."""

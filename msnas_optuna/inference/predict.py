@@ -17,7 +17,7 @@ from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.data.images import DataError, ImageRecord, ImageSet, image_record
 from msnas_optuna.data.transforms import ResizedImages, Sample, collate
 from msnas_optuna.models.network import DetectionNetwork
-from msnas_optuna.report.drawing import LabelledBox, draw_boxes
+from msnas_optuna.report.drawing import LabeledBox, draw_boxes
 from msnas_optuna.runtime.files import atomic_write
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.training.evaluation import EVALUATION_BATCH, coco_results, detect_batch
@@ -35,7 +35,7 @@ class ImagePrediction:
 
     record: ImageRecord
     results: list[dict[str, Any]]  # in COCO's format
-    boxes: list[LabelledBox]  # those with at least the asked score
+    boxes: list[LabeledBox]  # those with at least the asked score
     drawn: Path  # the picture with the boxes
 
 
@@ -134,14 +134,14 @@ def predict(
     return Prediction(pictures, unreadable, folder / RESULTS)
 
 
-def labeled_boxes(results: Sequence[Mapping[str, Any]], images: ImageSet) -> list[LabelledBox]:
+def labeled_boxes(results: Sequence[Mapping[str, Any]], images: ImageSet) -> list[LabeledBox]:
     """COCO results of an image as boxes with the names of their classes."""
     names = {category.id: category.name for category in images.categories}
     boxes = []
     for result in results:
         x, y, w, h = result["bbox"]
         name = names[result["category_id"]]
-        boxes.append(LabelledBox((x, y, x + w, y + h), name, result["score"]))
+        boxes.append(LabeledBox((x, y, x + w, y + h), name, result["score"]))
     return boxes
 
 

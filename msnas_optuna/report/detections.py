@@ -14,23 +14,15 @@ from msnas_optuna.storage.optuna_private import set_system_attr, system_attrs
 from msnas_optuna.study.selection import Selected, select_trained
 from msnas_optuna.study.setting import Setting
 
-SCORE: Final = 0.5
-"""Least score of a box that is drawn."""
-
-_PREFIX: Final = "detections-"
-"""File names of the pictures start with this."""
+SCORE: Final = 0.5  # least of a box that is drawn
+_PREFIX: Final = "detections-"  # of the file names of the pictures
 
 
 class Drawing(NamedTuple):
-    """Pictures by a detector.
+    """Pictures by a detector."""
 
-    Attributes:
-        weights: file of its weights inside the run folder.
-        pictures: image files by the name of the image.
-    """
-
-    weights: str
-    pictures: Mapping[str, bytes]
+    weights: str  # their file inside the run folder
+    pictures: Mapping[str, bytes]  # image files by the name of the image
 
 
 Draw = Callable[[Selected], Drawing]
@@ -39,20 +31,12 @@ Draw = Callable[[Selected], Drawing]
 
 @dataclass(frozen=True)
 class Source:
-    """The detector whose detections are shown.
+    """The detector whose detections are shown."""
 
-    Attributes:
-        trial: number of the trial in the search.
-        one_shot: the weights are the supernet's, fine-tuned as in the search; else they are
-            those of the retraining.
-        ap: stored COCO AP of these weights in [0, 1].
-        weights: file of the weights inside the run folder.
-    """
-
-    trial: int | None
-    one_shot: bool
-    ap: float | None
-    weights: str
+    trial: int | None  # number of the trial in the search
+    one_shot: bool  # the weights are the supernet's, fine-tuned; else those of the retraining
+    ap: float | None  # stored COCO AP of these weights in [0, 1]
+    weights: str  # their file inside the run folder
 
     def __str__(self) -> str:
         alone = "the weights of its training from scratch"
@@ -89,11 +73,6 @@ def refresh_detections(setting: Setting, study: Study, draw: Draw) -> None:
 
     Whatever happens in between, pictures are never shown as another trial's: until all of them
     are stored, the study says that it has none.
-
-    Args:
-        setting: the study file.
-        study: its search.
-        draw: asked for the best of the retrained, or before the retraining of all.
     """
     selected, stored = select_trained(setting), stored_detections(setting, study)
     if selected is None:

@@ -14,49 +14,30 @@ COLORS: Final = (
 )  # fmt: skip
 """Color-blind-safe, one for each class in turn (Okabe and Ito, 2008)."""
 
-READABLE_SIDE: Final = 384
-"""Pixels; smaller pictures are enlarged, so that names and scores can be read."""
+READABLE_SIDE: Final = 384  # pixels; smaller pictures are enlarged, so that names can be read
+LONGEST: Final = 2048  # pixels of the longer side that no picture is enlarged beyond
+_LIGHT: Final = 150  # luminance, 0..255, above which text on a color is black
 
-LONGEST: Final = 2048
-"""Pixels of the longer side that no picture is enlarged beyond."""
-
-_LIGHT: Final = 150
-"""Luminance, 0..255, above which text on a color is black."""
-
-_Corners = tuple[float, float, float, float]
-"""x1 y1 x2 y2 of what is drawn: pixel indices, all inside."""
+_Corners = tuple[float, float, float, float]  # x1 y1 x2 y2 of what is drawn: pixel indices inside
 
 
 @dataclass(frozen=True)
-class LabelledBox:
-    """A box with the name of its class.
+class LabeledBox:
+    """A box with the name of its class."""
 
-    Attributes:
-        corners: x1 y1 x2 y2 in pixels of the image, edges rather than pixel indices.
-        label: name of the class.
-        score: 0..1.
-    """
-
-    corners: tuple[float, float, float, float]
+    corners: tuple[float, float, float, float]  # x1 y1 x2 y2, edges in pixels of the image
     label: str
-    score: float
+    score: float  # 0..1
 
 
 def draw_boxes(
-    image: Image.Image, detections: Sequence[LabelledBox], *, labels: Sequence[str]
+    image: Image.Image, detections: Sequence[LabeledBox], *, labels: Sequence[str]
 ) -> Image.Image:
-    """A copy of the image with boxes; the highest score lies on top.
+    """An RGB copy of the upright image with boxes in the colors of their classes.
 
-    No name hides another while there is room. The picture is enlarged by a whole factor until its
-    shorter side has `READABLE_SIDE` pixels, or the longer one `LONGEST`.
-
-    Args:
-        image: upright, RGB; it stays as it is.
-        detections: drawn in the color of their class, with name and score.
-        labels: names of all classes in order, so that a class has one color in all pictures.
-
-    Returns:
-        An RGB image.
+    The highest score lies on top, and no name hides another while there is room. The picture is
+    enlarged by a whole factor until its shorter side has `READABLE_SIDE` pixels, or the longer
+    one `LONGEST`. `labels` are all classes in order: a class has one color in all pictures.
     """
     factor = max(1, min(math.ceil(READABLE_SIDE / min(image.size)), LONGEST // max(image.size)))
     size = image.width * factor, image.height * factor

@@ -18,8 +18,7 @@ from msnas_optuna.storage import is_external, wanted_trials
 from msnas_optuna.study.setting import Setting
 from msnas_optuna.study.view import StudyView
 
-TOP: Final = 5
-"""How many of the best are shown, as in Table 1."""
+TOP: Final = 5  # of the best are shown, as in Table 1
 
 
 class NothingToShowError(ValueError):
@@ -43,18 +42,13 @@ def begun(setting: Setting) -> Study:
 
 
 class Overview:
-    """All there is to say about a study at one moment.
+    """All there is to say about a study at one moment; raises as `begun`.
 
     Attributes:
-        best: the best architectures, as many as are shown.
-        shown: these, and the baseline behind them.
+        shown: the best architectures, and the baseline behind them.
         comparison: the best beside chance and hand, None before the first trial.
         transfer: one-shot beside stand-alone AP; without pairs before the retraining.
         wanted: how many trials the search was last told to have.
-
-    Raises:
-        NothingToShowError: the search has not begun.
-        StudyMismatchError: the stored study was made with other settings.
     """
 
     def __init__(self, setting: Setting) -> None:

@@ -40,11 +40,7 @@ _TEMPLATES: Final = jinja2.Environment(
 
 
 def write_report(overview: Overview, path: Path) -> None:
-    """Writes the page; whatever happens, `path` holds a whole one, the old or the new.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Writes the page; whatever happens, `path` holds a whole one, the old or the new."""
     page = report_page(overview)
     with atomic_write(path) as file:
         file.write(page.encode())

@@ -16,21 +16,13 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Column(Generic[R]):
-    """One value of each row, as people and as programs read it.
+    """One value of each row, as people and as programs read it."""
 
-    Attributes:
-        title: heading, which may have a line break; without one the value is in JSON alone.
-        value: of a row, in a type that JSON keeps.
-        text: the value for people, as a format such as "{:.4f}" or a function; None is "-".
-        key: its name in JSON; without one the value is in text alone.
-        right: whether the text is aligned to the right, as numbers are.
-    """
-
-    title: str | None
-    value: Callable[[R], Any]
-    text: str | Callable[[Any], str] = "{}"
-    key: str | None = None
-    right: bool = False
+    title: str | None  # may have a line break; without one the value is in JSON alone
+    value: Callable[[R], Any]  # of a row, in a type that JSON keeps
+    text: str | Callable[[Any], str] = "{}"  # a format or a function, for people; None is "-"
+    key: str | None = None  # its name in JSON; without one the value is in text alone
+    right: bool = False  # aligned to the right, as numbers are
 
     def cell(self, row: R) -> str:
         """The value of a row for people."""

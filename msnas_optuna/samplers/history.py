@@ -1,4 +1,4 @@
-"""What the trials of a study say: its architectures, and the best of them (Alg. 1's Topk).
+"""The trials of a study as architectures, and the best of them (Alg. 1's Topk).
 
 The slot of a trial is its place in the sequence of proposals; trials that repeat an earlier one
 have its slot, withdrawn trials take none. A loss is one number for each objective, smaller is
@@ -126,7 +126,7 @@ class History(Generic[A]):
     ranking: Ranking[A]
 
     def holds(self, architecture: A) -> bool:
-        """Whether a trial other than the planned one has the architecture."""
+        """True where a trial other than the planned one has the architecture."""
         return architecture in self.settled or architecture in self.unfinished
 
     @property
@@ -224,7 +224,7 @@ class Ledger(Generic[A]):
             self._settled.add(record.architecture)
 
     def _knows(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether these trials continue the known ones; finished trials stay the same objects."""
+        """True where trials continue the known ones; finished trials stay the same objects."""
         last = max(self._later, default=len(self._oldest) - 1)
         record = self._later.get(last, self._oldest[-1] if self._oldest else None)
         return record is None or (len(trials) > last and trials[last] is record.trial)

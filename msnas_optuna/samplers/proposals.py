@@ -1,4 +1,4 @@
-"""What a proposer is given and what it returns: settings, slots, proposals.
+"""Input and output of a proposer: settings, slots, proposals.
 
 Symbols of Algorithm 1: P population size, R random children of an iteration, M attempts at a
 child (§4.1: P = 50, 50 children, about 10 random ones). A slot is a place in the sequence of
@@ -59,7 +59,7 @@ class Settings:
         require_at_least("n_children + n_random", self.n_children + self.n_random, 1)
         require_at_least("max_attempts", self.max_attempts, 1)
         p = self.gene_probability
-        if not isinstance(p, Real) or not 0 <= p <= 1:
+        if not isinstance(p, Real) or isinstance(p, bool) or not 0 <= p <= 1:
             raise ValueError(f"gene_probability must be a number in 0..1, got {p!r}")
 
     def generation(self, slot: int) -> int:
@@ -67,11 +67,11 @@ class Settings:
         return 1 + self._place(slot)[0] if slot >= self.population_size else 0
 
     def is_random(self, slot: int) -> bool:
-        """Whether the slot takes a random architecture."""
+        """True where the slot takes a random architecture."""
         return slot < self.population_size or self._place(slot)[1] < self.n_random
 
     def is_reevaluation(self, slot: int) -> bool:
-        """Whether the slot measures one of the best architectures again."""
+        """True where the slot measures one of the best architectures again."""
         place = self._place(slot)[1] - self.n_random
         return slot >= self.population_size and 0 <= place < self.n_reevaluated
 

@@ -288,7 +288,7 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
         Whether they are feasible is for the objective to judge, which can refuse with a reason.
         """
         space = self.feasible.space
-        params = dict(fixed)
+        params = {name: fixed[name] for name in space.distributions if name in fixed}
         if not space.distributions.keys() <= fixed.keys():
             fitting = self._completion(fixed, history, rng)
             filling = self.feasible.sample(rng) if fitting is None else fitting

@@ -1,4 +1,4 @@
-"""What a search space, a cost and a feasible set offer, and nothing of any one method.
+"""Protocols of a search space, a cost and a feasible set, with nothing of any one method.
 
 A space is a finite automaton over genes, one gene a position; a cost is a weight on its
 transitions:
@@ -60,7 +60,7 @@ class Automaton(Protocol):
         """The state after a gene, or None where it is not allowed; positions count from 0."""
 
     def accepts(self, state: State) -> bool:
-        """Whether a sequence of all L genes may end in this state."""
+        """True where a sequence of all L genes may end in this state."""
 
 
 class Cost(Protocol[_Priced]):
@@ -78,10 +78,10 @@ class AdditiveCost(Cost[_Priced], Protocol[_Priced]):
 
     @property
     def base(self) -> int:
-        """What every architecture pays."""
+        """The amount that every architecture pays."""
 
     def step(self, position: int, before: State, gene: Any, after: State) -> int:
-        """What one gene adds, given the states before and after it."""
+        """The amount that one gene adds, given the states before and after it."""
 
 
 class Space(Protocol[A]):

@@ -1,4 +1,4 @@
-"""What may still come from every (position, state, cost so far): one sweep over a graph.
+"""Continuations from every (position, state, cost so far): one sweep over a graph.
 
 Symbols: k cost so far in units, see `Graph`; a row holds one value for each k.
 """

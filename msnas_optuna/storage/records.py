@@ -227,7 +227,7 @@ def write_record(trial: Trial, record: TrialRecord) -> None:
 
 
 def read_record(trial: FrozenTrial) -> TrialRecord | None:
-    """What was measured, or None for a trial that nobody has evaluated."""
+    """The measured metrics, or None for a trial that nobody has evaluated."""
     attrs = trial.user_attrs
     if ARCH not in attrs:
         return None

@@ -1,14 +1,9 @@
 """How well anchors fit the boxes of a data set, and the base size that fits them best.
 
-Level g of a detector has anchors of base * 2^(g-1) pixels with ratios 1:2, 1:1 and 2:1 (Lin et
-al., "Feature Pyramid Networks for Object Detection", CVPR 2017). Needs no torch.
-
-The criterion is the mean over all boxes of the best IoU with an anchor of the method's baseline,
-each where it stands: in the middle of the cells of the feature that its level reads. The grid
-matters: small anchors on a coarse feature match the shape of small boxes, and miss them. Boxes are
-in pixels of the resized image.
-
-Symbols: n boxes, G levels, s_g stride in pixels of the feature that level g reads.
+Level g has anchors of base * 2^(g-1) pixels with ratios 1:2, 1:1 and 2:1 (Lin et al., CVPR 2017).
+The criterion is the mean over all boxes, in pixels of the resized image, of the best IoU with an
+anchor in the middle of the cells of the feature that its level reads: small anchors on a coarse
+feature match the shape of small boxes, and miss them. n boxes, G levels of strides s_g in pixels.
 """
 
 from __future__ import annotations
@@ -24,11 +19,8 @@ from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.data.images import resized_size
 from msnas_optuna.study.setting import Setting
 
-QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-"""Of the boxes' sides."""
-
-MOST_BOXES: Final = 20_000
-"""Larger sets are judged by this many of their boxes, evenly spread over the file."""
+QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)  # of the boxes' sides
+MOST_BOXES: Final = 20_000  # larger sets are judged by so many, evenly spread over the file
 
 _RATIOS: Final = (0.5, 1.0, 2.0)  # height : width
 _STEPS_PER_OCTAVE: Final = 12
@@ -40,42 +32,25 @@ _Sizes = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class AnchorFit:
-    """Best IoUs of boxes with the anchors of a base size.
+    """Best IoUs of boxes with the anchors of a base size."""
 
-    Attributes:
-        base: side in pixels of the first level's square anchor.
-        mean_iou: over the boxes, 0..1.
-        at_half: share of the boxes with at least 0.5, 0..1.
-        at_foreground: likewise with 0.7, the RPN's threshold for a positive.
-    """
-
-    base: float
-    mean_iou: float
-    at_half: float
-    at_foreground: float
+    base: float  # side in pixels of the first level's square anchor
+    mean_iou: float  # over the boxes, 0..1
+    at_half: float  # share of the boxes with at least 0.5, 0..1
+    at_foreground: float  # likewise with 0.7, the RPN's threshold for a positive
 
 
 @dataclass(frozen=True)
 class AnchorReport:
-    """Boxes of the training images and the anchors for them; pixels of the resized image.
+    """Boxes of the training images and the anchors for them; pixels of the resized image."""
 
-    Attributes:
-        boxes: objects that are learnt: no crowds.
-        judged: how many of them the fits rest on.
-        sides: share of the boxes -> the side, sqrt(w h), that so many stay below.
-        proposed: the base with the largest mean best IoU.
-        configured: the study file's.
-        canonical_size: side of a RoI of level 4 in the routing rule.
-        routed: share of the boxes that each level would pool, small ones first.
-    """
-
-    boxes: int
-    judged: int
-    sides: dict[float, float]
-    proposed: AnchorFit
-    configured: AnchorFit
-    canonical_size: float
-    routed: tuple[float, ...]
+    boxes: int  # without crowds
+    judged: int  # how many of them the fits rest on
+    sides: dict[float, float]  # share of the boxes -> side, sqrt(w h), that so many stay below
+    proposed: AnchorFit  # of the largest mean best IoU
+    configured: AnchorFit  # of the study file
+    canonical_size: float  # side of a RoI of level 4 in the routing rule
+    routed: tuple[float, ...]  # share of the boxes that each level pools, small ones first
 
 
 def anchor_report(setting: Setting, dataset: CocoDetection) -> AnchorReport | None:
@@ -134,13 +109,7 @@ def anchor_shapes(base: float, levels: int) -> _Sizes:
 
 
 def fit(boxes: _Boxes, strides: Sequence[int], *, base: float) -> AnchorFit:
-    """How well the anchors of a base size fit boxes.
-
-    Args:
-        boxes: at least one, x1 y1 x2 y2 in pixels. shape (n, 4)
-        strides: s_1..s_G in pixels.
-        base: side of the first level's square anchor, pixels.
-    """
+    """How well the anchors of a base size fit boxes, x1 y1 x2 y2 in pixels, [n, 4], n > 0."""
     sizes, centers = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
     best = np.zeros(len(boxes))
     every_shape = anchor_shapes(base, len(strides))
@@ -159,12 +128,8 @@ def fit(boxes: _Boxes, strides: Sequence[int], *, base: float) -> AnchorFit:
 def propose_base(boxes: _Boxes, strides: Sequence[int], *, configured: float) -> AnchorFit:
     """The base of the largest mean best IoU; of equal ones the nearest to the configured.
 
-    Candidates are whole pixels from 2 to the largest box, twelve or fewer to an octave.
-
-    Args:
-        boxes: at least one, x1 y1 x2 y2 in pixels. shape (n, 4)
-        strides: s_1..s_G in pixels.
-        configured: base of the study file, itself a candidate.
+    Candidates are that one and whole pixels from 2 to the largest box, twelve or fewer to an
+    octave. Boxes as in `fit`.
     """
     largest = max(float((boxes[:, 2:] - boxes[:, :2]).max()), 2.0)  # above, all are too large
     exponents = np.arange(int(np.log2(largest / 2) * _STEPS_PER_OCTAVE) + 2) / _STEPS_PER_OCTAVE
@@ -174,13 +139,7 @@ def propose_base(boxes: _Boxes, strides: Sequence[int], *, configured: float) ->
 
 
 def routed_shares(boxes: _Boxes, canonical_size: float, *, levels: int) -> tuple[float, ...]:
-    """Share of the boxes that each level pools, by FPN's rule (Lin et al., 2017, Eq. 1).
-
-    Args:
-        boxes: at least one, x1 y1 x2 y2 in pixels. shape (n, 4)
-        canonical_size: side of a RoI of level 4, pixels.
-        levels: G.
-    """
+    """Share of the boxes that each level pools, by FPN's rule (Lin et al., 2017, Eq. 1)."""
     level = np.floor(4 + np.log2(_sides(boxes) / canonical_size + 1e-6))
     group = (level - _FINEST_LEVEL).clip(0, levels - 1).astype(int)
     return tuple((np.bincount(group, minlength=levels) / len(boxes)).tolist())

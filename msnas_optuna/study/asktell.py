@@ -43,34 +43,21 @@ from msnas_optuna.study.setting import Setting
 
 @dataclass(frozen=True)
 class Proposal:
-    """An architecture that an external trainer is to evaluate.
+    """An architecture that an external trainer is to evaluate; each repeat with another seed."""
 
-    Attributes:
-        trial: the number to tell the values for.
-        architecture: of the study's space.
-        costs: see `Method.costs`.
-        plan: its parameters and where it comes from; train each `repeat` with another seed.
-    """
-
-    trial: int
+    trial: int  # the number to tell the values for
     architecture: Any
-    costs: dict[str, float]
+    costs: dict[str, float]  # see `Method.costs`
     plan: Plan
 
 
 def ask(
     setting: Setting, n: int = 1, *, show: Callable[[list[Proposal]], object] | None = None
 ) -> list[Proposal]:
-    """Proposes the next architectures of the study file's search, which it creates if need be.
+    """Proposes at most n architectures; none where the study has its trials.
 
-    Args:
-        setting: the study.
-        n: how many.
-        show: gives the proposals to whoever is to train them. If it fails or is interrupted,
-            nobody knows of them, and they are handed out again.
-
-    Returns:
-        At most `n`; none where the study has its trials.
+    The study is created if need be. If `show`, which gives the proposals to whoever is to train
+    them, fails or is interrupted, nobody knows of them, and they are handed out again.
     """
     seeds, wanted = setting.seeds, setting.n_trials()
     study = setting.open_study(setting.config.identity() | {OBJECTIVE: EXTERNAL})
@@ -126,7 +113,7 @@ def tell(
     """Ends a trial with its values, or as failed; to tell the same again changes nothing.
 
     Args:
-        setting: the study.
+        setting: the study file's.
         number: of the trial.
         values: of `study.objectives`, in their order; None where it has failed.
         repeat: a failure was not the architecture's fault, so that it is handed out again.
@@ -188,7 +175,6 @@ def _is_to_be_repeated(trial: FrozenTrial) -> bool:
 
 
 def _ended(trial: FrozenTrial) -> str:
-    """The end of a trial, in words."""
     match trial.state:
         case TrialState.COMPLETE:
             return f"is complete with {trial.values}"

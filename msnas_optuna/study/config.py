@@ -23,13 +23,7 @@ from msnas_optuna.data.shapes import ShapesSettings
 from msnas_optuna.methods import METHODS
 from msnas_optuna.methods.base import CHECKED, Method, PositiveInt
 from msnas_optuna.spaces.base import InvalidArchitectureError
-from msnas_optuna.storage import (
-    flatten,
-    has_secret,
-    redacted,
-    relative_to,
-    storage_file,
-)
+from msnas_optuna.storage import flatten, has_secret, redacted, relative_to, storage_file
 from msnas_optuna.training.recipe import Recipe
 
 DATA_PATHS: Final = ("train_images", "train_annotations", "val_images", "val_annotations")
@@ -262,11 +256,7 @@ def load_config(path: Path) -> StudyConfig:
 
 
 def _method(path: Path, tree: dict[str, Any]) -> Method[Any]:
-    """The method that a study file names.
-
-    Raises:
-        ConfigError: there is none of this name.
-    """
+    """The method that a study file names."""
     space = tree.get("space")
     name = space.get("method", DEFAULT_METHOD) if isinstance(space, dict) else DEFAULT_METHOD
     if not isinstance(name, str) or name not in METHODS:
@@ -355,11 +345,7 @@ def _broken_rules(config: StudyConfig) -> typing.Iterator[str]:
 
 
 def _relative_to(config: StudyConfig, folder: Path) -> StudyConfig:
-    """Resolves the paths of a study file against its own folder.
-
-    Raises:
-        ValueError: the study would write elsewhere.
-    """
+    """Resolves the paths of a study file against its own folder, which it must not leave."""
     data, url = config.data, config.study.storage
     run_dir = folder / config.study.run_dir
     if not _lies_in(run_dir, folder):

@@ -57,17 +57,13 @@ from msnas_optuna.training.metrics import Measurements
 from msnas_optuna.training.objectives import OneShotObjective, StandaloneObjective
 from msnas_optuna.training.task import DetectionTask
 
-EVALUATION = "evaluation"
-"""Step of the validation images, reported anew for every network."""
-
-PATH_STREAM = 2
-"""Separates the random stream of the paths from those of the batches."""
+EVALUATION = "evaluation"  # step of the validation images, reported anew for every network
+PATH_STREAM = 2  # separates the random stream of the paths from those of the batches
 
 EVALUATION_KEYS = frozenset({"data.val_annotations.sha256", "data.size_bounds"})
 """Settings that weights do not depend on, beside the method's."""
 
-FAILURES = (NonFiniteLossError, InvalidArchitectureError)
-"""Errors that fail one trial and let the study go on."""
+FAILURES = (NonFiniteLossError, InvalidArchitectureError)  # of one trial; the study goes on
 
 
 class Report(Protocol):
@@ -88,12 +84,8 @@ def silent(step: str, done: int, total: int, note: str = "") -> None:
 class Experiment:
     """Everything that a study file describes.
 
-    Args:
-        setting: space, budget and storage of the study file.
-        report: told about the progress of long steps; of several ranks, on the first alone.
-        ranks: the processes that train supernet and retrained detectors together.
-        after_trial: called with the study of the search when one of its trials has ended.
-        refresh: called when the search or the retraining has ended.
+    `ranks` train supernet and retrained detectors together; only the first reports. `after_trial`
+    is called when a trial of the search has ended, `refresh` after search and retraining.
     """
 
     def __init__(
@@ -122,11 +114,7 @@ class Experiment:
 
     @cached_property
     def task(self) -> DetectionTask:
-        """Training and validation images and the device.
-
-        Raises:
-            DataError: an annotation file or an image breaks a rule.
-        """
+        """Training and validation images and the device; a broken rule is a DataError."""
         data, runtime = self.config.data, self.config.runtime
         with self.ranks.rank_zero_first():  # generated data is made once
             splits = self.setting.splits(partial(self.report, "data set"))
@@ -208,7 +196,6 @@ class Experiment:
 
         Raises:
             EmptyWindowError: no architecture could be searched afterwards.
-            ValueError: the batch cannot be split among the ranks.
             DataError, CheckpointError, NonFiniteLossError: see there.
         """
         _ = self.setting.feasible  # hours of training would be lost on an empty window
@@ -248,11 +235,7 @@ class Experiment:
 
     @cached_property
     def supernet_weights(self) -> dict[str, Tensor]:
-        """The trained supernet's state.
-
-        Raises:
-            CheckpointError: it is missing, unfinished, damaged or of other settings.
-        """
+        """The trained supernet's state; a CheckpointError if unfinished or of other settings."""
         return _weights(
             "supernet",
             self.supernet_path,
@@ -299,13 +282,10 @@ class Experiment:
         )
 
     def search(self, trials: int | None = None, *, patience: float = PATIENCE) -> optuna.Study:
-        """Searches until the study has this many trials.
+        """Searches until the study has this many trials, over all runs and workers.
 
-        Any number of processes may do so at once.
-
-        Args:
-            trials: of the whole study, over all runs and workers; see `Setting.n_trials`.
-            patience: seconds without news after which other workers' trials are left to them.
+        Any number of processes may do so at once. After `patience` seconds without news, other
+        workers' trials are left to them.
         """
         seeds, wanted = self.setting.seeds, self.setting.n_trials(trials)
         study = self._open(None, self._search_identity)
@@ -325,30 +305,21 @@ class Experiment:
         return study
 
     def evaluate_baseline(self, *, wait: bool = True) -> optuna.Study:
-        """Evaluates the method's hand-made architecture as the search evaluates its proposals.
-
-        Args:
-            wait: whether to wait if another worker is at it.
-        """
+        """Evaluates the baseline as the search does; may `wait` for a worker that is at it."""
         method, baseline = self.setting.method, self.setting.baseline
         study = self._open(method.baseline_stage, self._search_identity)
         self._run(study, [baseline], self.one_shot_objective, step=method.baseline, wait=wait)
         return study
 
     def retrain(self, top: int) -> optuna.Study:
-        """Trains the best architectures and the baseline from scratch.
+        """Trains the `top` best architectures (of the front, by AP) and the baseline from scratch.
 
         Those whose value was stored before and whose weights are not in the run folder are
         trained again; the stored value stays. Of several ranks the first one calls this, the
         others `assist_retraining`.
 
-        Args:
-            top: number of architectures, best one-shot AP first; of the Pareto front where the
-                search has several objectives.
-
         Raises:
-            ValueError: the search has no finished trial, or the batch cannot be split among the
-                ranks.
+            ValueError: no trial is finished, or the ranks cannot share the batch.
         """
         self.ranks.require_shares(self.config.retrain.batch_size, "retrain.batch_size")
         best = StudyView.load(self.setting).best[:top]
@@ -383,7 +354,6 @@ class Experiment:
         """Trains along with the first rank, which alone has trials, until `retrain` has ended.
 
         Raises:
-            ValueError: the batch cannot be split among the ranks.
             PeerLostError: the first rank has ended before.
         """
         self.ranks.require_shares(self.config.retrain.batch_size, "retrain.batch_size")

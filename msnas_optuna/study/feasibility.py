@@ -18,26 +18,16 @@ from msnas_optuna.spaces.base import Space
 from msnas_optuna.spaces.distribution import CostDistribution, counts_inside
 from msnas_optuna.study.setting import Setting, window_around
 
-QUANTILES: Final = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-"""Of the cost over the space."""
-
-WIDTH_STEP: Final = 4
-"""Widths that are proposed are multiples of this."""
-
-_MOST_WIDTHS: Final = 100
-"""Wider spaces are scanned in larger steps, so that about as many widths are counted."""
+QUANTILES: Final = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)  # of the cost
+WIDTH_STEP: Final = 4  # proposed widths are multiples of it
+_MOST_WIDTHS: Final = 100  # wider spaces are scanned in larger steps
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How many architectures cost edges[i] up to, and without, edges[i + 1].
+    """How many architectures cost edges[i] up to, and without, edges[i + 1]."""
 
-    Attributes:
-        edges: round multiply-adds, ascending, equally far apart; one more than counts.
-        counts: every architecture is in one bin.
-    """
-
-    edges: tuple[int, ...]
+    edges: tuple[int, ...]  # round multiply-adds, equally far apart; one more than counts
     counts: tuple[int, ...]
 
 
@@ -51,24 +41,15 @@ class WidthCount:
 
 @dataclass(frozen=True, eq=False)
 class Feasibility:
-    """The numbers of a space and of a window around a target, counted when asked for.
-
-    Attributes:
-        method: whose space it is.
-        space: the valid architectures.
-        cost: of one architecture.
-        target: center of the window in multiply-adds.
-        tolerance: half width of the window as a fraction of the target.
-        references: costs of networks to compare with, by name.
-    """
+    """The numbers of a space and of a window around a target, counted when asked for."""
 
     method: Method[Any]
     space: Space[Any]
     cost: MethodCost[Any]
     _: KW_ONLY
-    target: float
-    tolerance: float
-    references: Mapping[str, int] = field(default_factory=dict)
+    target: float  # center of the window in multiply-adds
+    tolerance: float  # half width of the window as a fraction of the target
+    references: Mapping[str, int] = field(default_factory=dict)  # costs of networks to compare
 
     @property
     def window(self) -> tuple[int, int]:
@@ -124,11 +105,7 @@ def study_feasibility(setting: Setting) -> Feasibility:
 
 
 def preset_feasibility(name: str) -> tuple[Feasibility, Any]:
-    """The space and window of a published setting, and its [space].
-
-    Raises:
-        ValueError: there is no such setting.
-    """
+    """The space and window of a published setting, and its [space]; ValueError if unknown."""
     presets = {key: (m, preset) for m in METHODS.values() for key, preset in m.presets.items()}
     if name not in presets:
         raise ValueError(f"--preset must be one of {', '.join(presets)}, got {name!r}")
@@ -146,9 +123,6 @@ def preset_feasibility(name: str) -> tuple[Feasibility, Any]:
 
 _distribution: Callable[[Any, Any], CostDistribution]
 _distribution = lru_cache(maxsize=4)(CostDistribution.of)  # seconds for a large space
-
-
-# ---------------------------------------------------------------------- distribution
 
 
 def histogram(distribution: CostDistribution, bins: int) -> Histogram:
@@ -169,18 +143,11 @@ def _round_width(least: float) -> int:
     return next((step for step in steps if step >= least), power * 10)
 
 
-# ---------------------------------------------------------------------- channel width
-
-
 def scan_widths(found: Feasibility, section: Any) -> tuple[WidthCount, ...]:
-    """Counts the window of the target for many widths, the own among them, narrow to wide.
+    """Counts the window of the target for many widths, the own of [space] among them.
 
     A cost grows with the square of the width, so that widths from half to twice the one whose
-    median meets the target hold the best.
-
-    Args:
-        found: the space and the window.
-        section: [space] of it, in which `Method.width` names the width.
+    median meets the target hold the best. Narrow to wide.
     """
     method, size = found.method, found.cost.input_size
     own = getattr(section, method.width)

@@ -36,32 +36,19 @@ from msnas_optuna.study.setting import Setting
 
 @dataclass(frozen=True)
 class Transfer:
-    """The studies that an export or an import has copied.
+    """The studies that an export or an import has copied."""
 
-    Attributes:
-        studies: name -> number of trials.
-        artifacts: number of their files.
-        copied: whether those went along; between two storages they stay in the run folder.
-        missing: artifacts that the studies refer to, but whose files are nowhere.
-        unfinished: trials that a process was evaluating; the copy repeats them.
-    """
-
-    studies: dict[str, int]
+    studies: dict[str, int]  # name -> number of trials
     artifacts: int
-    copied: bool
-    missing: list[str]
-    unfinished: int
+    copied: bool  # the artifacts went along; between two storages they stay in the run folder
+    missing: list[str]  # artifacts that the studies refer to, but whose files are nowhere
+    unfinished: int  # trials that a process was evaluating; the copy repeats them
 
 
 def export_study(
     setting: Setting, destination: str, *, progress: Progress | None = None
 ) -> Transfer:
-    """Copies the search and its stages out of the storage of the study file.
-
-    Args:
-        setting: the study file.
-        destination: a new file, or the URL of a storage that has none of the studies.
-        progress: told how many trials are written.
+    """Copies the search and its stages to a new file, or a storage that has none of them.
 
     Raises:
         ValueError: the study has not begun.
@@ -82,17 +69,11 @@ def export_study(
 
 
 def import_study(setting: Setting, source: str, *, progress: Progress | None = None) -> Transfer:
-    """Copies the search and its stages into the storage of the study file.
-
-    Args:
-        setting: the study file; its storage has none of the studies.
-        source: a file that `export_study` has written, or the URL of a storage.
-        progress: told how many trials are written.
+    """Copies the search and its stages from a file or a storage into that of the study file.
 
     Raises:
-        ValueError: the source is no export, or does not hold the search of the study file, or
-            the run folder has other artifacts of the same names.
-        StudyMismatchError: the study exists, or was made with other settings.
+        ValueError: the source is no export, or the run folder has other artifacts of the names.
+        StudyMismatchError: the study exists, was made with other settings, or is not there.
     """
     with ExitStack() as opened:
         archive: ZipFile | None = None

@@ -1,7 +1,4 @@
-"""The architecture of a study that a word names: the best, a trial's, the baseline.
-
-Needs no torch.
-"""
+"""The architecture of a study that a word names: the best, a trial's, the baseline. No torch."""
 
 from __future__ import annotations
 
@@ -16,34 +13,21 @@ BEST: Final = "best"
 
 @dataclass(frozen=True)
 class Selected:
-    """An architecture of a study and the weights that belong to it.
+    """An architecture of a study and the weights that belong to it."""
 
-    Attributes:
-        name: "trial 52", or that of the baseline.
-        architecture: itself.
-        gflops: 1e9 multiply-adds.
-        trial: number of its (first) trial in the search, None for the baseline.
-        one_shot: its weights are the supernet's, fine-tuned; else those of the retraining.
-        ap: stored COCO AP in [0, 1] of these weights; None where it was not measured.
-    """
-
-    name: str
+    name: str  # "trial 52", or that of the baseline
     architecture: Any
-    gflops: float
-    trial: int | None
-    one_shot: bool
-    ap: float | None
+    gflops: float  # 1e9 multiply-adds
+    trial: int | None  # number of its (first) trial in the search, None for the baseline
+    one_shot: bool  # its weights are the supernet's, fine-tuned; else those of the retraining
+    ap: float | None  # stored COCO AP in [0, 1] of these weights; None where not measured
 
 
 def select(setting: Setting, trial: str, *, one_shot: bool = False) -> Selected:
-    """The architecture that a word names.
+    """The architecture that a word names: "best", the baseline's word, or a trial's number.
 
-    Args:
-        setting: the study.
-        trial: "best", the word of the baseline or the number of a finished trial of the search.
-            The best is that of the search with the highest stand-alone AP, or with `one_shot`
-            with the highest one-shot AP.
-        one_shot: take the supernet's weights, fine-tuned as in the search.
+    The best has the highest stand-alone AP of the search, or with `one_shot`, which takes the
+    supernet's weights, fine-tuned, the highest one-shot AP.
 
     Raises:
         ValueError: there is no such trial, or it is not retrained.
@@ -87,14 +71,7 @@ def select(setting: Setting, trial: str, *, one_shot: bool = False) -> Selected:
 
 
 def select_trained(setting: Setting) -> Selected | None:
-    """The best of the retrained architectures, or before the retraining of all, by one-shot AP.
-
-    Returns:
-        None before the first finished trial.
-
-    Raises:
-        StudyMismatchError: the stored study was made with other settings.
-    """
+    """The best of the retrained, or before that of all, by one-shot AP; None without a trial."""
     results = StudyView.load(setting).results
     one_shot = all(result.standalone_ap is None for result in results)
     return select(setting, BEST, one_shot=one_shot) if results else None

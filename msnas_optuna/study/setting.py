@@ -73,10 +73,7 @@ def budget_target(
 class Setting:
     """Method, space, budget and storage of a study file, made when first asked for.
 
-    Args:
-        config: the checked study file.
-        storage: URL of a storage that takes the place of the study file's.
-        study_file: where it lies, for commands that are shown to people.
+    `storage` takes the place of the study file's; `study_file` is for commands that are shown.
     """
 
     def __init__(
@@ -86,15 +83,12 @@ class Setting:
 
     @classmethod
     def load(cls, path: Path | str, *, storage: str | None = None) -> Setting:
-        """Reads a study file.
+        """Reads a study file; `storage`, by default OPTUNA_STORAGE, takes the place of its own.
 
-        Args:
-            path: the file.
-            storage: URL of a storage, a file relative to the working folder, in place of the
-                study file's; the variable OPTUNA_STORAGE by default.
+        A file in that URL is relative to the working folder.
 
         Raises:
-            ConfigError: the file breaks a rule.
+            ConfigError: the study file breaks a rule.
             ValueError: `storage` is no URL of a storage.
         """
         if storage is None:
@@ -109,11 +103,7 @@ class Setting:
         return self.config.study.run_dir
 
     def inside(self, name: str) -> Path:
-        """A file or folder of the run folder that may be written.
-
-        Raises:
-            ConfigError: it is a symbolic link that leads out of the run folder.
-        """
+        """A file or folder of the run folder; a link that leads out of it is a ConfigError."""
         path = self.run_dir / name
         if not path.resolve().is_relative_to(self.run_dir.resolve()):
             raise ConfigError(
@@ -124,11 +114,7 @@ class Setting:
 
     @property
     def artifact_dir(self) -> Path:
-        """The folder of Optuna's artifact store.
-
-        Raises:
-            ConfigError: it is a file; see also `inside`.
-        """
+        """The folder of Optuna's artifact store."""
         folder = self.inside("artifacts")
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{folder} must be a folder, it is a file; move it away")
@@ -194,11 +180,7 @@ class Setting:
     def splits(self, progress: Callable[[int, int], None] | None = None) -> dict[str, Split]:
         """Where the parts "train" and "val" of the data lie; generates the shapes if need be.
 
-        Args:
-            progress: called with the number of generated pictures done and in all.
-
-        Raises:
-            DataError: the folder of the generated data holds something else.
+        `progress` is called with the number of generated pictures done and in all.
         """
         data = self.config.data
         if data.shapes is not None:
@@ -210,11 +192,7 @@ class Setting:
 
     @cached_property
     def feasible(self) -> Lattice[Any]:
-        """All valid architectures inside the window.
-
-        Raises:
-            EmptyWindowError: there is none.
-        """
+        """All valid architectures inside the window; EmptyWindowError where there is none."""
         return Lattice(self.space, self.cost, window=self.window)
 
     @cached_property
@@ -224,12 +202,7 @@ class Setting:
 
     @cached_property
     def seeds(self) -> list[Any]:
-        """The architectures to evaluate before any proposal.
-
-        Raises:
-            ConfigError: one is not in the window.
-            EmptyWindowError: nothing is.
-        """
+        """The architectures to evaluate before any proposal; ConfigError for one not inside."""
         feasible = self.feasible
         try:
             return resolve_architectures(
@@ -248,11 +221,7 @@ class Setting:
         return ArchitectureSampler(feasible, seed=self.config.study.seed, **settings)
 
     def n_trials(self, trials: int | None = None) -> int:
-        """How many proposals the search makes: no more than there are, unless it repeats some.
-
-        Args:
-            trials: wanted over all runs; the default is `study.trials`.
-        """
+        """How many proposals the search makes: no more than there are, unless it repeats some."""
         wanted, sampler = trials or self.config.study.trials, self.config.sampler
         available = self.feasible.count()
         if sampler.n_reevaluated and available >= sampler.population_size:
@@ -281,12 +250,7 @@ class Setting:
 
     @cached_property
     def storage(self) -> optuna.storages.BaseStorage:
-        """The Optuna storage of the study file.
-
-        Raises:
-            ValueError, StorageError: see `open_storage`.
-            ConfigError: it is a link that leads out of the run folder.
-        """
+        """The Optuna storage of the study file; see `open_storage` and `inside`."""
         file = storage_file(self.storage_url)
         if file is not None and self._storage_url is None:
             for suffix in ("", "-wal", "-shm", "-journal"):
@@ -294,12 +258,7 @@ class Setting:
         return open_storage(self.storage_url)
 
     def open_study(self, config: dict[str, Any], stage: str | None = None) -> optuna.Study:
-        """The Optuna study of the search or of a stage, made if need be, with its sampler.
-
-        Args:
-            config: the settings that its values depend on.
-            stage: see `stages`.
-        """
+        """The Optuna study of the search or of a stage, made if need be, with its sampler."""
         metrics = [METRICS["ap"]] if stage == RETRAIN else self.metrics
         return open_study(
             self.storage,
@@ -322,11 +281,7 @@ class Setting:
         return study
 
     def begun_study(self, stage: str | None = None) -> optuna.Study | None:
-        """The same, whatever settings it was made with.
-
-        Raises:
-            StudyMismatchError: it cannot be used, see `require_usable`.
-        """
+        """The same, whatever settings it was made with; see `require_usable`."""
         name = self.study_name(stage)
         begun = storage_exists(self.storage_url)
         if not begun or name not in optuna.get_all_study_names(self.storage):

@@ -1,11 +1,8 @@
 """A study as people see it: results, figures, report, dashboard and command line share this view.
 
-"Multi-Scale Network Architecture Search for Object Detection", ICLR 2021 submission, Algorithm 1
-(line 9: the population of a generation is Topk of all that is measured by its end) and Table 1.
-
-Symbols: P population size, g generation. AP in [0, 1]; GFLOPs are 1e9 multiply-adds. Trials are
-decoded, averaged over repeats and sorted here, through `samplers.history`, and nowhere else.
-Needs no torch.
+Populations are those of Algorithm 1, line 9, of the MSNAS paper (ICLR 2021 submission). P
+population size, g generation, AP in [0, 1], GFLOPs are 1e9 multiply-adds. Trials are decoded,
+averaged over repeats and sorted here, through `samplers.history`, and nowhere else. No torch.
 """
 
 from __future__ import annotations
@@ -35,40 +32,26 @@ from msnas_optuna.study.setting import RETRAIN, Setting, budget_target, section_
 
 _S = TypeVar("_S")
 
-AP: Final = "ap"
-"""The first objective of every study."""
+AP: Final = "ap"  # the first objective of every study
 
 KINDS: Final = ("random", "recombination", "crossover", "mutation", "other")
 """How an architecture can have come about: the first word of its origin."""
 
-MOST_GENERATIONS: Final = 250
-"""Populations that are shown; where there are more, some are left out evenly."""
-
-_DEFAULT_POPULATION: Final = 50
-"""P of the paper (§4.1), where a study does not say."""
+MOST_GENERATIONS: Final = 250  # populations that are shown; of more, some are left out evenly
+_DEFAULT_POPULATION: Final = 50  # P of the paper (§4.1), where a study does not say
 
 
 @dataclass(frozen=True)
 class Result(Generic[A]):
-    """An architecture with all that is known about it.
+    """An architecture with all that is known about it."""
 
-    Attributes:
-        name: "trial 52", by its first trial, or what the method calls its baseline.
-        architecture: of the study's space.
-        number: of its first trial in the search, None for the baseline.
-        records: its finished trials, by number.
-        values: objective -> mean over these trials; empty where it is not measured.
-        gflops: None where the cost is unknown.
-        standalone_ap: COCO AP after training from scratch, None before.
-    """
-
-    name: str
+    name: str  # "trial 52", by its first trial, or what the method calls its baseline
     architecture: A
-    number: int | None
-    records: tuple[Record[A], ...]
-    values: Mapping[str, float]
-    gflops: float | None
-    standalone_ap: float | None
+    number: int | None  # of its first trial in the search, None for the baseline
+    records: tuple[Record[A], ...]  # its finished trials, by number
+    values: Mapping[str, float]  # objective -> mean over these; empty where not measured
+    gflops: float | None  # None where the cost is unknown
+    standalone_ap: float | None  # COCO AP after training from scratch, None before
 
     @property
     def ap(self) -> float:
@@ -100,48 +83,30 @@ class Result(Generic[A]):
 
 @dataclass(frozen=True)
 class Summary:
-    """A search in numbers; AP in [0, 1].
+    """A search in numbers; AP in [0, 1], one-shot AP over the architectures."""
 
-    Attributes:
-        completed: trials with a value.
-        failed: trials that failed for good.
-        architectures: that the completed trials measured; one-shot AP is over these.
-        retrained: how many of the best are retrained, from the first without a gap.
-        standalone_mean: of these (Table 1), as is the population variance.
-    """
-
-    completed: int
-    failed: int
-    architectures: int
+    completed: int  # trials with a value
+    failed: int  # trials that failed for good
+    architectures: int  # that the completed trials measured
     one_shot_mean: float | None
     one_shot_min: float | None
     one_shot_max: float | None
-    retrained: int
-    standalone_mean: float | None
-    standalone_variance: float | None
+    retrained: int  # how many of the best are retrained, from the first without a gap
+    standalone_mean: float | None  # of these (Table 1)
+    standalone_variance: float | None  # likewise, of the population
     standalone_max: float | None
 
 
 @dataclass(frozen=True, eq=False)
 class StudyView(Generic[A]):
-    """A study at one moment; trials that fit no architecture are passed over.
+    """A study at one moment; trials that fit no architecture are passed over."""
 
-    Attributes:
-        study: of the search; None before it has begun.
-        method: of the study.
-        space: of its architectures; None where it is unknown, so that no trial can be read.
-        feasibility: cost and window; None where they are unknown.
-        stated_size: P; None where it is unknown.
-        baseline_study: has measured the method's baseline as the search measures.
-        retrained_study: has trained architectures from scratch.
-    """
-
-    study: Study | None
+    study: Study | None  # of the search; None before it has begun
     _: KW_ONLY
     method: Method[A]
-    space: Space[A] | None
-    feasibility: Feasibility | None = None
-    stated_size: int | None = None
+    space: Space[A] | None  # None where it is unknown, so that no trial can be read
+    feasibility: Feasibility | None = None  # cost and window; None where they are unknown
+    stated_size: int | None = None  # P; None where it is unknown
     baseline_study: Study | None = None
     retrained_study: Study | None = None
 
@@ -194,11 +159,7 @@ class StudyView(Generic[A]):
         return tuple(self._result(candidate) for found in alone for candidate in found)
 
     def measurement(self, trial: int) -> Result[A]:
-        """That of a trial.
-
-        Raises:
-            ValueError: the study has no such finished trial.
-        """
+        """That of a finished trial."""
         for measurement in self.measurements:
             if measurement.number == trial:
                 return measurement

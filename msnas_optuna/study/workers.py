@@ -1,7 +1,6 @@
 """The loop of a worker: claim a trial, evaluate it, tell the result, until the study is done.
 
-Any number of processes and machines may run it on one study at once; they share Optuna's storage
-and nothing else. A study may be anything that `storage.open_study` returns.
+Any number of processes and machines may run it on one study; they share its storage alone.
 """
 
 from __future__ import annotations
@@ -39,8 +38,7 @@ from msnas_optuna.storage.optuna_private import forget_trials
 Objective = Callable[[Trial], float | Sequence[float]]
 Failures = tuple[type[Exception], ...]
 
-_BOOKKEEPING_SECONDS: Final = 20.0
-"""Bookkeeping takes a moment; where it takes longer, the storage has gone away."""
+_BOOKKEEPING_SECONDS: Final = 20.0  # where it takes longer, the storage has gone away
 
 
 class _OvertakenError(Exception):
@@ -64,18 +62,17 @@ def evaluate_trials(
     an evaluation, never the bookkeeping; what they interrupt is repeated by the next run.
 
     Args:
-        study: the study.
+        study: as `storage.open_study` returns it.
         objective: evaluates a trial.
         wanted: settled slots of the study at the end; never more are begun.
-        propose: whether to evaluate more than what is queued.
+        propose: evaluate more than what is queued.
         failures: what fails one trial and lets the study go on.
-        wait: whether to wait for the trials that other workers evaluate.
+        wait: for the trials that other workers evaluate.
         patience: seconds without news after which they are left to them.
         report: called with the number of settled slots and whether this worker waits.
 
     Raises:
         StorageError: the storage fails again and again.
-        KeyboardInterrupt: at a signal.
     """
     sightings: Sightings | None = None  # at first, repeat at once what was left
     storage_failures = StorageFailures()

@@ -35,7 +35,7 @@ def study(_retrained_once: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the command writes, once."""
+    """The folder that the command writes, once."""
     folder = tmp_path_factory.mktemp("export") / "new"
     answer = json.loads(msnas("export", study, "-o", folder, "--json").stdout)
     assert answer["folder"] == str(folder)
@@ -51,7 +51,7 @@ def best(study: Path):
 
 @torch.no_grad()
 def expected_on(study: Path, path: Path) -> list[tuple[str, float, list[float]]]:
-    """What the detector finds in an image file, in 32 bits and original pixels."""
+    """The detections of an image file, in 32 bits and original pixels."""
     from msnas_optuna.data.images import ImageSet, image_record
     from msnas_optuna.data.transforms import ResizedImages
 

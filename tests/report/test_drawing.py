@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msnas_optuna.report.drawing import COLORS, LabelledBox, draw_boxes
+from msnas_optuna.report.drawing import COLORS, LabeledBox, draw_boxes
 
 
 def rgb(color: str) -> tuple[int, ...]:
@@ -16,7 +16,7 @@ def plain(width: int = 400, height: int = 400) -> Image.Image:
 
 
 def test_a_detection_is_outlined_in_the_color_of_its_class():
-    box = LabelledBox((100, 120, 300, 220), "ring", 0.9)
+    box = LabeledBox((100, 120, 300, 220), "ring", 0.9)
     drawn = np.asarray(draw_boxes(plain(), [box], labels=("disk", "ring")))
     for y, x in ((219, 200), (170, 100), (170, 299)):
         assert tuple(drawn[y, x]) == rgb(COLORS[1])
@@ -25,8 +25,8 @@ def test_a_detection_is_outlined_in_the_color_of_its_class():
 
 
 def test_one_class_has_one_color_in_all_pictures():
-    box = LabelledBox((10, 50, 390, 390), "b", 0.5)
-    other = LabelledBox((50, 80, 90, 120), "a", 0.5)
+    box = LabeledBox((10, 50, 390, 390), "b", 0.5)
+    other = LabeledBox((50, 80, 90, 120), "a", 0.5)
     pictures = [draw_boxes(plain(), boxes, labels=("a", "b")) for boxes in ([box], [other, box])]
     assert pictures[0].getpixel((10, 200)) == pictures[1].getpixel((10, 200)) == rgb(COLORS[1])
 
@@ -42,7 +42,7 @@ def test_small_pictures_are_enlarged_by_a_whole_factor():
 )
 @pytest.mark.parametrize("size", [(400, 400), (1, 1), (7, 2000)])
 def test_boxes_at_the_edge_and_of_no_size_are_drawn(corners, size):
-    box = LabelledBox(corners, "шар " * 30, 1.0)
+    box = LabeledBox(corners, "шар " * 30, 1.0)
     drawn = draw_boxes(plain(*size), [box], labels=[box.label])
     assert drawn.mode == "RGB"
 
@@ -58,7 +58,7 @@ def test_boxes_at_the_edge_and_of_no_size_are_drawn(corners, size):
 )
 def test_names_of_boxes_that_overlap_are_all_to_be_read(outlines):
     names = ("square", "circle", "ring")
-    boxes = [LabelledBox(c, name, 0.9) for c, name in zip(outlines, names, strict=False)]
+    boxes = [LabeledBox(c, name, 0.9) for c, name in zip(outlines, names, strict=False)]
     alone = [white(draw_boxes(plain(), [box], labels=names)) for box in boxes]
     assert min(alone) > 10
     assert white(draw_boxes(plain(), boxes, labels=names)) == sum(alone)

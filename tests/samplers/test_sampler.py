@@ -482,6 +482,15 @@ def test_open_parameters_of_a_queued_trial_are_drawn_to_fit() -> None:
         assert trial.user_attrs[ORIGIN] == "queued"
 
 
+def test_a_parameter_outside_the_space_may_be_queued_with_a_part_of_it():
+    study = optuna.create_study(sampler=ArchitectureSampler(LATTICE, seed=0))
+    study.enqueue_trial({"stride_01": 1.0, "lr": 0.5})
+    trial = study.ask()
+    architecture = suggest(trial, LATTICE)
+    assert LATTICE.violation(architecture) is None
+    assert (trial.params["stride_01"], trial.suggest_float("lr", 0, 1)) == (1.0, 0.5)
+
+
 @pytest.mark.parametrize("fixed", [{"stride_01": 0.5}, None])
 def test_a_queued_architecture_outside_the_set_is_left_to_the_objective(
     fixed: Any, caplog: pytest.LogCaptureFixture

@@ -112,8 +112,8 @@ def broken(request: pytest.FixtureRequest) -> str:
             {"sslpassword": "hunter4"}
         ),
         "wrong database": url.set(database="absent"),
-        "three slashes": url.set(database="keeper:hunter2@h/db"),
-        "quoted colon": url.set(username="keeper:hunter2", password=None),
+        "three slashes": url.set(database="keeper:hunter5@h/db"),
+        "quoted colon": url.set(username="keeper:hunter5"),
         "missing driver": url.set(drivername="postgresql+asyncpg"),
     }[request.param]
     return wrong.render_as_string(hide_password=False)

@@ -27,10 +27,10 @@ from msnas_optuna.study.setting import Setting
 STRIDES = (4, 8, 16, 32, 32)
 
 
-def centred(*sizes, stride=32):
+def centered(*sizes, stride=32):
     """Boxes of these widths and heights in the middle of a cell of every finer stride's grid."""
-    wh, centre = np.array(sizes, float), 10 * stride + stride / 2
-    return np.concatenate([centre - wh / 2, centre + wh / 2], axis=1)
+    wh, center = np.array(sizes, float), 10 * stride + stride / 2
+    return np.concatenate([center - wh / 2, center + wh / 2], axis=1)
 
 
 def generator(base):
@@ -67,7 +67,7 @@ def test_best_iou_is_that_of_all_anchors_on_their_grids():
 
 def test_boxes_that_are_anchors_propose_their_base():
     boxes = np.concatenate(
-        [centred((24 * 2**g, 24 * 2**g), stride=s) for g, s in enumerate(STRIDES)]
+        [centered((24 * 2**g, 24 * 2**g), stride=s) for g, s in enumerate(STRIDES)]
     )
     for configured in (5.0, 24.0, 100.0):
         best = propose_base(boxes, STRIDES, configured=configured)
@@ -76,7 +76,7 @@ def test_boxes_that_are_anchors_propose_their_base():
 
 
 def test_of_equal_bases_the_nearest_to_the_configured_is_proposed():
-    boxes = centred((32, 32), stride=4)
+    boxes = centered((32, 32), stride=4)
     strides = (4,) * 5
     assert propose_base(boxes, strides, configured=8.0).base == 8
     assert propose_base(boxes, strides, configured=28.0).base == 32

@@ -284,9 +284,7 @@ def test_a_proxy_that_stays_away_is_given_up_in_one_line(
     unused_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("msnas_optuna.storage.failures.POLL_SECONDS", 0)
-    storage = ProxyClient(
-        host="127.0.0.1", port=unused_port, options=_channel_options(patience=0.5)
-    )
+    storage = ProxyClient(host="127.0.0.1", port=unused_port, options=_channel_options(patience=2))
     failures = StorageFailures()
 
     def work() -> None:

@@ -113,7 +113,7 @@ class EncoderCost:
         return 7 * 7 * 3 * self.stem_channels * self.cells(2)
 
     def step(self, position: int, before: State, gene: float, after: State) -> int:
-        """What one gene adds: a block and the lateral of the stage that ends before it, or a head.
+        """Cost of one gene: a block and the lateral of the stage that ends before it, or a head.
 
         The output convolution is paid where the feature stride changes.
         """

@@ -1,12 +1,8 @@
 """Keeps a study's figures, note and pictures in optuna-dashboard up to date.
 
-Of several workers that share the run folder one publishes at a time, so that no old view comes
-after a newer one. Those with run folders of their own may publish at once: then an old view may
-stay until the next refresh.
-
-A storage commits every attribute on its own, so what is unchanged is not written, and a figure is
-one attribute: a process that is killed in between leaves old and new figures side by side, each of
-them whole, and the next refresh goes on.
+Of workers that share the run folder one publishes at a time, so that no old view comes after a
+newer one. A storage commits every attribute on its own: a process that is killed in between
+leaves old and new figures side by side, each of them whole, and the next refresh goes on.
 """
 
 from __future__ import annotations
@@ -33,8 +29,7 @@ from msnas_optuna.storage import PUBLISHED, finished_slots
 from msnas_optuna.storage.optuna_private import set_system_attr, system_attrs
 from msnas_optuna.study.setting import Setting
 
-WAIT_SECONDS: Final = 600.0
-"""How long a last refresh waits for those of other workers."""
+WAIT_SECONDS: Final = 600.0  # for the refreshes of other workers
 
 
 class PublishingError(RuntimeError):
@@ -42,10 +37,7 @@ class PublishingError(RuntimeError):
 
 
 class Publisher:
-    """Refreshes the dashboard of a study; a failure to do so is a warning, never an error.
-
-    Arguments as those of `publish`.
-    """
+    """Refreshes the dashboard of a study; a failure to do so is a warning, never an error."""
 
     def __init__(self, setting: Setting, draw: Draw | None = None) -> None:
         self.setting, self.draw = setting, draw
@@ -75,18 +67,12 @@ class Publisher:
 def publish(setting: Setting, *, draw: Draw | None = None, wait: float = WAIT_SECONDS) -> None:
     """Writes figures, pictures and note of a study for optuna-dashboard.
 
-    Detections that cannot be drawn are a warning; all else is written.
-
-    Args:
-        setting: the study file.
-        draw: draws detections; without it, those that are stored stay.
-        wait: how many seconds to wait while another process publishes.
+    Without `draw` the stored detections stay; a failure to draw some is a warning.
 
     Raises:
         NothingToShowError: the search has not begun.
         StudyMismatchError: the stored study was made with other settings.
-        PublishingError: another process publishes, and does not end.
-        OSError: the run folder cannot be written.
+        PublishingError: another process publishes, and does not end within `wait` seconds.
     """
     lock = FileLock(setting.inside(".dashboard.lock"), timeout=wait)  # free once a process is dead
     try:

@@ -39,10 +39,7 @@ class _Announcing:
         return getattr(self._storage, name)
 
     def get_all_trials(
-        self,
-        study_id: int,
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         trials = self._storage.get_all_trials(study_id, deepcopy=deepcopy, states=states)
         space = stored_space(self._storage.get_study_user_attrs(study_id).get(CONFIG))[1]
@@ -65,11 +62,7 @@ class _Quiet(WSGIRequestHandler):
 
 
 def dashboard_server(setting: Setting, port: int) -> WSGIServer:
-    """A server that is bound and does not serve yet; call its `serve_forever`.
-
-    Args:
-        setting: the study.
-        port: TCP port on 127.0.0.1; 0 takes any free one.
+    """A server that is bound, to any free port for 0, and does not serve yet.
 
     Raises:
         NothingToShowError: nothing is stored yet.

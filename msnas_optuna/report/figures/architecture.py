@@ -14,11 +14,8 @@ from msnas_optuna.methods.picture import Line, Marker, Panel, Picture
 from msnas_optuna.report.figures.style import COLORS, INK, legend_below, message, rounded, styled
 from msnas_optuna.study.view import Result, StudyView
 
-COLUMNS: Final = 3
-"""Pictures side by side."""
-
-WIDTH: Final = 500
-"""Pixels, about, of the axes of a figure on a page of two columns."""
+COLUMNS: Final = 3  # pictures side by side
+WIDTH: Final = 500  # pixels, about, of the axes of a figure on a page of two columns
 
 
 def picture_of(view: StudyView[Any], result: Result[Any]) -> Picture:
@@ -28,11 +25,7 @@ def picture_of(view: StudyView[Any], result: Result[Any]) -> Picture:
 
 
 def plot_architecture(study: Study | StudyView[Any], *, trial: int | None = None) -> go.Figure:
-    """Plots the architecture of one trial with the FLOPs of its parts.
-
-    Args:
-        study: of the search.
-        trial: number of a finished trial; the default is the one with the best AP.
+    """Plots a trial's architecture, by default that of the best AP, and the FLOPs of its parts.
 
     Raises:
         ValueError: the study has no such finished trial.

@@ -25,31 +25,21 @@ from msnas_optuna.report.figures.style import (
 )
 from msnas_optuna.study.view import StudyView
 
-BRED: Final = ("recombination", "crossover", "mutation")
-"""Kinds of children that have parents."""
+BRED: Final = ("recombination", "crossover", "mutation")  # kinds that have parents
 
 SIZES: Final = ("small", "medium", "large")
 
 
 @dataclass(frozen=True)
 class ComparisonInfo:
-    """AP in percent of what was drawn by chance, bred, and made by hand.
+    """AP in percent of what was drawn by chance, bred, and made by hand."""
 
-    Attributes:
-        random: of the random architectures, ascending; they are a uniform sample of the window.
-        children: of those that have parents, by their kind, ascending.
-        best: the best architecture's, and the number of its trial.
-        best_kind: how the best came about.
-        baseline: the hand-made architecture's, None if it is not measured.
-        measured: how many architectures the best is the best of, however they came about.
-    """
-
-    random: tuple[float, ...]
-    children: Mapping[str, tuple[float, ...]]
-    best: tuple[float, int]
-    best_kind: str
-    baseline: float | None
-    measured: int
+    random: tuple[float, ...]  # ascending; a uniform sample of the window
+    children: Mapping[str, tuple[float, ...]]  # kind -> of those that have parents, ascending
+    best: tuple[float, int]  # AP, and number of the trial
+    best_kind: str  # how the best came about
+    baseline: float | None  # None if it is not measured
+    measured: int  # how many architectures the best is the best of, however they came about
 
     @property
     def bred(self) -> tuple[float, ...]:

@@ -35,17 +35,11 @@ QUANTILES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 class EvolutionInfo(NamedTuple):
-    """AP in percent by generation.
+    """AP in percent by generation."""
 
-    Attributes:
-        generations: 0, 1, ..., thinned where they are many.
-        quantiles: of the population, [QUANTILES][generations].
-        random: (generation, AP) of each random child after the first population.
-    """
-
-    generations: list[int]
-    quantiles: list[list[float]]
-    random: list[tuple[int, float]]
+    generations: list[int]  # 0, 1, ..., thinned where they are many
+    quantiles: list[list[float]]  # of the population, [QUANTILES][generations]
+    random: list[tuple[int, float]]  # generation, AP of each random child after generation 0
 
 
 def get_evolution_info(view: StudyView[Any]) -> EvolutionInfo | None:

@@ -21,8 +21,7 @@ from msnas_optuna.report.figures.style import (
 )
 from msnas_optuna.study.view import Result, StudyView
 
-MOST_ANCESTORS: Final = 120
-"""Ancestors in a family tree; the nearest are kept."""
+MOST_ANCESTORS: Final = 120  # in a family tree; the nearest are kept
 
 
 def ancestors(view: StudyView[Any], trial: int) -> list[Result[Any]]:
@@ -38,11 +37,7 @@ def ancestors(view: StudyView[Any], trial: int) -> list[Result[Any]]:
 
 
 def plot_family_tree(study: Study | StudyView[Any], *, trial: int | None = None) -> go.Figure:
-    """Plots a trial's ancestors: generation against AP, colored by origin.
-
-    Args:
-        study: of the search.
-        trial: number of a finished trial; the default is the one with the best AP.
+    """Plots a trial's ancestors, by default those of the best AP: generation against AP.
 
     Raises:
         ValueError: the study has no such finished trial.

@@ -24,27 +24,17 @@ from msnas_optuna.study.view import Result, StudyView
 COLOR_SCALE: Final = [[0.0, "#FDE725"], [0.5, "#21918C"], [1.0, "#440154"]]
 """Viridis, from fine to coarse; its lightness falls steadily."""
 
-MOST_LABELS: Final = 160
-"""Cells that have room for their number."""
-
-MOST_CELLS: Final = 1250
-"""Cells at most; a dashboard sends each figure every few seconds."""
+MOST_LABELS: Final = 160  # cells that have room for their number
+MOST_CELLS: Final = 1250  # a dashboard sends each figure every few seconds
 
 
 class HeatmapInfo(NamedTuple):
-    """Numbers of the population, [rows][generations].
+    """Numbers of the population, [rows][generations]."""
 
-    Attributes:
-        generations: the columns, ascending.
-        mean: geometric mean over the population.
-        most: the most frequent number.
-        share: its share of the population, 0..1.
-    """
-
-    generations: list[int]
-    mean: list[list[float]]
-    most: list[list[int]]
-    share: list[list[float]]
+    generations: list[int]  # the columns, ascending
+    mean: list[list[float]]  # geometric, over the population
+    most: list[list[int]]  # the most frequent number
+    share: list[list[float]]  # its share of the population, 0..1
 
 
 def plot_heatmap(study: Study | StudyView[Any], name: str) -> go.Figure:
@@ -94,12 +84,7 @@ def plot_heatmap(study: Study | StudyView[Any], name: str) -> go.Figure:
 def get_heatmap_info(
     heatmap: Heatmap[Any], populations: Mapping[int, Sequence[Result[Any]]]
 ) -> HeatmapInfo | None:
-    """The numbers of some populations; None without any.
-
-    Args:
-        heatmap: the numbers of an architecture.
-        populations: by generation; they are thinned evenly where the cells would be too many.
-    """
+    """The numbers of some populations, thinned evenly where they are many; None without any."""
     if not populations:
         return None
     every, scale = list(populations), np.array(heatmap.scale)

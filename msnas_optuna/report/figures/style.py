@@ -1,8 +1,7 @@
 """Colors, axes and empty figures, the same in every figure.
 
-The colors are Okabe and Ito's, which color-blind readers can tell apart. Text and axes are of a
-gray that is legible on white and on black, and the background is transparent, so that one figure
-serves a light and a dark page.
+The colors are Okabe and Ito's, for color-blind readers. Text and axes are of a gray that is
+legible on white and on black, and the background is transparent, for light and dark pages.
 """
 
 from __future__ import annotations
@@ -47,11 +46,8 @@ AXIS: Final[dict[str, Any]] = {
     "automargin": True,
 }
 
-HEIGHT: Final = 440
-"""Of a figure in pixels; optuna-dashboard cuts off what lies below 450."""
-
-POINTS: Final = 600
-"""Trials that a scatter plot shows at most; a dashboard sends each figure every few seconds."""
+HEIGHT: Final = 440  # pixels of a figure; optuna-dashboard cuts off what lies below 450
+POINTS: Final = 600  # trials in a scatter plot; a dashboard sends each figure every few seconds
 
 
 def styled(
@@ -63,16 +59,7 @@ def styled(
     y: str | None = None,
     height: int = HEIGHT,
 ) -> go.Figure:
-    """Gives a figure its title and the common look.
-
-    Args:
-        figure: changed in place, and returned.
-        title: what the figure shows.
-        note: a second, smaller line.
-        x: title of the x axis.
-        y: title of the y axis.
-        height: in pixels.
-    """
+    """Gives a figure its title, with a smaller `note` below it, and the common look."""
     figure.update_xaxes(AXIS | ({"title": {"text": x}} if x else {}))
     figure.update_yaxes(AXIS | ({"title": {"text": y}} if y else {}))
     text = f"{title}<br><sup>{note}</sup>" if note else title

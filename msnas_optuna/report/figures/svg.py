@@ -12,11 +12,8 @@ from typing import Final
 from msnas_optuna.methods.picture import Line, Marker, Panel, Picture
 from msnas_optuna.report.figures.style import COLORS, INK
 
-UNIT: Final = 36.0
-"""Pixels of one unit of the x axis."""
-
-LEFT: Final = 48.0
-"""Pixels beside the panels, with the labels of their y axes."""
+UNIT: Final = 36.0  # pixels of one unit of the x axis
+LEFT: Final = 48.0  # pixels beside the panels, with the labels of their y axes
 
 _DASHES: Final = {"solid": "", "dash": ' stroke-dasharray="5 3"', "dot": ' stroke-dasharray="2 3"'}
 

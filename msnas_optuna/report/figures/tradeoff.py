@@ -44,21 +44,13 @@ class Point(NamedTuple):
 
 
 class TradeoffInfo(NamedTuple):
-    """AP against one cost.
+    """AP against one cost."""
 
-    Attributes:
-        cost: name and unit of the cost.
-        points: every architecture once, the highest AP first.
-        front: the Pareto front, by cost.
-        window: least and largest cost of a proposal, None if there is none.
-        baseline: the hand-made architecture, None if it is not measured.
-    """
-
-    cost: str
-    points: list[Point]
-    front: list[Point]
-    window: tuple[float, float] | None
-    baseline: Point | None
+    cost: str  # its name and unit
+    points: list[Point]  # every architecture once, the highest AP first
+    front: list[Point]  # the Pareto front, by cost
+    window: tuple[float, float] | None  # least and largest cost of a proposal
+    baseline: Point | None  # None if it is not measured
 
 
 def get_tradeoff_infos(view: StudyView[Any]) -> list[TradeoffInfo]:

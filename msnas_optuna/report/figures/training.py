@@ -37,18 +37,11 @@ class Pair(NamedTuple):
 
 
 class TransferInfo(NamedTuple):
-    """One-shot against stand-alone AP.
+    """One-shot against stand-alone AP; the baseline is part of tau only if among the best."""
 
-    Attributes:
-        pairs: the retrained architectures, best one-shot AP first.
-        tau: Kendall's tau, None with fewer than two pairs or where all are tied.
-        baseline: the hand-made architecture, None if it is not measured both ways. It is a part
-            of tau only where it is among the best.
-    """
-
-    pairs: list[Pair]
-    tau: float | None
-    baseline: Pair | None
+    pairs: list[Pair]  # the retrained architectures, best one-shot AP first
+    tau: float | None  # Kendall's; None with fewer than two pairs or where all are tied
+    baseline: Pair | None  # None if it is not measured both ways
 
 
 def get_transfer_info(view: StudyView[Any]) -> TransferInfo:
