@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
+import optuna
 from optuna.storages import BaseStorage, RDBStorage, get_storage, run_grpc_proxy_server
 
 from msnas_optuna.storage.optuna_private import ProxyClient, quiet
@@ -75,10 +76,13 @@ def serve_storage(
             f"a proxy needs a free port of an address of this machine, got {host}:{port}; end "
             "what listens there, such as another proxy, or choose --port or --host"
         ) from None
+    cached = get_storage(storage)
+    for name in optuna.get_all_study_names(cached):  # else trials begun before a restart are lost
+        optuna.load_study(study_name=name, storage=cached).get_trials(deepcopy=False)
     if ready is not None:
         ready()
     with quiet():
-        run_grpc_proxy_server(get_storage(storage), host=host, port=port)
+        run_grpc_proxy_server(cached, host=host, port=port)
 
 
 def _require_grpc() -> None:

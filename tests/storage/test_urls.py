@@ -275,6 +275,17 @@ def test_a_proxy_listens_on_this_machine_alone_and_shares_no_port(
         study.set_user_attr("still", "there")
 
 
+def test_a_trial_goes_on_when_its_proxy_has_restarted(tiny: Path, unused_port: int) -> None:
+    url = f"sqlite:///{tiny.parent / 'study.db'}"
+    with proxy_of(url, tiny, unused_port) as proxy:
+        trial = optuna.create_study(storage=open_storage(proxy), study_name="s").ask()
+        trial.suggest_float("x", 0, 1)
+    with proxy_of(url, tiny, unused_port):
+        trial.suggest_float("y", 0, 1)
+    (stored,) = optuna.load_study(storage=open_storage(url), study_name="s").trials
+    assert set(stored.params) == {"x", "y"}
+
+
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
 """127.0.0.1 as the kernel writes it, also in IPv6's notation."""
 
