@@ -19,7 +19,7 @@ def test_it_times_every_storage_with_real_processes():
         (storage, workers, sampler)
         for storage in ("sqlite", "journal", "postgresql")
         for workers in (1, 3)
-        for sampler in ("MSNASSampler", "RandomSampler")
+        for sampler in ("ArchitectureSampler", "RandomSampler")
     ]
     for row in rows:
         assert (row["trials"], row["lost"]) == (7, 0)
