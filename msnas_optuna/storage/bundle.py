@@ -64,6 +64,11 @@ def open_bundle(path: Path) -> Iterator[tuple[BaseStorage, zipfile.ZipFile]]:
         ValueError: it is damaged, or no such file.
         StudyMismatchError: an earlier version has written it.
     """
+    if not path.is_file():
+        raise ValueError(
+            f"there is no file {path}; give one that `msnas export-study` has written, or the URL "
+            "of a storage"
+        )
     with TemporaryDirectory() as folder:
         try:
             archive = zipfile.ZipFile(path)

@@ -365,6 +365,11 @@ def test_a_damaged_file_is_refused(rich: Path) -> None:
         assert not (there.run_dir / "study.db").exists()
 
 
+def test_a_file_that_is_not_there_is_named(tiny: Path) -> None:
+    with pytest.raises(ValueError, match=r"^there is no file absent\.zip; give one"):
+        import_study(Setting.load(tiny), "absent.zip")
+
+
 def test_a_file_of_an_earlier_version_is_refused(rich: Path) -> None:
     file = rich.with_name("s.zip")
     with zipfile.ZipFile(file, "w") as archive:
