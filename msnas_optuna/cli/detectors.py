@@ -22,7 +22,7 @@ from msnas_optuna.cli.terminal import (
     show_error,
 )
 from msnas_optuna.report.table import percent
-from msnas_optuna.study.selection import Selected, select
+from msnas_optuna.study.selection import Selection, select
 
 if TYPE_CHECKING:  # it imports torch, which other verbs can do without
     from msnas_optuna.models.network import DetectionNetwork
@@ -134,14 +134,14 @@ def export(
 
 def _detector(
     experiment: Experiment, trial: str, *, one_shot: bool
-) -> tuple[Selected, DetectionNetwork]:
+) -> tuple[Selection, DetectionNetwork]:
     """The architecture that `--trial` names, and its detector with the weights asked for."""
     selected = select(experiment.setting, trial, one_shot=one_shot)
     load = experiment.one_shot if one_shot else experiment.retrained
     return selected, load(selected.architecture)
 
 
-def _as_json(selected: Selected, experiment: Experiment) -> dict[str, Any]:
+def _as_json(selected: Selection, experiment: Experiment) -> dict[str, Any]:
     return {
         "trial": selected.trial,
         **experiment.setting.method.as_json(selected.architecture),
@@ -151,7 +151,7 @@ def _as_json(selected: Selected, experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _in_words(selected: Selected) -> str:
+def _in_words(selected: Selection) -> str:
     weights = "one-shot weights" if selected.one_shot else "retrained"
     return (
         f"{selected.name}: {selected.architecture}, {selected.gflops:.4f} GFLOPs, "

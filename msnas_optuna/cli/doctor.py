@@ -22,7 +22,7 @@ from msnas_optuna.cli.terminal import (
 )
 from msnas_optuna.report.table import Column
 from msnas_optuna.storage import (
-    Unfinished,
+    UnfinishedTrial,
     end_trials,
     redacted,
     storage_exists,
@@ -122,11 +122,11 @@ def doctor(
             )
 
 
-def _all(studies: Iterable[optuna.Study]) -> list[Unfinished]:
+def _all(studies: Iterable[optuna.Study]) -> list[UnfinishedTrial]:
     return [found for study in studies for found in unfinished_trials(study)]
 
 
-COLUMNS: Final[list[Column[Unfinished]]] = [
+COLUMNS: Final[list[Column[UnfinishedTrial]]] = [
     Column("study", lambda found: found.study),
     Column("trial", lambda found: found.trial),
     Column("state", lambda found: found.state),

@@ -101,7 +101,7 @@ err = Console(stderr=True, markup=False, highlight=False)
 
 def table(columns: Sequence[Column[R]], *groups: Iterable[R], title: str | None = None) -> Table:
     """One line for each row of each group, with a rule between the groups."""
-    shown, drawn = titled(columns), Table(title=title)
+    shown, drawn = titled(columns), Table(title=title, show_edge=False, pad_edge=False)
     for column in shown:
         drawn.add_column(
             column.title or "",

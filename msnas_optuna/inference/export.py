@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from msnas_optuna.data.transforms import SIZE_MULTIPLE, collate
 from msnas_optuna.models.network import DetectionNetwork
 from msnas_optuna.study.experiment import Experiment
-from msnas_optuna.study.selection import Selected
+from msnas_optuna.study.selection import Selection
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "architecture.json"
 TORCH_PROGRAM, ONNX_PROGRAM = "model.pt2", "model.onnx"
@@ -80,7 +80,7 @@ def require_exporters() -> None:
 
 
 def export_detector(
-    experiment: Experiment, model: DetectionNetwork, selected: Selected, *, folder: Path
+    experiment: Experiment, model: DetectionNetwork, selected: Selection, *, folder: Path
 ) -> ExportResult:
     """Writes a detector to a folder; on an error the folder is left as it was.
 
@@ -242,7 +242,7 @@ def require_agreement(file: str, found: Agreement) -> None:
 
 
 def describe(
-    experiment: Experiment, model: DetectionNetwork, selected: Selected
+    experiment: Experiment, model: DetectionNetwork, selected: Selection
 ) -> dict[str, Any]:
     """The facts that one needs to use the weights or the programs, in JSON types."""
     setting, config = experiment.setting, experiment.config

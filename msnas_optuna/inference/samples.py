@@ -9,12 +9,12 @@ from typing import Final
 from msnas_optuna.inference.predict import predict
 from msnas_optuna.report.detections import SCORE, Drawing
 from msnas_optuna.study.experiment import Experiment
-from msnas_optuna.study.selection import Selected
+from msnas_optuna.study.selection import Selection
 
 SAMPLES: Final = 4  # images
 
 
-def sample_detections(experiment: Experiment, selected: Selected) -> Drawing:
+def sample_detections(experiment: Experiment, selected: Selection) -> Drawing:
     """Pictures with boxes; raises what `Experiment.retrained` and `Experiment.one_shot` do."""
     if selected.one_shot:
         load, weights = experiment.one_shot, experiment.supernet_path

@@ -64,7 +64,7 @@ class Column(Generic[A]):
 
 
 @dataclass(frozen=True)
-class Published(Generic[A]):
+class PublishedArchitecture(Generic[A]):
     """A published architecture, its COCO mAP in percent after retraining, and its setting."""
 
     architecture: A
@@ -133,7 +133,7 @@ class Method(Protocol[A]):
     columns_note: str = ""
     metrics: Mapping[str, Metric] = METRICS
     width: str = ""
-    published: Mapping[str, Published[A]] = _NONE
+    published: Mapping[str, PublishedArchitecture[A]] = _NONE
     presets: Mapping[str, Preset] = _NONE
     heatmaps: Mapping[str, Heatmap[A]] = _NONE
 

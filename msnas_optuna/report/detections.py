@@ -11,7 +11,7 @@ from optuna.study import Study
 from msnas_optuna.report.artifacts import ArtifactFolder, Picture, put_pictures, stored_pictures
 from msnas_optuna.storage import DETECTIONS, is_external
 from msnas_optuna.storage.optuna_private import set_system_attr, system_attrs
-from msnas_optuna.study.selection import Selected, select_trained
+from msnas_optuna.study.selection import Selection, select_trained
 from msnas_optuna.study.setting import Setting
 
 SCORE: Final = 0.5  # least of a box that is drawn
@@ -25,7 +25,7 @@ class Drawing(NamedTuple):
     pictures: Mapping[str, bytes]  # image files by the name of the image
 
 
-Draw = Callable[[Selected], Drawing]
+Draw = Callable[[Selection], Drawing]
 """Draws what an architecture with its weights detects on sample images."""
 
 

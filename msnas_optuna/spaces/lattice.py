@@ -22,10 +22,10 @@ from msnas_optuna.spaces.semirings import Counting, Scoring
 from msnas_optuna.spaces.tables import sweep
 from msnas_optuna.spaces.trellis import Graph, Trellis
 from msnas_optuna.spaces.weighted import WeightedDraw
-from msnas_optuna.spaces.windowed import Window, Windowed
+from msnas_optuna.spaces.window import Window, WindowedSet
 
 
-class Lattice(Windowed[A]):
+class Lattice(WindowedSet[A]):
     """The valid architectures of a space whose cost lies in a closed window, or all without one.
 
     The order of the numbering is that of the choices of the genes, except that the last listed

@@ -14,12 +14,12 @@ from msnas_optuna.spaces.base import A, Genes, GeneValues, Space
 from msnas_optuna.spaces.semirings import Counting, Semiring
 from msnas_optuna.spaces.tables import Tables, sweep
 from msnas_optuna.spaces.trellis import Graph
-from msnas_optuna.spaces.windowed import Weighted
+from msnas_optuna.spaces.window import WeightedChoice
 
 _Place = tuple[Tables, int, int, int]  # where a path is: tables, genes of the chain, state, k
 
 
-class _Choice(Weighted[Genes]):
+class _Choice(WeightedChoice[Genes]):
     """Genes that may come next, where each of them leads, and the choice there once needed."""
 
     __slots__ = ("following", "places")

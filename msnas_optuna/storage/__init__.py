@@ -71,7 +71,7 @@ from msnas_optuna.storage.studies import (
     require_usable as require_usable,
 )
 from msnas_optuna.storage.unfinished import (
-    Unfinished as Unfinished,
+    UnfinishedTrial as UnfinishedTrial,
     end_trials as end_trials,
     unfinished_trials as unfinished_trials,
 )

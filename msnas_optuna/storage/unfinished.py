@@ -21,7 +21,7 @@ State = Literal["RUNNING", "WAITING"]
 
 
 @dataclass(frozen=True)
-class Unfinished:
+class UnfinishedTrial:
     """A trial that runs or waits."""
 
     study: str  # its name
@@ -34,7 +34,7 @@ class Unfinished:
     external: bool = False  # whether `msnas ask` has handed it out, so that values are to be told
 
 
-def unfinished_trials(study: Study, numbers: Iterable[int] | None = None) -> list[Unfinished]:
+def unfinished_trials(study: Study, numbers: Iterable[int] | None = None) -> list[UnfinishedTrial]:
     """The trials of a study that run or wait, by number; those of given `numbers`, or all.
 
     Raises:
@@ -54,9 +54,11 @@ def unfinished_trials(study: Study, numbers: Iterable[int] | None = None) -> lis
     return [found[number] for number in wanted]
 
 
-def _describe(study: Study, trial: FrozenTrial, heard: set[int], ceased: set[int]) -> Unfinished:
+def _describe(
+    study: Study, trial: FrozenTrial, heard: set[int], ceased: set[int]
+) -> UnfinishedTrial:
     if trial.state == TrialState.WAITING:
-        return Unfinished(study.study_name, trial.number, "WAITING", None, None, None, None)
+        return UnfinishedTrial(study.study_name, trial.number, "WAITING", None, None, None, None)
     owner, start = owner_of(trial), trial.datetime_start
     alive: bool | None = None
     if owner is not None and owner.is_here():
@@ -65,7 +67,7 @@ def _describe(study: Study, trial: FrozenTrial, heard: set[int], ceased: set[int
         alive = trial_id(trial) not in ceased
     elif owner is not None and owner.is_dead():
         alive = False
-    return Unfinished(
+    return UnfinishedTrial(
         study.study_name,
         trial.number,
         "RUNNING",

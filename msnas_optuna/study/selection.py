@@ -12,7 +12,7 @@ BEST: Final = "best"
 
 
 @dataclass(frozen=True)
-class Selected:
+class Selection:
     """An architecture of a study and the weights that belong to it."""
 
     name: str  # "trial 52", or that of the baseline
@@ -23,7 +23,7 @@ class Selected:
     ap: float | None  # stored COCO AP in [0, 1] of these weights; None where not measured
 
 
-def select(setting: Setting, trial: str, *, one_shot: bool = False) -> Selected:
+def select(setting: Setting, trial: str, *, one_shot: bool = False) -> Selection:
     """The architecture that a word names: "best", the baseline's word, or a trial's number.
 
     The best has the highest stand-alone AP of the search, or with `one_shot`, which takes the
@@ -60,7 +60,7 @@ def select(setting: Setting, trial: str, *, one_shot: bool = False) -> Selected:
             f"{name} ({result.architecture}) is not retrained; "
             f"{retraining(setting, result.architecture)}"
         )
-    return Selected(
+    return Selection(
         name,
         result.architecture,
         setting.cost.total(result.architecture) / 1e9,
@@ -70,7 +70,7 @@ def select(setting: Setting, trial: str, *, one_shot: bool = False) -> Selected:
     )
 
 
-def select_trained(setting: Setting) -> Selected | None:
+def select_trained(setting: Setting) -> Selection | None:
     """The best of the retrained, or before that of all, by one-shot AP; None without a trial."""
     results = StudyView.load(setting).results
     one_shot = all(result.standalone_ap is None for result in results)

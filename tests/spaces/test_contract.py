@@ -12,10 +12,10 @@ import pytest
 from scipy.stats import chisquare
 
 from msnas_optuna.spaces.base import EmptyWindowError, InvalidArchitectureError
-from msnas_optuna.spaces.enumerated import Enumerated
+from msnas_optuna.spaces.enumeration import Enumeration
 from msnas_optuna.spaces.lattice import Lattice
 
-KINDS = {"counted": Lattice, "listed": Enumerated}
+KINDS = {"counted": Lattice, "listed": Enumeration}
 
 
 @pytest.fixture(params=KINDS)

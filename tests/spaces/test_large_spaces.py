@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 
 from msnas_optuna.spaces.distribution import CostDistribution, counts_inside
 from msnas_optuna.spaces.lattice import Lattice
-from msnas_optuna.spaces.windowed import below
+from msnas_optuna.spaces.window import below
 
 
 @pytest.mark.parametrize(("n_blocks", "count"), [(8, 9), (16, 153), (33, 374)])

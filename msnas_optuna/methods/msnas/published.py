@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from msnas_optuna.methods.base import Published
+from msnas_optuna.methods.base import PublishedArchitecture
 from msnas_optuna.methods.msnas.space import Architecture
 
 Block = Literal["basic", "bottleneck"]
@@ -56,7 +56,7 @@ _TABLES = {
 }
 
 PUBLISHED: Final = {
-    f"{preset}-{row}": Published(Architecture.parse(text), coco_map, preset)
+    f"{preset}-{row}": PublishedArchitecture(Architecture.parse(text), coco_map, preset)
     for preset, table in _TABLES.items()
     for row, (text, coco_map) in enumerate(table, start=1)
 }

@@ -19,10 +19,10 @@ from msnas_optuna.spaces.base import (
 )
 from msnas_optuna.spaces.distribution import CostDistribution
 from msnas_optuna.spaces.lattice import Lattice
-from msnas_optuna.spaces.windowed import Weighted, Window, Windowed
+from msnas_optuna.spaces.window import WeightedChoice, Window, WindowedSet
 
 
-class Enumerated(Windowed[A]):
+class Enumeration(WindowedSet[A]):
     """Listed architectures of a space, those whose cost lies in a closed window.
 
     By default all of the space are listed; the order is that of the numbers. See `Lattice`.
@@ -59,8 +59,8 @@ class Enumerated(Windowed[A]):
             raise EmptyWindowError(self._nothing_inside())
         self._members = frozenset(self._listed)
 
-    def __reduce__(self) -> tuple[Callable[[], Enumerated[A]], tuple[()]]:
-        listed = partial(Enumerated, self.space, self.cost, architectures=self._listed)
+    def __reduce__(self) -> tuple[Callable[[], Enumeration[A]], tuple[()]]:
+        listed = partial(Enumeration, self.space, self.cost, architectures=self._listed)
         return partial(listed, window=self.window), ()
 
     def count(self) -> int:
@@ -71,7 +71,7 @@ class Enumerated(Windowed[A]):
         return self._listed[index]
 
     def violation(self, architecture: A) -> str | None:
-        """See `Windowed.violation`; what is not listed breaks a rule too."""
+        """See `WindowedSet.violation`; what is not listed breaks a rule too."""
         broken = super().violation(architecture)
         if broken is None and architecture not in self._members:
             return f"it is none of the {self.count()} listed architectures"
@@ -84,8 +84,8 @@ class Enumerated(Windowed[A]):
         found = [self.space.architecture(own) in self._members for own in genes]
         return np.array(found, dtype=bool)
 
-    def _weighted(self, weights: GeneValues) -> Weighted[A]:
-        found: Weighted[A] = Weighted()
+    def _weighted(self, weights: GeneValues) -> WeightedChoice[A]:
+        found: WeightedChoice[A] = WeightedChoice()
         for a in self._listed:
             genes = self.space.genes(a)
             found.add(a, prod(own[gene] for own, gene in zip(weights, genes, strict=True)))

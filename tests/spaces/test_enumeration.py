@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from msnas_optuna.spaces.base import EmptyWindowError, InvalidArchitectureError
-from msnas_optuna.spaces.enumerated import Enumerated
+from msnas_optuna.spaces.enumeration import Enumeration
 
 
 class Product:
@@ -23,12 +23,12 @@ class Product:
 
 
 def test_a_cost_that_is_no_sum_limits_the_list(allocations):
-    feasible = Enumerated(allocations(16), Product(), window=(100, 150))
-    expected = [g for g in Enumerated(allocations(16)) if 100 <= prod(g) <= 150]
+    feasible = Enumeration(allocations(16), Product(), window=(100, 150))
+    expected = [g for g in Enumeration(allocations(16)) if 100 <= prod(g) <= 150]
     assert [*feasible] == expected
     assert 1 < len(expected) < 153
     assert feasible.distribution().count() == len(expected)
-    outside = next(g for g in Enumerated(allocations(16)) if prod(g) > 150)
+    outside = next(g for g in Enumeration(allocations(16)) if prod(g) > 150)
     assert feasible.violation(outside) == (
         f"{prod(outside)} units lie outside the window 100 units to 150 units"
     )
@@ -39,7 +39,7 @@ def test_a_cost_that_is_no_sum_limits_the_list(allocations):
 def test_a_chosen_list_holds_nothing_else(allocations):
     space = allocations(16)
     chosen = [(3, 4, 6, 3), (1, 3, 5, 7), (2, 2, 6, 6)]
-    feasible = Enumerated(space, architectures=chosen)
+    feasible = Enumeration(space, architectures=chosen)
     assert [feasible.at(i) for i in range(feasible.count())] == chosen
     assert feasible.violation((1, 1, 5, 9)) == "it is none of the 3 listed architectures"
     assert feasible.violation((1, 1, 1, 1)) == space.violation((1, 1, 1, 1))
@@ -57,10 +57,10 @@ def test_a_chosen_list_holds_nothing_else(allocations):
 def test_lists_that_no_study_can_use_are_refused(allocations):
     space, allocation = allocations(16), (3, 4, 6, 3)
     with pytest.raises(InvalidArchitectureError, match=r"architectures\[1\]: 17 blocks, must be"):
-        Enumerated(space, architectures=[allocation, (3, 4, 6, 4)])
+        Enumeration(space, architectures=[allocation, (3, 4, 6, 4)])
     with pytest.raises(InvalidArchitectureError, match="listed twice"):
-        Enumerated(space, architectures=[allocation, allocation])
+        Enumeration(space, architectures=[allocation, allocation])
     with pytest.raises(EmptyWindowError, match="give at least one"):
-        Enumerated(space, architectures=[])
+        Enumeration(space, architectures=[])
     with pytest.raises(EmptyWindowError, match=r"they cost 216 units to 216 units, the nearest"):
-        Enumerated(space, Product(), window=(None, 5), architectures=[allocation])
+        Enumeration(space, Product(), window=(None, 5), architectures=[allocation])

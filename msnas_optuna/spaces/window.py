@@ -29,7 +29,7 @@ Window = tuple[int | None, int | None]
 """Smallest and largest cost, both inside; None leaves an end open."""
 
 
-class Windowed(FeasibleSet[A]):
+class WindowedSet(FeasibleSet[A]):
     """A numbered feasible set; what is common to counted and to listed ones."""
 
     def __init__(self, space: Space[A], cost: Cost[A] | None, *, window: Window | None) -> None:
@@ -201,7 +201,7 @@ def below(n: int, rng: np.random.Generator) -> int:
             return drawn
 
 
-class Weighted(Generic[_T]):
+class WeightedChoice(Generic[_T]):
     """Things to draw one of, each with a weight."""
 
     __slots__ = ("_bounds", "things", "total")
