@@ -95,7 +95,7 @@ propose(study_in(open_storage(url)), int(n_trials), suggest=suggest == "suggest"
 
 @pytest.mark.parametrize(
     ("url", "n_trials", "suggest"),
-    [("sqlite:///{}/study.db", 1_600, "suggest"), ("journal:///{}/study.log", 10_000, "plan")],
+    [("sqlite:///{}/study.db", 1_600, "suggest"), ("journal:///{}/study.log", 4_000, "plan")],
     ids=["sqlite", "journal"],
 )
 def test_eight_processes(url: str, n_trials: int, suggest: str, tmp_path: Path) -> None:
