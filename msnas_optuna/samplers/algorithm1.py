@@ -81,7 +81,7 @@ def propose(
                 parents = families[origin][1][row % N_CHILDREN].tolist()
                 return Proposal(child, origin, tuple(best[p].number for p in parents))
     # Deviation: after M attempts a random child takes the slot, because a trial needs one.
-    return sample_new(history, rng=rng, feasible=feasible)
+    return sample_new(history, rng=rng, feasible=feasible, origin="substitute")
 
 
 def crossover(

@@ -28,7 +28,8 @@ class Proposal(Generic[A]):
     """An architecture and how it came about."""
 
     architecture: A
-    origin: str  # "random", "reevaluated", "recombination", or operator_part: "crossover_encoder"
+    origin: str  # "random", "substitute" (random, as no child was found), "reevaluated",
+    #   "recombination", or operator_part: "crossover_encoder"
     parents: tuple[int, ...] = ()  # numbers of the trials that it descends from
     repeat: int = 0  # measurements of the architecture that were planned before this one
 
@@ -113,7 +114,11 @@ class Proposer(Protocol):
 
 
 def sample_new(
-    history: History[A], *, rng: np.random.Generator, feasible: FeasibleSet[A]
+    history: History[A],
+    *,
+    rng: np.random.Generator,
+    feasible: FeasibleSet[A],
+    origin: str = "random",
 ) -> Proposal[A]:
     """GetValidRandomSample: uniform over the feasible architectures that no trial has.
 
@@ -131,7 +136,7 @@ def sample_new(
     for _ in range(ceil(40 * total / new)):  # a new one comes, but for odds of e^-40
         architecture = feasible.sample(rng)
         if not history.holds(architecture):
-            return Proposal(architecture, "random")
+            return Proposal(architecture, origin)
     raise RuntimeError(
         f"{new} of {total} feasible architectures are new, but `sample` returns none of them; it "
         "must draw uniformly"

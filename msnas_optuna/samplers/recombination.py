@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from msnas_optuna.samplers.history import Candidate, History
+from msnas_optuna.samplers.history import History
 from msnas_optuna.samplers.proposals import Proposal, Settings, sample_new
 from msnas_optuna.spaces.base import A, Draw, FeasibleSet, Space
 
@@ -32,10 +32,10 @@ def propose(
     Generations and random children are those of Algorithm 1. The more the parents agree, the
     fewer children are new; one or two parents have hardly any.
     """
-    population: list[Candidate[A]] = []
-    if not settings.is_random(slot):
-        generation = settings.generation(slot)
-        population = history.population(generation, size=settings.population_size)
+    if settings.is_random(slot):
+        return sample_new(history, rng=rng, feasible=feasible)
+    generation = settings.generation(slot)
+    population = history.population(generation, size=settings.population_size)
     if population:
         parents = tuple(parent.architecture for parent in population)
         known = cast("Any", feasible)  # hashable, as all objects are by their identity
@@ -46,7 +46,7 @@ def propose(
                 chosen = contributors(feasible.space, parents, child)
                 numbers = tuple(population[i].number for i in chosen)
                 return Proposal(child, "recombination", numbers)
-    return sample_new(history, rng=rng, feasible=feasible)
+    return sample_new(history, rng=rng, feasible=feasible, origin="substitute")
 
 
 @lru_cache(maxsize=2)  # it takes a build of weighted tables, and parents change once a generation

@@ -73,8 +73,8 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
             next (of several objectives, among the best P).
         gene_probability: chance of each gene to be reset by a mutation, or by a recombination
             before the budget is known.
-        max_attempts: M, attempts at a child; then a random architecture takes its place, and says
-            so by its origin.
+        max_attempts: M, attempts at a child; then a random architecture takes its place, of
+            origin "substitute".
         seed: makes the sequence of proposals reproducible; None draws it anew.
 
     Raises:

@@ -117,7 +117,7 @@ class Plan:
 
     params: Mapping[str, Any]
     generation: int  # 0 for the first population
-    origin: str  # "random", "queued", "reevaluated" or the operator that made the architecture
+    origin: str  # "queued", or that of a `samplers.proposals.Proposal`
     parents: tuple[int, ...]  # numbers of trials
     slot: int  # place in the sequence of proposals; a retry keeps it
     worker: Worker

@@ -34,7 +34,7 @@ _S = TypeVar("_S")
 
 AP: Final = "ap"  # the first objective of every study
 
-KINDS: Final = ("random", "recombination", "crossover", "mutation", "other")
+KINDS: Final = ("random", "recombination", "crossover", "mutation", "substitute", "other")
 """How an architecture can have come about: the first word of its origin."""
 
 MOST_GENERATIONS: Final = 250  # populations that are shown; of more, some are left out evenly

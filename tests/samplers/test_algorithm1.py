@@ -103,11 +103,12 @@ def test_all_operators_contribute_and_name_their_parents() -> None:
     study = searched(120, n_random=0)
     genes = [SPACE.genes(SPACE.decode(t.params)) for t in study.trials]
     origins = Counter(t.user_attrs[ORIGIN] for t in study.trials)
-    assert set(origins) == {"random", *OPERATORS}
+    assert set(origins) == {"random", "substitute", *OPERATORS}
+    assert origins["random"] == 16
     for trial in study.trials:
         plan = read_plan(trial)
         assert plan is not None
-        if plan.origin == "random":
+        if plan.origin in ("random", "substitute"):
             assert plan.parents == ()
             continue
         n_parents, part = OPERATORS[plan.origin]
@@ -126,22 +127,25 @@ def origins(study: optuna.Study) -> list[str]:
 
 def test_without_resets_only_crossovers_make_children_until_there_are_no_new_ones() -> None:
     found = origins(searched(80, n_random=0, gene_probability=0))
-    assert set(found) == {"random", "crossover_encoder", "crossover_feature_stride"}
-    assert "random" in found[16:]
+    assert set(found[:16]) == {"random"}
+    crossovers = {"crossover_encoder", "crossover_feature_stride"}
+    assert set(found[16:]) == {*crossovers, "substitute"}
 
 
 def test_one_parent_has_mutants_alone() -> None:
     sampler = ArchitectureSampler(LATTICE, population_size=1, n_children=8, n_random=0, seed=0)
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=30)
-    assert set(origins(study)) == {"random", "mutation_encoder", "mutation_feature_stride"}
+    assert set(origins(study)) == {
+        "random", "substitute", "mutation_encoder", "mutation_feature_stride"
+    }  # fmt: skip
 
 
-def test_more_attempts_leave_fewer_places_to_random_children() -> None:
+def test_more_attempts_leave_fewer_places_to_substitutes() -> None:
     few, many = (
-        origins(searched(80, n_random=0, max_attempts=m)).count("random") for m in (1, 30)
+        origins(searched(80, n_random=0, max_attempts=m)).count("substitute") for m in (1, 30)
     )
-    assert 16 < many < few
+    assert 0 < many < few
 
 
 def test_no_attempt_is_made_for_random_children() -> None:

@@ -564,7 +564,7 @@ def test_finished_trials_behind_one_that_runs_are_parents() -> None:
     assert study.trials[hanging.number].state == TrialState.RUNNING
     assert len(study.sampler.select_parent(study, 1)) == 7
     planned = [read_plan(t) for t in study.trials[8:]]
-    assert {plan.origin for plan in planned} <= {"random", *OPERATORS}
+    assert {plan.origin for plan in planned} <= {"random", "substitute", *OPERATORS}
     assert max(max(plan.parents, default=0) for plan in planned) >= 8
 
 

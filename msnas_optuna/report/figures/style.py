@@ -32,6 +32,7 @@ KIND_COLORS: Final = {
     "recombination": PURPLE,
     "crossover": SKY,
     "mutation": BLUE,
+    "substitute": "#A6761D",
     "other": INK,
 }
 """Of the origins in all figures."""

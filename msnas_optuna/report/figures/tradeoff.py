@@ -30,6 +30,7 @@ _SYMBOLS: Final = {
     "recombination": "triangle-up",
     "crossover": "circle",
     "mutation": "square",
+    "substitute": "cross-thin",
     "other": "diamond",
 }
 
@@ -108,7 +109,7 @@ def _traces(info: TradeoffInfo) -> list[go.Scatter]:
     traces = []
     for kind, color in KIND_COLORS.items():
         points = [point for point in shown if point.kind == kind]
-        edge = {"color": color, "width": 2 if kind == "random" else 0}
+        edge = {"color": color, "width": 2 if _SYMBOLS[kind].endswith("thin") else 0}
         marker = {"symbol": _SYMBOLS[kind], "size": 7, "color": color, "line": edge}
         if points:
             traces.append(_markers(points, kind, marker))
