@@ -162,8 +162,7 @@ REDUCED = {
     "steps = 2200\nbatch_size = 8": "steps = 100\nbatch_size = 4",
     "steps = 20\nbatch_size = 8": "steps = 2\nbatch_size = 4",
     "steps = 700\nbatch_size = 8": "steps = 50\nbatch_size = 4",
-    "population_size = 15": "population_size = 5",
-    "n_children = 10": "n_children = 4",
+    "[runtime]": "[sampler]\npopulation_size = 5\nn_children = 4\nn_random = 1\n\n[runtime]",
     "threads = 2": "threads = 1",  # two wait for each other where tests share the cores
 }
 """What makes the quickstart take a minute or two: every step of it is still there."""

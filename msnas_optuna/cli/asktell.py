@@ -110,7 +110,7 @@ def tell(
         study = setting.stored_study()
         assert study is not None
         # The dashboard is refreshed as by a search: after each generation, and at the end.
-        if setting.is_refresh_due(study) or finished_slots(study) >= setting.config.study.trials:
+        if setting.is_refresh_due(study) or finished_slots(study) >= setting.n_trials():
             from msnas_optuna.report.dashboard import Publisher  # plotly is slow
 
             Publisher(setting).refresh()

@@ -81,8 +81,13 @@ def flops(
         cells = dict(zip(words[::2], words[1::2], strict=False))
         if unknown := sorted(set(words[::2]) - options.keys()):
             raise ValueError(f"there is no option {unknown[0]}; see `msnas flops --help`")
-        if (given is None) == (len(cells) < len(options)):
-            raise ValueError(f"give {' and '.join(options)}, or --architecture, or --published")
+        whole = cells.keys() == options.keys() and len(words) == 2 * len(cells)
+        if [architecture is not None, published is not None, whole].count(True) != 1 or (
+            words and not whole
+        ):
+            raise ValueError(
+                f"give either {' and '.join(options)}, or --architecture, or --published"
+            )
         text = given or method.notation({key: cells[name] for name, key in options.items()})
         found = method.resolve(text, counted.space)
         parts = method.cost_parts(found, cost)

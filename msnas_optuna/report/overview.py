@@ -57,7 +57,7 @@ class Overview:
         self.shown = (*self.best, *filter(None, [self.view.baseline]))
         self.comparison = get_comparison_info(self.view)
         self.transfer = get_transfer_info(self.view)
-        self.wanted = wanted_trials(self.study) or setting.config.study.trials
+        self.wanted = setting.n_trials(wanted_trials(self.study))
 
     def commands(self, top: int) -> list[str]:
         """The lines that make the study, or go on with it and retrain the `top` best."""

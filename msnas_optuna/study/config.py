@@ -31,6 +31,9 @@ DATA_PATHS: Final = ("train_images", "train_annotations", "val_images", "val_ann
 DEFAULT_METHOD: Final = "msnas"
 """Of a study file that names none, and of what was stored before there were several."""
 
+RETRAIN: Final = "retrain"
+"""The stage of the retraining; it is an Optuna study of its own beside that of the search."""
+
 _NO_EFFECT = "remove it: the operators that it set are gone, too"
 
 REMOVED_KEYS: Final = {
@@ -324,6 +327,12 @@ def _broken_rules(config: StudyConfig) -> typing.Iterator[str]:
             f"budget.input_size: both must be multiples of {multiple} (the coarsest feature's "
             f"stride), got {list(budget.input_size)}; write {up}"
         )
+    for stage in (RETRAIN, config.method.baseline_stage):
+        if config.study.name.endswith(f"-{stage}"):
+            yield (
+                f"study.name: a name ending in -{stage} is that of a stage beside a search, got "
+                f"{config.study.name!r}; choose another"
+            )
     objectives, known = config.study.objectives, list(config.method.metrics)
     if objectives[:1] != ("ap",) or len(set(objectives)) < len(objectives):
         yield (

@@ -398,7 +398,10 @@ class Experiment:
         if (begun := self.setting.begun_study()) is not None:
             refuse_mixed(begun, external=False)
         assert self.supernet_weights
-        return self._identity | {"supernet.sha256": _digest(self.supernet_path)}
+        identity = self._identity | {"supernet.sha256": _digest(self.supernet_path)}
+        if begun is not None:  # before a stage beside it is measured with other settings
+            require_config(begun, identity)
+        return identity
 
     def _open(self, stage: str | None, identity: dict[str, Any]) -> optuna.Study:
         try:

@@ -34,11 +34,14 @@ from msnas_optuna.storage import (
     storage_file,
 )
 from msnas_optuna.storage.optuna_private import system_attrs
-from msnas_optuna.study.config import BudgetSection, ConfigError, StudyConfig, load_config
+from msnas_optuna.study.config import (
+    RETRAIN,
+    BudgetSection,
+    ConfigError,
+    StudyConfig,
+    load_config,
+)
 from msnas_optuna.training.metrics import METRICS, Metric
-
-RETRAIN: Final = "retrain"
-"""The stage of the retraining; it is an Optuna study of its own beside that of the search."""
 
 
 def stage_name(search: str, stage: str) -> str:

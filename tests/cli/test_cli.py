@@ -68,12 +68,20 @@ def test_flops_of_a_study(tiny):
     [
         (("flops", "--preset", "r19", *R18_5), "--preset must be one of r18, r34, r50"),
         (("flops", *R18_5), "give one of --preset"),
-        (("flops", "--preset", "r18"), "give --strides and --feature-strides"),
+        (("flops", "--preset", "r18"), "give either --strides and --feature-strides"),
         (("flops", "--preset", "r34", *R18_5), "21 blocks, the architecture 13 strides"),
         (("flops", "--published", "r18-9"), "--published must be one of"),
         (
             ("flops", "--published", "r18-1", *R18_5),
-            "give --strides and --feature-",
+            "give either --strides and --feature-",
+        ),
+        (
+            ("flops", "--published", "r18-1", "--strides", "1,2"),
+            "give either --strides and --feature-",
+        ),
+        (
+            ("flops", "--published", "r18-1", "--architecture", "r18-2"),
+            "or --architecture, or --published",
         ),
         (("flops", "--preset", "r18", "--stride", "1"), "there is no option --stride; see"),
         (("flops", "--preset", "r18", "--strides", "a", "--feature-strides", "8"), "reads '1 2"),

@@ -374,3 +374,15 @@ def test_the_dashboard_is_refreshed_once_a_generation_and_at_the_end(tiny: Path)
     note = get_note(stored(setting))
     assert f"msnas ask {tiny}" in note
     assert "msnas search" not in note
+
+
+def test_the_dashboard_is_refreshed_when_the_window_is_exhausted(tiny: Path) -> None:
+    text = tiny.read_text().replace("tolerance = 0.05", "tolerance = 0.001")
+    tiny.write_text(text)
+    setting = Setting.load(tiny)
+    n = setting.feasible.count()
+    assert 3 < n < setting.config.study.trials
+    for _ in range(n):
+        asked = json.loads(msnas("ask", tiny).stdout)
+        msnas("tell", tiny, "--trial", asked["trial"], "--values", 0.1)
+    assert f"{n} of {n} trials finished" in get_note(stored(setting))

@@ -83,6 +83,8 @@ def test_a_minimal_file_has_the_sampler_s_and_the_paper_s_defaults(tmp_path):
         (changed("channels = 32", "channels = 32.5"), r"space\.channels: .*integer.*, got 32\.5"),
         (changed("channels = 32", "channels = 32\nblock = 'wide'"), r"space\.block: .*'basic'"),
         (changed('"mine"', '"../x"'), r"study\.name: .*pattern"),
+        (changed('"mine"', '"mine-fpn-like"'), r"study\.name: a name ending in -fpn-like"),
+        (changed('"mine"', '"mine-retrain"'), r"study\.name: a name ending in -retrain"),
         (changed("shapes = {}", ""), r"data\.train_images, .*required unless \[data\.shapes\]"),
         (changed("shapes = {}", "shapes={}\ntrain_images='x'"), r"either \[data\.shapes\] or"),
         (changed("shapes = {}", "shapes={}\nimage_size=[9]"), r"data\.image_size\.1: .*required"),

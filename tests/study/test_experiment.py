@@ -302,6 +302,13 @@ def test_a_study_refuses_another_configuration(searched, trained, old, new, diff
         Experiment.load(edited(trained, old, new)).search()
 
 
+def test_another_configuration_is_refused_before_the_baseline_is_measured(searched, trained):
+    experiment = Experiment.load(edited(trained, "learning_rate = 1e-3", "learning_rate = 2e-3"))
+    with pytest.raises(StudyMismatchError, match=r"finetune\.learning_rate"):
+        experiment.evaluate_baseline()
+    assert experiment.setting.begun_study("fpn-like") is None
+
+
 def test_a_study_refuses_another_supernet(searched, trained):
     edited(trained, "steps = 4", "steps = 5")
     (trained.parent / "supernet.pt").unlink()
