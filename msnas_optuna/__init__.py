@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msnas_optuna.methods.msnas.cost import EncoderCost, fpn_baseline
 from msnas_optuna.methods.msnas.published import PRESETS, PUBLISHED
 from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
-from msnas_optuna.samplers import ArchitectureSampler, queue_architectures
+from msnas_optuna.samplers import ArchitectureSampler, queue_architectures, suggest
 from msnas_optuna.spaces.lattice import Lattice
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "StandaloneObjective",
     "fpn_baseline",
     "queue_architectures",
+    "suggest",
 ]
 
 _TORCH = {  # imported when first used: they take seconds, the rest takes none

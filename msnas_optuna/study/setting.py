@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import optuna
 
