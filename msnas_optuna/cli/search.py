@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +26,7 @@ from msnas_optuna.cli.terminal import (
 )
 from msnas_optuna.cli.workers import search_with_workers
 from msnas_optuna.report.table import percent, record, result_columns
+from msnas_optuna.runtime.files import atomic_write
 from msnas_optuna.runtime.processes import torchrun_place
 from msnas_optuna.storage import has_secret, redacted
 from msnas_optuna.study.setting import Setting
@@ -64,10 +64,8 @@ def quickstart(
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--dir must be a folder, {folder} is a file; give another name")
         if not study_file.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            copy = study_file.with_suffix(".tmp")
-            shutil.copyfile(shipped_study("quickstart.toml"), copy)
-            copy.replace(study_file)  # at once: half a file would be taken for an edited one
+            with atomic_write(study_file) as file:  # half a file would be taken for an edited one
+                file.write(shipped_study("quickstart.toml").read_bytes())
         experiment = open_experiment(study_file, storage, progress)
         progress.beside(partial(_live_table, experiment.setting), step="search")
         experiment.train_supernet()

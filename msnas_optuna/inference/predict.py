@@ -114,7 +114,9 @@ def predict(
             boxes = labeled_boxes([r for r in results if r["score"] >= score], images)
             drawn = folder / names[found.index]
             picture = draw_boxes(images.read(found.index), boxes, labels=classes)
-            picture.save(drawn, quality=JPEG_QUALITY, subsampling=0)
+            kind = "JPEG" if drawn.suffix == ".jpg" else "PNG"
+            with atomic_write(drawn, durable=False) as file:
+                picture.save(file, kind, quality=JPEG_QUALITY, subsampling=0)
             pictures.append(ImagePrediction(records[found.index], results, boxes, drawn))
             experiment.report("detections", len(pictures), len(records))
     known = {

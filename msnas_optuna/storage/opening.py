@@ -109,7 +109,7 @@ def _open_sqlite(url: URL, path: Path) -> RDBStorage:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         with suppress(FileExistsError), atomic_write(path, overwrite=False) as file:
-            _create_tables(Path(file.name))
+            file.write(empty_database())
     _insist(  # SQLite does not queue for this lock
         partial(_enable_wal, path), sqlite3.OperationalError, lambda e: "locked" in str(e)
     )
@@ -124,13 +124,15 @@ def _open_sqlite(url: URL, path: Path) -> RDBStorage:
     return storage
 
 
-def _create_tables(path: Path) -> None:
+def empty_database() -> bytes:
+    """The content of an SQLite file with the tables of Optuna."""
     memory = RDBStorage("sqlite://")
-    with memory.engine.connect() as tables, closing(sqlite3.connect(path)) as file:
+    with memory.engine.connect() as tables:
         connection = tables.connection.driver_connection
         assert isinstance(connection, sqlite3.Connection)
-        connection.backup(file)
+        content = connection.serialize()
     memory.engine.dispose()
+    return content
 
 
 def _enable_wal(path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from msnas_optuna.runtime.files import atomic_write
+from msnas_optuna.runtime.files import atomic_write, sha256
 
 
 @pytest.fixture
@@ -47,14 +47,34 @@ def test_a_file_that_is_there_is_not_overwritten_where_that_is_asked(path: Path)
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_no_link_is_followed(tmp_path: Path) -> None:
-    victim, path = tmp_path / "victim", tmp_path / "file"
-    victim.write_text("precious")
-    (tmp_path / f".file.{os.getpid()}.tmp").symlink_to(victim)
+@pytest.mark.parametrize("durable", [True, False])
+def test_nobody_can_guess_the_name_of_the_temporary_file(tmp_path: Path, durable: bool) -> None:
+    names = []
+    for _ in range(3):
+        with atomic_write(tmp_path / "file", durable=durable):
+            names += [path.name for path in tmp_path.iterdir() if path.name != "file"]
+    assert len(set(names)) == 3
+    assert all(name.startswith(f".file.{os.getpid()}.") for name in names)
+
+
+def test_two_files_of_one_process_and_name_do_not_meet(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "file") as first, atomic_write(tmp_path / "file") as second:
+        first.write(b"first")
+        second.write(b"second")
+    assert (tmp_path / "file").read_bytes() == b"first"
+
+
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
+    path = tmp_path / ("é" * 125 + ".jpg")
     with atomic_write(path) as file:
-        file.write(b"new")
-    assert victim.read_text() == "precious"
-    assert not path.is_symlink()
+        file.write(b"whole")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_digest_is_that_of_sha256sum(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(range(256)) * 9)
+    said = subprocess.run(["sha256sum", tmp_path / "file"], capture_output=True, text=True)
+    assert said.stdout.startswith(sha256(tmp_path / "file"))
 
 
 KILLED = """

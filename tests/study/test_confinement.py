@@ -11,15 +11,23 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import optuna
 import pytest
 import torch
+from plotly.graph_objects import Figure
 from sqlalchemy.engine import URL, make_url
 from typer.testing import CliRunner
 
 from msnas_optuna.cli import app
+from msnas_optuna.data.shapes import MARKER, ShapesSettings, generate_shapes
+from msnas_optuna.report.artifacts import ArtifactFolder
+from msnas_optuna.report.figures import write_figure
+from msnas_optuna.report.overview import Overview
+from msnas_optuna.report.page import write_report
 from msnas_optuna.runtime.distributed import Ranks
 from msnas_optuna.storage import CONFIG, LAYOUT, LAYOUT_VERSION, open_storage
 from msnas_optuna.study.config import ConfigError, load_config
@@ -135,13 +143,66 @@ def test_a_storage_that_the_user_names_may_lie_anywhere(tiny: Path, tmp_path: Pa
     assert Setting.load(tiny, storage=f"sqlite:///{tmp_path}/mine.db").storage is not None
 
 
-def test_a_checkpoint_is_not_written_through_a_link(tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
+def predict(folder: Path) -> None:
+    predicted = ["predict", str(folder / "tiny.toml"), str(folder / "data" / "val" / "000000.jpg")]
+    assert CliRunner().invoke(app, [*predicted, "--out", str(folder)]).exit_code == 0
+
+
+def export(folder: Path) -> None:
+    exported = ["export", str(folder / "tiny.toml"), "--out", str(folder)]
+    assert CliRunner().invoke(app, exported).exit_code == 0
+
+
+def unfinished_shapes(folder: Path) -> None:
+    settings = ShapesSettings(train=1, val=1)
+    generate_shapes(folder / "made", settings)
+    marker = folder / "made" / MARKER
+    marker.write_text(marker.read_text().replace("true", "false"))
+    (folder / "made" / "val" / "000000.jpg").unlink()
+    (folder / "made" / "val" / "000000.jpg").symlink_to(folder.parent / "victim")
+    generate_shapes(folder / "made", settings)
+
+
+def quickstart(folder: Path) -> None:
+    (folder / "quickstart.tmp").symlink_to(folder.parent / "victim")
+    copied = CliRunner().invoke(app, ["quickstart", "--dir", str(folder), "--storage", "none"])
+    assert "none" in copied.stderr  # it has ended there, before any training
+    assert (folder / "quickstart.toml").is_file()
+
+
+WRITERS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+    "checkpoint": (lambda f: save_checkpoint(f / "c.pt", {}, fingerprint={}), ("c.pt",)),
+    "artifact": (lambda f: ArtifactFolder(f).write("a", BytesIO(b"picture")), ("a",)),
+    "figure": (lambda f: write_figure(Figure(), f / "f.html"), ("f.html",)),
+    "json": (lambda f: write_figure(Figure(), f / "f.json"), ("f.json",)),
+    "report": (
+        lambda f: write_report(Overview(Setting.load(f / "tiny.toml")), f / "r.html"), ("r.html",)
+    ),
+    "shapes": (unfinished_shapes, ()),
+    "quickstart": (quickstart, ()),
+    "predict": (predict, ("000000.jpg", "results.json", "images.json")),
+    "export": (export, ("model.pt2", "load.py", "architecture.json", "SHA256SUMS")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "writer", [*[*WRITERS][:-1], pytest.param("export", marks=pytest.mark.slow)]
+)
+def test_nothing_is_written_through_a_link(retrained: Path, writer: str) -> None:
+    folder = retrained.parent
+    victim = folder.parent / "victim"
     victim.write_text("precious")
-    (tmp_path / f".c.pt.{os.getpid()}.tmp").symlink_to(victim)
-    save_checkpoint(tmp_path / "c.pt", {}, fingerprint={})
+    write, names = WRITERS[writer]
+    for name in names:
+        guessed = (name, f"{name}.tmp", f".{name}.tmp", f".{name}.{os.getpid()}.tmp")
+        for planted in (*guessed, Path(name).with_suffix(".tmp").name):
+            if not (folder / planted).is_symlink():
+                (folder / planted).symlink_to(victim)
+    write(folder)
     assert victim.read_text() == "precious"
-    assert not (tmp_path / "c.pt").is_symlink()
+    for name in names:
+        assert (folder / name).is_file()
+        assert not (folder / name).is_symlink()
 
 
 # What it reads

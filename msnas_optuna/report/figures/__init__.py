@@ -26,6 +26,7 @@ from msnas_optuna.report.figures.heatmap import plot_heatmap
 from msnas_optuna.report.figures.space import plot_flops_distribution
 from msnas_optuna.report.figures.tradeoff import plot_tradeoff
 from msnas_optuna.report.figures.training import plot_training_curves, plot_transfer
+from msnas_optuna.runtime.files import atomic_write
 from msnas_optuna.study.view import StudyView
 
 __all__ = [
@@ -91,5 +92,5 @@ def write_figure(figure: go.Figure, path: Path) -> None:
     else:
         page = figure.to_html(include_plotlyjs=True, config={"displaylogo": False})
         text = page.replace("<head>", _BOTH_SCHEMES, 1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    with atomic_write(path) as file:
+        file.write(text.encode())
