@@ -25,11 +25,13 @@ from torch import Tensor, nn
 
 from msnas_optuna.data.transforms import SIZE_MULTIPLE, collate
 from msnas_optuna.models.network import DetectionNetwork
+from msnas_optuna.runtime.files import sha256
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.selection import Selection
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "architecture.json"
 TORCH_PROGRAM, ONNX_PROGRAM = "model.pt2", "model.onnx"
+DIGESTS: Final = "SHA256SUMS"  # as `sha256sum --check` reads it
 BESIDE: Final = Path(__file__).parent / "exported"
 COPIED: Final = ("README.md", "load.py")  # as they are, from `BESIDE`
 NEEDED: Final = ("onnx", "onnxruntime", "onnxscript", "safetensors")
@@ -106,6 +108,8 @@ def export_detector(
         (new / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n")
         for name in COPIED:
             shutil.copyfile(BESIDE / name, new / name)
+        digests = [f"{sha256(file)}  {file.name}\n" for file in sorted(new.iterdir())]
+        (new / DIGESTS).write_text("".join(digests))
         files = {file.name: file.stat().st_size for file in sorted(new.iterdir())}
         for name in files:
             (new / name).replace(folder / name)

@@ -6,7 +6,6 @@ train -> search -> retrain, each of which continues where an interrupted one sto
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -24,6 +23,7 @@ from msnas_optuna.data.images import DataError
 from msnas_optuna.data.transforms import Batch, ResizedImages
 from msnas_optuna.models.network import DetectionNetwork
 from msnas_optuna.runtime.distributed import ALONE, Ranks, resolve_device
+from msnas_optuna.runtime.files import sha256
 from msnas_optuna.runtime.processes import Place
 from msnas_optuna.samplers import queue_architectures
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
@@ -48,6 +48,7 @@ from msnas_optuna.study.workers import Objective, evaluate_trials
 from msnas_optuna.training.checkpoint import (
     CheckpointError,
     Checkpointing,
+    damage_named,
     exclusive,
     load_checkpoint,
     read_losses,
@@ -165,8 +166,8 @@ class Experiment:
         """Settings and annotations that values depend on."""
         train_set, val_set = self.task.train.dataset, self.task.val.dataset
         return self.config.identity() | {
-            "data.train_annotations.sha256": _digest(train_set.annotations),
-            "data.val_annotations.sha256": _digest(val_set.annotations),
+            "data.train_annotations.sha256": sha256(train_set.annotations),
+            "data.val_annotations.sha256": sha256(val_set.annotations),
         }
 
     def _stage_identity(self, recipe: str) -> dict[str, Any]:
@@ -236,13 +237,13 @@ class Experiment:
     @cached_property
     def supernet_weights(self) -> dict[str, Tensor]:
         """The trained supernet's state; a CheckpointError if unfinished or of other settings."""
-        return _weights(
-            "supernet",
+        return _trained(
+            self.build_detector(),
             self.supernet_path,
             self._training_identity("supernet"),
             steps=self.config.supernet.steps,
             verb="train",
-        )
+        ).state_dict()
 
     def _costs(self, architecture: Any) -> Measurements:
         """The costs of an architecture, as trials store them."""
@@ -376,10 +377,9 @@ class Experiment:
                 f"there is no checkpoint {path}; {retraining(self.setting, architecture)}"
             )
         steps, fingerprint = self.config.retrain.steps, objective.belongs_to(architecture)
-        weights = _weights("detector", path, fingerprint, steps=steps, verb="retrain")
-        model = self.build_detector(architecture).to(self.task.device)
-        model.load_state_dict(weights)
-        return model.eval()
+        model = self.build_detector(architecture)
+        _trained(model, path, fingerprint, steps=steps, verb="retrain")
+        return model.to(self.task.device).eval()
 
     def one_shot(self, architecture: Any) -> DetectionNetwork:
         """The detector of an architecture as the search evaluates it, fine-tuned.
@@ -398,7 +398,7 @@ class Experiment:
         if (begun := self.setting.begun_study()) is not None:
             refuse_mixed(begun, external=False)
         assert self.supernet_weights
-        identity = self._identity | {"supernet.sha256": _digest(self.supernet_path)}
+        identity = self._identity | {"supernet.sha256": sha256(self.supernet_path)}
         if begun is not None:  # before a stage beside it is measured with other settings
             require_config(begun, identity)
         return identity
@@ -459,18 +459,18 @@ class Experiment:
         return StudyView(study, method=self.setting.method, space=self.setting.space)
 
 
-def _weights(
-    name: str, path: Path, fingerprint: Mapping[str, Any], *, steps: int, verb: str
-) -> dict[str, Tensor]:
-    """The state of a network whose training of so many steps has ended."""
+def _trained(
+    model: DetectionNetwork, path: Path, fingerprint: Mapping[str, Any], *, steps: int, verb: str
+) -> DetectionNetwork:
+    """Gives a network the weights of its training of so many steps, which must have ended."""
     content = load_checkpoint(path, fingerprint=fingerprint)
-    if content["step"] < steps:
-        raise CheckpointError(
-            f"the {name} {path} has {content['step']} of {steps} steps; run `msnas {verb}` to "
-            "finish it"
-        )
-    weights: dict[str, Tensor] = content["model"]
-    return weights
+    with damage_named(path):
+        if (done := content["step"]) < steps:
+            raise CheckpointError(
+                f"checkpoint {path} has {done} of {steps} steps; run `msnas {verb}` to finish it"
+            )
+        model.load_state_dict(content["model"])
+    return model
 
 
 def keep_losses(setting: Setting) -> None:
@@ -489,11 +489,6 @@ def keep_losses(setting: Setting) -> None:
     for run, checkpoint in runs.items():
         with suppress(CheckpointError):  # what is stored stays; who needs the weights complains
             write_curve(study, run, read_losses(checkpoint))
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def placed(config: StudyConfig, place: Place) -> StudyConfig:

@@ -1,10 +1,10 @@
-"""Checkpoints: written atomically, loaded as plain tensors, tied to what they were made for."""
+"""Checkpoints: written atomically, loaded as plain tensors and verified, tied to their run."""
 
 from __future__ import annotations
 
 import contextlib
-import pickle
 import time
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,6 @@ from msnas_optuna.runtime.distributed import ALONE, Ranks
 from msnas_optuna.runtime.files import atomic_write
 
 FORMAT = 1
-
-_DAMAGE = (  # exceptions that reading a damaged file raises
-    OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
-    pickle.UnpicklingError,
-)  # fmt: skip
 
 
 class CheckpointError(RuntimeError):
@@ -96,9 +91,8 @@ def read_losses(path: Path) -> list[float]:
     """The losses of a checkpoint's steps; CheckpointError if damaged, none without a file."""
     if not path.exists():
         return []
-    with _damage_named(path):
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return [float(loss) for loss in content["losses"]]
+    with damage_named(path):
+        return [float(loss) for loss in _load(path, mmap=True)["losses"]]
 
 
 def load_checkpoint(path: Path, *, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,35 +104,48 @@ def load_checkpoint(path: Path, *, fingerprint: Mapping[str, Any]) -> dict[str, 
     """
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint {path}; run `msnas train` first")
-    with _damage_named(path):
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(content, dict):
-            raise TypeError(f"it holds a {type(content).__name__}")
+    with damage_named(path):
+        content = _load(path)
         stored, version = content["fingerprint"], content["format"]
-    if version != FORMAT:
-        raise CheckpointError(
-            f"checkpoint {path} has format {version}, this version reads format {FORMAT}; "
-            f"remove the file to train anew, or install the version that wrote it"
-        )
-    differences = [
-        f"  {key}: {stored.get(key)!r} in the checkpoint, {fingerprint.get(key)!r} in the study"
-        for key in sorted({*stored, *fingerprint})
-        if stored.get(key) != fingerprint.get(key)
-    ]
-    if differences:
-        raise CheckpointError(
-            f"checkpoint {path} does not fit the study:\n"
-            + "\n".join(differences)
-            + "\nRestore these settings, or remove the file to train anew."
-        )
+        if version != FORMAT:
+            raise CheckpointError(
+                f"checkpoint {path} has format {version}, this version reads format {FORMAT}; "
+                f"remove the file to train anew, or install the version that wrote it"
+            )
+        pairs = {key: (stored.get(key), fingerprint.get(key)) for key in {*stored, *fingerprint}}
+        differences = [
+            f"  {key}: {was!r} in the checkpoint, {now!r} in the study"
+            for key, (was, now) in sorted(pairs.items())
+            if was != now
+        ]
+        if differences:
+            raise CheckpointError(
+                f"checkpoint {path} does not fit the study:\n"
+                + "\n".join(differences)
+                + "\nRestore these settings, or remove the file to train anew."
+            )
+        return content
+
+
+def _load(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """Verifies the checksums of the archive, which torch does not, and loads what it holds."""
+    with zipfile.ZipFile(path) as archive:
+        if (record := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"the checksum of {record} does not fit")
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    if not isinstance(content, dict):
+        raise TypeError(f"it holds a {type(content).__name__}")
     return content
 
 
 @contextlib.contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def damage_named(path: Path) -> Iterator[None]:
+    """Whatever fails while the content of a checkpoint is used becomes a CheckpointError."""
     try:
         yield
-    except _DAMAGE as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # a file that somebody has made can raise anything
         raise CheckpointError(
             f"checkpoint {path} is damaged ({error!r:.200}); remove it and run the command again"
         ) from error

@@ -24,7 +24,12 @@ from msnas_optuna.models.network import DetectionNetwork, Losses
 from msnas_optuna.models.sync_batchnorm import convert_sync_batchnorm
 from msnas_optuna.runtime.distributed import ALONE, Ranks
 from msnas_optuna.runtime.interrupts import deferred_interrupts
-from msnas_optuna.training.checkpoint import Checkpointing, load_checkpoint, save_checkpoint
+from msnas_optuna.training.checkpoint import (
+    Checkpointing,
+    damage_named,
+    load_checkpoint,
+    save_checkpoint,
+)
 from msnas_optuna.training.recipe import Recipe
 
 Precision = Literal["bf16", "fp32"]
@@ -126,10 +131,11 @@ def resume(
     state = ranks.broadcast(state)
     if state is None:
         return []
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    losses: list[float] = state["losses"]
-    return losses
+    assert checkpointing is not None
+    with damage_named(checkpointing.path):
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return [float(loss) for loss in state["losses"]]
 
 
 def parallelize(model: nn.Module, device: torch.device, ranks: Ranks) -> nn.Module:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -106,15 +107,38 @@ def test_the_loader_has_help_and_names_what_it_cannot_read(folder, study, tmp_pa
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "runs model.onnx with onnxruntime" in shown.stdout
     good = Experiment.load(study).task.val.dataset.records[0].path
-    bad, missing = tmp_path / "bad.png", tmp_path / "missing.png"
+    bad, missing, eps = (tmp_path / name for name in ("bad.png", "missing.png", "eps.png"))
     bad.write_text("no image")
-    done = load("--onnx", bad, missing, good)
+    Image.new("RGB", (8, 8)).save(eps, "EPS")
+    done = load("--onnx", bad, missing, eps, good)
     assert done.returncode == 1
     assert [line.split(": an image must be readable")[0] for line in done.stderr.splitlines()] == [
         str(bad),
         str(missing),
+        str(eps),
     ]
     assert json.loads(done.stdout)["image"] == str(good)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("model.pt2", []), ("model.onnx", ["--onnx"]), ("architecture.json", ["--onnx"])],
+)
+def test_the_loader_refuses_a_file_that_has_changed(folder, study, tmp_path, name, options):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    image = Experiment.load(study).task.val.dataset.records[0].path
+    checked = subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=copy)
+    assert checked.returncode == 0
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / name).write_bytes(content)
+    command = [sys.executable, copy / "load.py", *options, image]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"{copy / name} is damaged: SHA256SUMS has another digest; export it again\n"
+    )
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ named, the others done, and the exit status is 1.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import struct
 import sys
@@ -21,8 +22,19 @@ import numpy as np
 from PIL import Image, ImageOps
 
 HERE = Path(__file__).parent
-MODEL = json.loads((HERE / "architecture.json").read_text())
 
+
+def intact(name: str) -> Path:
+    """A file of the export, which ends the program where it is not as it was written."""
+    digest = hashlib.sha256((HERE / name).read_bytes()).hexdigest()
+    if f"{digest}  {name}" not in (HERE / "SHA256SUMS").read_text().splitlines():
+        sys.exit(f"{HERE / name} is damaged: SHA256SUMS has another digest; export it again")
+    return HERE / name
+
+
+MODEL = json.loads(intact("architecture.json").read_text())
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")  # pillow gives some to other programs
 UNREADABLE = (  # what pillow raises for files that are no images, or damaged ones
     OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError
 )  # fmt: skip
@@ -36,7 +48,7 @@ def torch_program() -> Program:
     import torch
     import torchvision  # noqa: F401  registers nms and roi_align
 
-    model = torch.export.load(HERE / "model.pt2").module(check_guards=False)
+    model = torch.export.load(intact("model.pt2")).module(check_guards=False)
     return lambda *inputs: [x.numpy() for x in model(*map(torch.from_numpy, inputs))]
 
 
@@ -44,7 +56,8 @@ def onnx_program() -> Program:
     """The ONNX program."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
+    path = intact("model.onnx")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda image, size: session.run(None, {"image": image, "size": size})
 
 
@@ -64,10 +77,11 @@ def prepare(image: Image.Image) -> tuple[Any, Any, tuple[float, float]]:
 def read(path: str) -> Image.Image | None:
     """The upright image of a file; of one that cannot be read it says so and is None."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
     except UNREADABLE as error:
-        print(f"{path}: an image must be readable, got {error}; left out", file=sys.stderr)
+        rule = f"an image must be readable as {', '.join(FORMATS)}"
+        print(f"{path}: {rule}, got {error}; left out", file=sys.stderr)
         return None
 
 
