@@ -25,6 +25,9 @@ _UPRIGHT: Final = {
 }  # EXIF orientation -> what turns the stored image upright
 _SWAPS_SIDES: Final = (5, 6, 7, 8)
 
+FORMATS: Final = ("JPEG", "PNG", "BMP", "WebP", "TIFF", "GIF")
+"""Of images that are read; Pillow knows dozens more, and gives some to other programs."""
+
 _DECODER_ERRORS: Final = (  # all that Pillow raises on damaged files
     OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError,
 )  # fmt: skip
@@ -112,14 +115,14 @@ class ImageSet:
 def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     """An open image; what Pillow raises on damaged files becomes a DataError."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=[name.upper() for name in FORMATS]) as image:
             yield image
     except DataError:
         raise
     except _DECODER_ERRORS as error:
         raise DataError(
-            f"{path}: an image must be readable, got {type(error).__name__}: {error}; "
-            f"fetch the file again or leave the image out"
+            f"{path}: an image must be readable as {', '.join(FORMATS)}, got "
+            f"{type(error).__name__}: {error}; fetch or convert the file, or leave the image out"
         ) from error
 
 

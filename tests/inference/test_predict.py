@@ -133,11 +133,12 @@ def test_unreadable_images_are_named_and_the_others_done(retrained, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(good.read_bytes()[:500])
     (tmp_path / "text.png").write_text("no picture")
-    bad = [broken, tmp_path / "text.png", tmp_path / "absent.png"]
+    Image.new("RGB", (8, 8)).save(tmp_path / "eps.png", "EPS")  # Pillow would ask Ghostscript
+    bad = [broken, *(tmp_path / name for name in ("text.png", "eps.png", "absent.png"))]
     result = msnas("predict", retrained, *bad, good, code=1)
     for path in bad:
         assert str(path) in result.stderr
-    assert "3 of 4 images could not be read" in result.stderr
+    assert "4 of 5 images could not be read" in result.stderr
     assert str(good) in result.stdout
     found = predicted(retrained, *bad, good, code=1)
     assert {u["file"] for u in found["unreadable"]} == {str(path) for path in bad}
