@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
+import sys
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Final, NotRequired
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic wants it before Python 3.12
 
 from msnas_optuna.data.images import (
     Category,
@@ -41,47 +41,47 @@ class DataWarning(UserWarning):
     """A data set was repaired on reading; the message says how much."""
 
 
-_Id = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
-_Side = Annotated[float, Field(strict=True, ge=1, lt=2**31, multiple_of=1)]
-_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Entry = dict[str, Any]
+_Rule = tuple[str, Callable[[Any], bool]]  # in words, and whether a value keeps it
 
 
-class _CategoryEntry(TypedDict):
-    id: _Id
-    name: str
+def _is_id(value: Any) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63
 
 
-class _ImageEntry(TypedDict):
-    id: _Id
-    file_name: str
-    width: NotRequired[_Side | None]
-    height: NotRequired[_Side | None]
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
-class _AnnotationEntry(TypedDict):
-    id: _Id
-    image_id: _Id
-    category_id: _Id
-    bbox: tuple[_Number, _Number, _Number, _Number]
-    area: NotRequired[Any]
-    iscrowd: NotRequired[Any]
+def _is_box(value: Any) -> bool:
+    return type(value) is list and len(value) == 4 and all(map(_is_number, value))
 
 
-class _Content(TypedDict):
-    images: Annotated[list[_ImageEntry], Field(min_length=1)]
-    annotations: list[_AnnotationEntry]
-    categories: Annotated[list[_CategoryEntry], Field(min_length=1)]
+def _is_text(value: Any) -> bool:
+    return type(value) is str
 
 
-_CONTENT: Final = TypeAdapter(_Content)
+def _is_side(value: Any) -> bool:
+    return value is None or (_is_number(value) and 1 <= value < 2**31 and value % 1 == 0)
 
-_RULES: Final = {  # of the keys that are no integers
-    "bbox": "four finite numbers x y width height",
-    "width": "a positive whole number",
-    "height": "a positive whole number",
-    "file_name": "text",
-    "name": "text",
+
+_ID: Final = ("an integer", _is_id)
+_SIDE: Final = ("a positive whole number", _is_side)
+_RULES: Final[Mapping[str, Mapping[str, _Rule]]] = {
+    "images": {"id": _ID, "file_name": ("text", _is_text), "width": _SIDE, "height": _SIDE},
+    "annotations": {
+        "id": _ID,
+        "image_id": _ID,
+        "category_id": _ID,
+        "bbox": ("four finite numbers x y width height", _is_box),
+        "area": ("a finite number", lambda value: value is None or _is_number(value)),
+        "iscrowd": ("0 or 1", lambda value: value in (None, 0, 1)),
+    },
+    "categories": {"id": _ID, "name": ("text", _is_text)},
 }
+"""Of the keys that are read; None stands for one that is not there."""
+
+_READ: Final = frozenset(_RULES).union(*_RULES.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,68 +149,81 @@ class CocoDetection(ImageSet):
         }
 
 
-def _read(file: Path) -> _Content:
+def _read(file: Path) -> dict[str, list[_Entry]]:
     """The annotation file, each entry of the right form and with an id of its own."""
     try:
         raw = file.read_bytes()
-        content = _CONTENT.validate_json(raw.decode(json.detect_encoding(raw)))
+        text = raw.decode(json.detect_encoding(raw))
+        del raw  # large, as all in here
+        # Outlines, the bulk of a file, are forgotten as soon as they are read.
+        content = json.loads(
+            text, object_pairs_hook=lambda pairs: {k: v for k, v in pairs if k in _READ}
+        )
     except OSError as error:
         raise DataError(
             f"{file}: the annotation file must be readable, got {error.strerror}; "
             f"give the path of a COCO-format JSON file"
         ) from error
-    except ValidationError as error:
-        raise DataError(f"{file}: {_rule(error)}") from error
-    except UnicodeDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"{file}: the annotation file must be JSON, got {error}; restore the file"
         ) from error
-    for kind in ("images", "annotations", "categories"):
-        ids = Counter(entry["id"] for entry in content[kind])
-        if len(ids) < len(content[kind]):
-            raise DataError(
-                f"{file}: ids of {kind} must be unique, got {ids.most_common(1)[0][0]} twice; "
-                f"remove or renumber one of the entries"
-            )
+    if type(content) is not dict:
+        raise DataError(
+            f"{file}: the annotation file must be a JSON object, got {reprlib.repr(content)}; "
+            f"give a file with images, annotations and categories"
+        )
+    for kind, rules in _RULES.items():
+        _check_entries(content, kind, rules, file=file)
     return content
 
 
-def _rule(error: ValidationError) -> str:
-    """The first rule that a file breaks, in words."""
-    first = error.errors(include_url=False)[0]
-    kind, *entry = first["loc"] or ("",)
-    came = "nothing" if first["type"] == "missing" else _short(first["input"])
-    if first["type"] == "json_invalid":
-        return f"the annotation file must be JSON, got {first['msg']}; restore the file"
-    if not kind:
-        return (
-            f"the annotation file must be a JSON object, got {came}; "
-            f"give a file with images, annotations and categories"
+def _check_entries(
+    content: Mapping[str, Any], kind: str, rules: Mapping[str, _Rule], *, file: Path
+) -> None:
+    """Raises DataError for the first entry of a list that breaks a rule."""
+    entries = content.get(kind)
+    if type(entries) is not list or not (entries or kind == "annotations"):
+        raise DataError(
+            f"{file}: {kind} must be a list with entries, got {_got(content, kind)}; "
+            f"give a COCO-format detection file"
         )
-    if not entry:
-        return f"{kind} must be a list with entries, got {came}; give a COCO-format detection file"
-    if len(entry) == 1:
-        return f"{kind}[{entry[0]}] must be an object, got {came}; correct the entry"
-    rule = _RULES.get(str(entry[1]), "an integer")
-    return f"{kind}[{entry[0]}].{entry[1]} must be {rule}, got {came}; correct or remove the entry"
+    for i, entry in enumerate(entries):
+        if type(entry) is not dict:
+            raise DataError(
+                f"{file}: {kind}[{i}] must be an object, got {reprlib.repr(entry)}; correct the "
+                f"entry"
+            )
+        for key, (rule, keeps) in rules.items():
+            if not keeps(entry.get(key)):
+                named = [f"{k} {entry[k]}" for k in ("id", "image_id") if _is_id(entry.get(k))]
+                raise DataError(
+                    f"{file}: {kind}[{i}].{key} must be {rule}, got {_got(entry, key)}; correct "
+                    f"or remove the entry{' with ' * bool(named)}{' and '.join(named)}"
+                )
+    ids = Counter(entry["id"] for entry in entries)
+    if len(ids) < len(entries):
+        raise DataError(
+            f"{file}: ids of {kind} must be unique, got {ids.most_common(1)[0][0]} twice; "
+            f"remove or renumber one of the entries"
+        )
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _got(entry: Mapping[str, Any], key: str) -> str:
+    return reprlib.repr(entry[key]) if key in entry else "nothing"
 
 
-def _path(entry: _ImageEntry, folder: Path, file: Path) -> Path:
-    inside = os.path.normpath(entry["file_name"])
+def _path(entry: _Entry, folder: Path, file: Path) -> Path:
+    inside: str = os.path.normpath(entry["file_name"])
     if os.path.isabs(inside) or inside.split(os.sep, 1)[0] == os.pardir:
         raise DataError(
             f"{file}: file_name of image {entry['id']} must stay inside the images folder "
-            f"{folder}, got {_short(entry['file_name'])}; correct or remove the entry"
+            f"{folder}, got {reprlib.repr(entry['file_name'])}; correct or remove the entry"
         )
     return folder / inside
 
 
-def _size(entry: _ImageEntry, path: Path) -> tuple[int, int]:
+def _size(entry: _Entry, path: Path) -> tuple[int, int]:
     """(width, height), from the image itself where the entry lacks one of them."""
     width, height = entry.get("width"), entry.get("height")
     if width is None or height is None:
@@ -220,7 +233,7 @@ def _size(entry: _ImageEntry, path: Path) -> tuple[int, int]:
 
 
 def _objects(
-    content: _Content,
+    content: Mapping[str, list[_Entry]],
     sizes: Sequence[tuple[int, int]],
     categories: Sequence[Category],
     *,
@@ -246,7 +259,7 @@ def _objects(
     order = np.flatnonzero(kept)
     order = order[np.argsort(image[order], kind="stable")]
     ids = np.array([entry["id"] for entry in entries], np.int64)
-    crowd = np.array([bool(entry.get("iscrowd", 0)) for entry in entries], bool)
+    crowd = np.array([entry.get("iscrowd") or 0 for entry in entries], bool)
     area = _areas(entries, clipped, moved)
     return _Objects(
         *(_frozen(column[order]) for column in (ids, image, category, clipped, area, crowd))
@@ -288,17 +301,14 @@ def _clip(
 
 
 def _areas(
-    entries: Sequence[_AnnotationEntry],
+    entries: Sequence[_Entry],
     xywh: npt.NDArray[np.float64],
     moved: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.float64]:
     """Area of every object in square pixels: the file's up to that of a clipped box, else that."""
-    stated = np.array(
-        [a if isinstance(a := entry.get("area"), int | float) else 0 for entry in entries],
-        np.float64,
-    )
+    stated = np.array([entry.get("area") or 0 for entry in entries], np.float64)
     box = xywh[:, 2] * xywh[:, 3]
-    area = np.where((stated > 0) & np.isfinite(stated), stated, box)
+    area = np.where(stated > 0, stated, box)
     return np.where(moved, np.minimum(area, box), area)
 
 

@@ -154,7 +154,7 @@ def _is_finished(folder: Path, settings: ShapesSettings) -> bool:
     try:
         found = json.loads(marker.read_bytes())
         finished = bool(found["finished"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{marker}: the marker must be as it was written, got {error!r}; remove {folder}"
         ) from error

@@ -194,6 +194,12 @@ def test_a_missing_annotation_file_is_named(tmp_path: Path) -> None:
         ('{"images": 3, "annotations": [], "categories": []}', "images must be a list"),
         ('{"images": [], "annotations": [], "categories": []}', "images must be a list with"),
         ('{"images": [3], "annotations": [], "categories": []}', r"images\[0\] must be an object"),
+        ("[" * 100_000 + "]" * 100_000, "must be JSON, got maximum recursion"),
+        ('{"images": [{"id": ' + "9" * 5000 + "}]}", "must be JSON, got Exceeds the limit"),
+        (
+            '{"images": ' + "[" * 300 + "]" * 300 + "}",
+            r"images\[0\] must be an object, got \[\[\[\[",
+        ),
     ],
 )
 def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str, rule: str) -> None:
@@ -263,12 +269,47 @@ def test_annotations_name_known_ids(tmp_path: Path, key: str, kind: str) -> None
         "0 0 1 1",
         [[0], 0, 1, 1],
         [0, 0, 1, 10**400],
+        [0, 0, True, True],
+        ["0", "0", "1", "1"],
+        {"0": 0, "1": 0, "2": 1, "3": 1},
     ],
 )
 def test_boxes_are_four_finite_numbers(tmp_path: Path, bbox: object) -> None:
     entries = [annotation([0, 0, 1, 1], id=3), annotation(bbox, id=4)]
-    with pytest.raises(DataError, match=r"annotations\[1\]\.bbox must be four finite numbers"):
+    rule = (
+        r"instances\.json: annotations\[1\]\.bbox must be four finite numbers .*, got .*; "
+        r"correct or remove the entry with id 4 and image_id 0$"
+    )
+    with pytest.raises(DataError, match=rule):
         load(tmp_path, content(annotations=entries))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        pytest.param("area", 10**400, id="area-huge"),
+        *(("iscrowd", value) for value in ("0", "1", "false", 2, -1, 0.5, [], [0], {})),
+        *(("area", value) for value in (float("inf"), float("nan"), "5", True, [5])),
+    ],
+)
+def test_crowd_and_area_are_what_they_stand_for(tmp_path: Path, key: str, value: object) -> None:
+    entries = [annotation([0, 0, 1, 1], id=3), annotation([0, 0, 1, 1], id=4, **{key: value})]
+    rule = {"iscrowd": "0 or 1", "area": "a finite number"}[key]
+    where = rf"instances\.json: annotations\[1\]\.{key} must be {rule}, got .* id 4 and image_id 0"
+    with pytest.raises(DataError, match=where):
+        load(tmp_path, content(annotations=entries))
+
+
+def test_crowd_and_area_may_be_left_out(tmp_path: Path) -> None:
+    keys: list[dict[str, Any]] = [
+        {},
+        {"iscrowd": None, "area": None},
+        {"iscrowd": True, "area": 3},
+    ]
+    entries = [annotation([0, 0, 2, 2], id=i, **given) for i, given in enumerate(keys)]
+    truth = load(tmp_path, content(annotations=entries)).ground_truth["annotations"]
+    assert [a["iscrowd"] for a in truth] == [0, 0, 1]
+    assert [a["area"] for a in truth] == [4, 4, 3]
 
 
 @pytest.mark.parametrize("width", [0, -3, 1.5, "40", [40]])
@@ -280,6 +321,29 @@ def test_stated_sizes_are_positive_whole_numbers(tmp_path: Path, width: object) 
 
 
 # ---------------------------------------------------------------- image files
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.bmp", "a.webp", "a.tif", "a.gif", "a.mpo"])
+def test_the_usual_formats_are_read(tmp_path: Path, name: str) -> None:
+    read = one_image(tmp_path, Image.new("RGB", (8, 6), "white"), name).read(0)
+    assert (read.size, read.getpixel((4, 3))) == ((8, 6), (255, 255, 255))
+
+
+@pytest.mark.parametrize("name", ["a.eps", "a.pdf", "a.ico", "a.ppm", "a.tga", "a.jp2", "a.icns"])
+def test_other_formats_are_refused_whatever_their_name(tmp_path: Path, name: str) -> None:
+    image = Image.new("RGB", (16, 16), "white")
+    image.save(tmp_path / name)
+    (tmp_path / name).rename(tmp_path / "a.jpg")
+    entry = {"id": 0, "file_name": "a.jpg"}
+    rule = (
+        r"a\.jpg: an image must be readable as JPEG, PNG, BMP, WebP, TIFF, GIF, got .*convert the"
+    )
+    with pytest.raises(DataError, match=rule):
+        load(tmp_path, content(images=[entry], annotations=[]))
+    with pytest.raises(DataError, match=rule):
+        load(
+            tmp_path, content(images=[{**entry, "width": 16, "height": 16}], annotations=[])
+        ).read(0)
 
 
 def test_missing_images_are_counted(tmp_path: Path) -> None:

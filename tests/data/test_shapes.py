@@ -104,8 +104,9 @@ def test_a_half_written_marker_is_no_obstacle(tmp_path: Path) -> None:
     assert len(generate_shapes(tmp_path, SMALL)) == 2
 
 
-def test_a_damaged_marker_is_named(tmp_path: Path) -> None:
-    (tmp_path / MARKER).write_text("{")
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, "9" * 5000])
+def test_a_damaged_marker_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / MARKER).write_text(text)
     with pytest.raises(DataError, match=r"shapes\.json: .*remove"):
         generate_shapes(tmp_path, SMALL)
 
