@@ -6,25 +6,31 @@ artifacts/ID        each file of the artifact store that a study or a trial refe
 
 from __future__ import annotations
 
+import re
 import shutil
+import sqlite3
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import optuna
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study
 
 from msnas_optuna.runtime.files import atomic_write
-from msnas_optuna.storage.opening import StorageError, open_storage
+from msnas_optuna.storage.opening import empty_database, open_storage
 from msnas_optuna.storage.studies import StudyMismatchError
-from msnas_optuna.storage.transfer import Progress, artifact_ids, copy_studies
+from msnas_optuna.storage.transfer import ARTIFACT_ID, Progress, artifact_ids, copy_studies
 from msnas_optuna.storage.urls import sqlite_url
 
 _DATABASE: Final = "study.db"
+_ENTRY: Final = re.compile(rf"study\.db|artifacts/{ARTIFACT_ID.pattern}")
+_SMALL: Final = 1 << 20  # bytes that any file may unpack to
+_RATIO: Final = 20  # times its size that a larger one may unpack to; of 600 trials 6
 _FIRST_FORMAT: Final = "manifest.json"  # what earlier versions wrote in place of a database
 
 
@@ -45,12 +51,12 @@ def save_bundle(
         storage = open_storage(sqlite_url(database))
         copy_studies(studies, storage, progress=progress)
         _close(storage)
-        with (
-            atomic_write(path) as file,
-            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
-        ):
-            archive.write(database, _DATABASE)
-            for identifier in sorted(identifiers):
+        content = database.read_bytes()
+        dense = len(content) > _RATIO * len(zlib.compress(content))  # an import would refuse it
+        method = zipfile.ZIP_STORED if dense else zipfile.ZIP_DEFLATED
+        with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(_DATABASE, content, method)
+            for identifier in sorted(identifiers):  # pictures, which are small already
                 if (artifact_dir / identifier).is_file():
                     archive.write(artifact_dir / identifier, _entry(identifier))
 
@@ -59,8 +65,10 @@ def save_bundle(
 def open_bundle(path: Path) -> Iterator[tuple[BaseStorage, zipfile.ZipFile]]:
     """The storage and the archive in a file that `save_bundle` has written.
 
+    The file may come from anybody: entries, sizes and tables are those of such a file, and all
+    studies can be read, before anything is handed out.
+
     Raises:
-        OSError: it cannot be read.
         ValueError: it is damaged, or no such file.
         StudyMismatchError: an earlier version has written it.
     """
@@ -77,16 +85,19 @@ def open_bundle(path: Path) -> Iterator[tuple[BaseStorage, zipfile.ZipFile]]:
                     f"{path} holds studies of an earlier version of msnas-optuna; go on with that "
                     "version, or search anew"
                 )
+            _check_entries(archive.infolist(), path.stat().st_size)
             if (damaged := archive.testzip()) is not None:
-                raise ValueError(damaged)
-            archive.extract(_DATABASE, folder)
-            storage = open_storage(sqlite_url(Path(folder) / _DATABASE))
+                raise ValueError(f"{damaged} has another checksum")
+            database, empty = Path(archive.extract(_DATABASE, folder)), Path(folder) / "empty.db"
+            empty.write_bytes(empty_database())
+            if _layout(database) != _layout(empty):
+                raise ValueError(f"its tables are not those of Optuna {optuna.__version__}")
+            storage = open_storage(sqlite_url(database))
+            for name in optuna.get_all_study_names(storage):
+                artifact_ids(optuna.load_study(study_name=name, storage=storage))  # reads it all
         except StudyMismatchError:
             raise
-        except (
-            zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, LookupError, ValueError,
-            NotImplementedError, StorageError,
-        ) as error:  # fmt: skip
+        except Exception as error:  # a file that somebody has made can raise anything
             raise ValueError(
                 f"{path} is no file that `msnas export-study` of this version has written, or it "
                 f"is damaged ({error}); export the study again"
@@ -124,6 +135,27 @@ def extract_artifacts(
                 atomic_write(artifact_dir / identifier) as file,
             ):
                 shutil.copyfileobj(source, file)
+
+
+def _check_entries(entries: Sequence[zipfile.ZipInfo], size: int) -> None:
+    """Raises ValueError where an archive of `size` bytes is none that `save_bundle` writes."""
+    content = sum(entry.file_size for entry in entries)
+    if content > max(_SMALL, _RATIO * size):
+        raise ValueError(f"it unpacks to {content:,} bytes, more than {_RATIO} times its size")
+    for entry in entries:
+        if not _ENTRY.fullmatch(entry.filename):
+            raise ValueError(f"an entry is named {entry.filename!r:.80}")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{entry.filename} is compressed by another method")
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise ValueError("two entries have one name")
+
+
+def _layout(database: Path) -> list[tuple[str, str, str]]:
+    """Type, name and definition of all that an SQLite file defines; nothing of it runs."""
+    with closing(sqlite3.connect(database)) as connection:
+        select = "SELECT type, name, sql FROM sqlite_master ORDER BY type, name"
+        return connection.execute(select).fetchall()
 
 
 def _entry(identifier: str) -> str:

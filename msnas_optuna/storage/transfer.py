@@ -33,7 +33,7 @@ from msnas_optuna.storage.studies import StudyMismatchError
 
 # File names of artifacts: no folders, no hidden files. Keys of optuna-dashboard's notes of a study
 # or, by its id, a trial, see its `_note.py`. Links of notes to artifacts of a study or a trial.
-_ARTIFACT_ID: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,199}")
+ARTIFACT_ID: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,199}")
 _NOTE: Final = re.compile(r"dashboard:(?:(\d+):)?note_(?:ver|str:(\d+))")
 _LINK: Final = re.compile(r"/artifacts/(\d+)/(?:(\d+)/)?(?=[0-9a-fA-F-])")
 
@@ -167,7 +167,7 @@ def artifact_ids(study: Study) -> list[str]:
         if key.startswith(ARTIFACTS_ATTR_PREFIX) and json.loads(value) is not None  # deleted
     ]
     for identifier in found:
-        if not _ARTIFACT_ID.fullmatch(identifier):
+        if not ARTIFACT_ID.fullmatch(identifier):
             raise ValueError(
                 f"an artifact is a file of the artifact store, named by letters, digits, '.', '_' "
                 f"and '-'; got {identifier!r}"

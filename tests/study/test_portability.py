@@ -396,6 +396,10 @@ def test_no_artifact_leaves_its_folder(rich: Path, identifier: str) -> None:
         for name in (f"artifacts/{identifier}", "../evil"):
             archive.writestr(name, b"evil")
     there = moved_to(rich, None)
+    with pytest.raises(ValueError, match="an entry is named '"):
+        import_study(there, str(file))
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.write(database, "study.db")
     with pytest.raises(ValueError, match="an artifact is a file of the artifact store, named by"):
         import_study(there, str(file))
     with pytest.raises(ValueError, match="an artifact is a file of the artifact store, named by"):
