@@ -80,7 +80,8 @@ def tell(
     study_file: StudyFile,
     trial: Annotated[int, typer.Option(min=0, help="Its number, as `ask` printed it.")],
     values: Annotated[
-        str | None, typer.Option(help="One for each of study.objectives: 0.41 or 0.41,12.5.")
+        str | None,
+        typer.Option(help="One for each of study.objectives, AP from 0 to 1: 0.41 or 0.41,12.5."),
     ] = None,
     state: Annotated[State, typer.Option(help="How it ended.")] = State.complete,
     repeat: Annotated[
@@ -102,6 +103,8 @@ def tell(
         try:
             if values is not None:
                 numbers = [float(text) for text in values.replace(",", " ").split()]
+                if "_" in values or not values.isascii():  # Python reads 1_0 and ٤١ as numbers
+                    raise ValueError
         except ValueError:
             raise ValueError(
                 f"--values are numbers joined by commas, as 0.41 or 0.41,12.5; got {values!r}"

@@ -119,8 +119,8 @@ def tell(
         repeat: a failure was not the architecture's fault, so that it is handed out again.
 
     Raises:
-        ValueError: the values are not finite or not one for each objective, the trial has
-            ended otherwise, or there is no such trial.
+        ValueError: the values are not finite or not one for each objective, AP is not in 0..1,
+            the trial has ended otherwise, or there is no such trial.
         StudyMismatchError: see `storage.refuse_mixed`.
     """
     state = TrialState.FAIL if values is None else TrialState.COMPLETE
@@ -135,6 +135,11 @@ def tell(
         raise ValueError(
             f"values must be finite, because nothing ranks beside {told}; tell a training "
             "that diverged by --state fail"
+        )
+    if told and not 0 <= told[0] <= 1:  # AP is the first objective, and cannot be told anew
+        raise ValueError(
+            f"ap is a fraction, from 0 to 1; got {told[0]:g}. Tell 41 % as 0.41: a trial that is "
+            "told keeps its values"
         )
     study = setting.stored_study()
     if study is None:

@@ -189,6 +189,12 @@ def test_a_failure_that_is_to_be_repeated_is_asked_again_at_its_place(tiny: Path
     [
         (0, [float("nan")], r"values must be finite, .* \[nan\]; .* by --state fail"),
         (0, [float("inf")], "values must be finite"),
+        (
+            0,
+            [41.0],
+            r"ap is a fraction, from 0 to 1; got 41\. Tell 41 % as 0\.41: a trial that is to",
+        ),
+        (0, [-0.1], "ap is a fraction, from 0 to 1; got -0.1"),
         (0, [0.4, 1.0], r"one value .* study\.objectives = \['ap'\], .* got \[0\.4, 1\.0\]"),
         (7, [0.4], "has 1 trials, numbered from 0; there is no trial 7"),
     ],
@@ -321,8 +327,9 @@ def test_tell_needs_values_or_a_failure(tiny: Path, options: tuple[str, ...]) ->
     assert "give either --values, or --state fail" in message
 
 
-def test_values_are_numbers(tiny: Path) -> None:
-    message = msnas("tell", tiny, "--trial", 0, "--values", "0.4;5", code=1).stderr
+@pytest.mark.parametrize("values", ["0.4;5", "0.4_1", "1_000", "٠.٤١"])
+def test_values_are_numbers(tiny: Path, values: str) -> None:
+    message = msnas("tell", tiny, "--trial", 0, "--values", values, code=1).stderr
     assert "--values are numbers joined by commas" in message
 
 
