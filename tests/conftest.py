@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 from msnas_optuna import Architecture, queue_architectures
 from msnas_optuna.storage import TrialRecord, write_record
-from msnas_optuna.study.setting import RETRAIN, Setting
+from msnas_optuna.study.config import RETRAIN
+from msnas_optuna.study.setting import Setting
 from msnas_optuna.study.view import StudyView
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

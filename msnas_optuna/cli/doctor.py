@@ -28,7 +28,8 @@ from msnas_optuna.storage import (
     storage_exists,
     unfinished_trials,
 )
-from msnas_optuna.study.setting import RETRAIN, Setting
+from msnas_optuna.study.config import RETRAIN
+from msnas_optuna.study.setting import Setting
 
 SEARCH = "search"
 LIVES = {True: "lives", False: "has ended", None: "unknown"}

@@ -40,9 +40,9 @@ from msnas_optuna.storage import (
     write_versions,
     write_wanted,
 )
-from msnas_optuna.study.config import StudyConfig
+from msnas_optuna.study.config import RETRAIN, StudyConfig
 from msnas_optuna.study.selection import retraining
-from msnas_optuna.study.setting import RETRAIN, Setting
+from msnas_optuna.study.setting import Setting
 from msnas_optuna.study.view import StudyView
 from msnas_optuna.study.workers import Objective, evaluate_trials
 from msnas_optuna.training.checkpoint import (

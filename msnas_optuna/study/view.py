@@ -26,9 +26,9 @@ from msnas_optuna.samplers.history import Candidate, Ledger, Record, averaged, p
 from msnas_optuna.spaces.base import A, Space
 from msnas_optuna.storage import CONFIG, PLAN, finished_slots, read_plan
 from msnas_optuna.storage.optuna_private import storage_of
-from msnas_optuna.study.config import DEFAULT_METHOD, BudgetSection
+from msnas_optuna.study.config import DEFAULT_METHOD, RETRAIN, BudgetSection
 from msnas_optuna.study.feasibility import Feasibility, study_feasibility
-from msnas_optuna.study.setting import RETRAIN, Setting, budget_target, section_cost, stage_name
+from msnas_optuna.study.setting import Setting, budget_target, section_cost, stage_name
 
 _S = TypeVar("_S")
 

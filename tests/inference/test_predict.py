@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from msnas_optuna.cli import app
 from msnas_optuna.inference import predict as prediction
+from msnas_optuna.study.config import RETRAIN
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.selection import select
-from msnas_optuna.study.setting import RETRAIN
 from msnas_optuna.study.view import StudyView
 from msnas_optuna.training.evaluation import average_precision
 
