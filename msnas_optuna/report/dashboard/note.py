@@ -60,7 +60,7 @@ def study_note(
     parts += [f"![{caption}]({url})" for caption, url in pictures.items()]
     parts += [view.method.legend] if pictures else []
     if detections is None:
-        parts += ["## Detections", escaped(absence(setting, overview.study))]
+        parts += ["## Detections", absence(setting, overview.study)]
     else:
         trial = detections.source.trial
         parts += [f"## What trial {trial} detects", escaped(str(detections.source))]
@@ -76,7 +76,7 @@ def study_note(
 
 def escaped(text: str) -> str:
     """A text as Markdown shows it: one line, in which no sign has a meaning."""
-    return re.sub(r"([!-/:-@[-`{-~])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_[\]<>&|~$])", r"\\\1", " ".join(text.split()))
 
 
 def _table(rows: list[list[str]]) -> str:
