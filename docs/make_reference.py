@@ -10,25 +10,23 @@ import enum
 import inspect
 import re
 import textwrap
-import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import typer
 
 from msnas_optuna.cli import app
 from msnas_optuna.methods import METHODS
 from msnas_optuna.study.config import StudyConfig
+from msnas_optuna.study.keys import PLAIN, bounds, toml, unpacked, values
 
 FOLDER: Final = Path(__file__).parent
 
 NOTE: Final = (
     "Made from the code by `python docs/make_reference.py`: change the code, not this page."
 )
-
-PLAIN: Final = {int: "whole number", float: "number", str: "text", Path: "path"}
 
 
 def pages() -> dict[str, str]:
@@ -149,10 +147,12 @@ def section(
         hint = hints[field.name]
         if known is not None and field.name in known.__annotations__:
             continue
+        allowed = values(hint)
         if dataclasses.is_dataclass(nested := unpacked(hint)[0]):
             tables.append((f"{name}.{field.name}", nested))
+            allowed += ", see below"
         start = "required" if required(field) else code(toml(field.default))
-        rows.append((code(field.name), start, values(hint), texts.get(field.name, "")))
+        rows.append((code(field.name), start, allowed, texts.get(field.name, "")))
     if rows:
         yield table(("key", "default", "value", "meaning"), rows)
     shown.setdefault(kind, name)
@@ -184,66 +184,6 @@ def attribute_texts(kind: type) -> dict[str, str]:
         for name, text in re.findall(r"^(\w+): (.+(?:\n\s+.+)*)", attributes, re.MULTILINE):
             texts[name] = re.sub(r"(?<!-)\s*\n\s+", " ", re.sub(r"-\n\s+", "-", text))
     return texts
-
-
-def values(hint: Any) -> str:
-    """The values that a key may have, as an annotation says it."""
-    kind, *about = unpacked(hint)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal:
-        return " or ".join(code(toml(value)) for value in arguments)
-    if origin is tuple and arguments[-1] is ...:
-        return f"list of {values(arguments[0])}"
-    if origin is tuple:
-        return f"list of {len(arguments)}: {values(arguments[0])}"
-    if dataclasses.is_dataclass(kind):
-        return "table, see below"
-    if kind is bool:
-        return "`true` or `false`"
-    limits = {
-        name: getattr(rule, name)
-        for info in about
-        for rule in getattr(info, "metadata", [info])
-        for name in ("ge", "gt", "le", "lt")
-        if hasattr(rule, name)
-    }
-    return PLAIN[kind] + bounds(**limits)
-
-
-def bounds(
-    *,
-    ge: float | None = None,
-    gt: float | None = None,
-    le: float | None = None,
-    lt: float | None = None,
-) -> str:
-    """A range in words."""
-    if ge is not None and le is not None:
-        return f" from {ge:,} to {le:,}"
-    signs = {">=": ge, ">": gt, "<=": le, "<": lt}
-    said = [f"{sign} {bound:,}" for sign, bound in signs.items() if bound is not None]
-    return f" {' and '.join(said)}" if said else ""
-
-
-def unpacked(hint: Any) -> tuple[Any, ...]:
-    """The type of an annotation, without None, then its metadata."""
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
-    if typing.get_origin(hint) is typing.Annotated:
-        kind, *about = typing.get_args(hint)
-        return (*unpacked(kind), *about)
-    return (hint,)
-
-
-def toml(value: Any) -> str:
-    """A value as a study file spells it; nothing for a missing one."""
-    if value is None or value is dataclasses.MISSING:
-        return ""
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(toml, value))}]"
-    if isinstance(value, str | Path):
-        return f'"{value}"'
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def code(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -15,6 +16,7 @@ from msnas_optuna.cli.terminal import (
     print_json,
     refuse_closed_output,
     session,
+    show_warning,
 )
 from msnas_optuna.storage import finished_slots
 from msnas_optuna.study import asktell
@@ -57,7 +59,7 @@ def ask(
                     "generation": proposal.plan.generation,
                     "origin": proposal.plan.origin,
                     "repeat": proposal.plan.repeat,
-                    "tell": setting.command(
+                    "tell": setting.words(
                         "tell", "--trial", str(proposal.trial), "--values", values
                     ),
                 }
@@ -65,6 +67,11 @@ def ask(
             ]
             if described:
                 print_json(described if n is not None else described[0])
+                if setting.is_secret and not os.environ.get("OPTUNA_STORAGE"):
+                    show_warning(
+                        "`tell` of the JSON leaves out --storage, whose URL holds a password; "
+                        "set OPTUNA_STORAGE to the URL for it"
+                    )
 
         if not asktell.ask(setting, n or 1, show=show):
             err.print(

@@ -24,7 +24,6 @@ from msnas_optuna.report.table import Column
 from msnas_optuna.storage import (
     UnfinishedTrial,
     end_trials,
-    redacted,
     storage_exists,
     unfinished_trials,
 )
@@ -73,7 +72,7 @@ def doctor(
         setting = Setting.load(study_file, storage=storage)
         if not storage_exists(setting.storage_url):
             raise ValueError(
-                f"the storage {redacted(setting.storage_url)} does not exist: check --storage, "
+                f"the storage {setting.storage_url} does not exist: check --storage, "
                 "OPTUNA_STORAGE and study.storage; it comes with the first trial"
             )
         begun = {name or SEARCH: setting.begun_study(name) for name in setting.stages}

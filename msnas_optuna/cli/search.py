@@ -28,7 +28,6 @@ from msnas_optuna.cli.workers import search_with_workers
 from msnas_optuna.report.table import percent, record, result_columns
 from msnas_optuna.runtime.files import atomic_write
 from msnas_optuna.runtime.processes import torchrun_place
-from msnas_optuna.storage import has_secret, redacted
 from msnas_optuna.study.setting import Setting
 from msnas_optuna.study.view import StudyView
 
@@ -187,7 +186,7 @@ def print_results(setting: Setting, *, top: int, as_json: bool) -> None:
             dataclasses.asdict(summary)
             | {
                 "study": setting.study_name(),
-                "storage": redacted(setting.storage_url),
+                "storage": setting.storage_url,
                 "objectives": list(setting.config.study.objectives),
                 "best": best[:top],
                 "pareto_front": best if several else None,
@@ -236,9 +235,9 @@ def _print_next_steps(setting: Setting) -> None:
     if url.startswith("grpc:"):
         return  # Optuna's commands speak to databases alone
     out.print("\nLook further:")
-    if has_secret(url):
+    shown = setting.storage_word
+    if setting.is_secret:
         out.print("(OPTUNA_STORAGE stands for the storage's URL, which holds a password)")
-    shown = '"$OPTUNA_STORAGE"' if has_secret(url) else shlex.quote(url)
     best = "best-trial" if len(setting.metrics) == 1 else "best-trials"
     for command in (
         setting.command("dashboard"),

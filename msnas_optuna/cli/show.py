@@ -28,6 +28,10 @@ def dashboard(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="TCP port on 127.0.0.1; 0 takes a free one.")
     ] = 8080,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Answer as this host, too, behind a proxy; repeatable."),
+    ] = None,
     storage: StorageUrl = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -37,7 +41,7 @@ def dashboard(
         from msnas_optuna.report.dashboard import HOST, dashboard_server  # slow to import
 
         setting = Setting.load(study_file, storage=storage)
-        with dashboard_server(setting, port) as server:
+        with dashboard_server(setting, port, allow_host or ()) as server:
             study = setting.stored_study()
             assert study is not None
             url = f"http://{HOST}:{server.server_port}/dashboard/studies/{study_id(study)}"

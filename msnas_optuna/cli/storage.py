@@ -19,7 +19,7 @@ from msnas_optuna.cli.terminal import (
     session,
     show_warning,
 )
-from msnas_optuna.storage import redacted, serve_storage
+from msnas_optuna.storage import serve_storage
 from msnas_optuna.study import portability
 from msnas_optuna.study.portability import Transfer
 from msnas_optuna.study.setting import Setting
@@ -37,7 +37,7 @@ def storage_proxy(
     """Serve the study's storage to workers that open grpc://HOST:PORT, until Ctrl-C."""
     with session():
         setting = Setting.load(study_file, storage=storage)
-        line = f"serving {redacted(setting.storage_url)} as grpc://{host}:{port}; Ctrl-C ends it"
+        line = f"serving {setting.storage_url} as grpc://{host}:{port}; Ctrl-C ends it"
         served, ready = setting.storage, partial(err.print, line, soft_wrap=True)
         try:
             serve_storage(served, host=host, port=port, ready=ready)

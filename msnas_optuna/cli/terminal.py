@@ -11,8 +11,9 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TextIO, TypeVar, cast
 
 import optuna
 import typer
@@ -20,18 +21,66 @@ from optuna.exceptions import OptunaError
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
+from typer.core import TyperGroup
 
 from msnas_optuna.cli.progress import Bars
 from msnas_optuna.methods import METHODS
 from msnas_optuna.report.table import Column, titled
 from msnas_optuna.runtime.interrupts import insist_on_interrupts
 from msnas_optuna.runtime.processes import torchrun_place
-from msnas_optuna.storage import in_words, is_of_storage
+from msnas_optuna.storage import has_secret, in_words, is_of_storage, is_word, redact
 
 R = TypeVar("R")
 
+
+class _Redacted:
+    """A stream that hides the passwords in whatever is written to it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(redact(text))
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "buffer":  # leads around it
+            raise AttributeError(name)
+        return getattr(self._stream, name)
+
+
+def redact_output() -> None:
+    """Hides passwords in all that this process prints from now on: results, errors, tracebacks."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, _Redacted):
+            setattr(sys, name, cast(TextIO, _Redacted(stream)))
+
+
+class _Group(TyperGroup):
+    """The command itself; a password that it is given goes to a storage and nowhere else."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        redact_output()
+        parameters = getattr(self.commands.get(args[0]), "params", ()) if args else ()
+        takes_urls = any(p.metavar and p.metavar.endswith("|URL") for p in parameters)
+        for before, word in pairwise(["", *args]):
+            is_url = takes_urls or before == "--storage" or word.startswith("--storage=")
+            if has_secret(word) and not (is_url and is_word(word)):
+                raise typer.BadParameter(
+                    "a password, or parameters of a URL after '?', may stand in the URL of a "
+                    "storage alone, behind --storage or in OPTUNA_STORAGE, with @ written as %40, "
+                    f"/ as %2F and a space as %20; got {redact(word) if is_word(word) else '***'}"
+                )
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     name="msnas",
+    cls=_Group,
     help="Multi-scale network architecture search for object detection, as an Optuna study.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

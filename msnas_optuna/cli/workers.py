@@ -21,7 +21,7 @@ import optuna
 
 from msnas_optuna.cli.experiments import open_experiment
 from msnas_optuna.cli.progress import Bars
-from msnas_optuna.cli.terminal import message_of
+from msnas_optuna.cli.terminal import message_of, redact_output
 from msnas_optuna.runtime.interrupts import insist_on_interrupts
 from msnas_optuna.runtime.processes import Place
 from msnas_optuna.storage import StorageFailures, finished_slots, is_of_storage
@@ -159,6 +159,7 @@ def _settled_at_last(setting: Setting) -> int:
 def _work(
     study_file: Path, storage: str | None, trials: int | None, place: Place, sender: Connection
 ) -> None:
+    redact_output()
     # Ctrl-C reaches all processes of a terminal, and the parent passes it on.
     heeded = insist_on_interrupts(ignored=[signal.SIGINT])
 

@@ -44,7 +44,7 @@ class ShapesSettings:
         train: pictures for training.
         val: pictures for validation.
         size: S, side of the pictures, pixels.
-        seed: not negative; equal settings give equal pictures.
+        seed: 0 to 2**31 - 1; equal settings give equal pictures.
         objects: fewest and most objects of a picture, before occlusion hides some.
         extent: smallest and largest side of an object's square before rotation, pixels; log-
             uniform in between.
@@ -66,14 +66,14 @@ class ShapesSettings:
             raise ValueError(rule)
 
     def _broken_rules(self) -> Iterator[str]:
-        if self.train < 1 or self.val < 1:
-            yield f"train and val must be at least 1, got {self.train} and {self.val}"
-        if self.seed < 0:
-            yield f"seed must not be negative, got {self.seed}"
+        if not (1 <= self.train < 2**31 and 1 <= self.val < 2**31):
+            yield f"train and val must be from 1 to 2,147,483,647, got {self.train} and {self.val}"
+        if not 0 <= self.seed < 2**31:
+            yield f"seed must be from 0 to 2,147,483,647, got {self.seed}"
         if not 1 <= self.objects[0] <= self.objects[1] <= 100:
-            yield f"objects must be two numbers from 1 to 100 in order, got {self.objects}"
+            yield f"objects must be two numbers from 1 to 100 in order, got {list(self.objects)}"
         if not 4 <= self.extent[0] <= self.extent[1]:
-            yield f"extent must be two numbers from 4 in order, got {self.extent}"
+            yield f"extent must be two numbers from 4 in order, got {list(self.extent)}"
         if not self.extent[1] * math.sqrt(2) <= self.size <= 4096:
             yield (
                 f"size must hold a rotated object of extent {self.extent[1]:g}: "

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
 from msnas_optuna.methods.picture import Picture
 from msnas_optuna.spaces.base import A, AdditiveCost, InvalidArchitectureError, Space
 from msnas_optuna.training.metrics import METRICS, Metric
+from msnas_optuna.training.recipe import PositiveInt as PositiveInt
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from msnas_optuna.models.network import DetectionNetwork
 
 CHECKED: Final = ConfigDict(extra="forbid", allow_inf_nan=False)  # sections of a study file
-PositiveInt = Annotated[int, Field(gt=0)]
 
 _Priced = TypeVar("_Priced", bound=Hashable, contravariant=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Final, NamedTuple
@@ -91,9 +92,16 @@ def refresh_detections(setting: Setting, study: Study, draw: Draw) -> None:
 def absence(setting: Setting, study: Study) -> str:
     """Why there are no pictures, and what makes some."""
     if is_external(study):
-        alone = setting.command("retrain", "--top", "1")
-        return f"None are stored, the external trainer has the weights; `{alone}` makes others."
-    own = setting.command("predict", "--trial", "best", "--one-shot", "IMAGE")
+        alone = _code(setting.command("retrain", "--top", "1"))
+        return f"None are stored, the external trainer has the weights; {alone} makes others."
+    own = _code(setting.command("predict", "--trial", "best", "--one-shot", "IMAGE"))
     if not setting.config.runtime.dashboard:
-        return f"None are stored, because runtime.dashboard is false; `{own}` draws some."
-    return f"None are stored; `{setting.command('search')}` draws them, `{own}` others."
+        return f"None are stored, because runtime.dashboard is false; {own} draws some."
+    return f"None are stored; {_code(setting.command('search'))} draws them, {own} others."
+
+
+def _code(command: str) -> str:
+    """A command as code in Markdown, whatever signs it has."""
+    marks = "`" * (1 + max(map(len, re.findall("`+", command)), default=0))
+    space = " " if len(marks) > 1 else ""
+    return f"{marks}{space}{' '.join(command.splitlines())}{space}{marks}"

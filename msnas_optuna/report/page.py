@@ -27,13 +27,14 @@ from msnas_optuna.report.figures.svg import svg
 from msnas_optuna.report.overview import Overview
 from msnas_optuna.report.table import budget_rows
 from msnas_optuna.runtime.files import atomic_write
-from msnas_optuna.storage import CONFIG, ERROR, read_versions, versions
+from msnas_optuna.storage import CONFIG, ERROR, read_versions, redact, versions
 
 _MOST_FAILURES: Final = 20
 
 _TEMPLATES: Final = jinja2.Environment(
     loader=jinja2.PackageLoader("msnas_optuna", "report"),
     autoescape=True,
+    finalize=lambda value: value if isinstance(value, Markup) else redact(str(value)),
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
 )

@@ -9,6 +9,11 @@ from msnas_optuna.storage.failures import (
 )
 from msnas_optuna.storage.heartbeats import heartbeat as heartbeat
 from msnas_optuna.storage.opening import StorageError as StorageError, open_storage as open_storage
+from msnas_optuna.storage.passwords import (
+    has_secret as has_secret,
+    is_word as is_word,
+    redact as redact,
+)
 from msnas_optuna.storage.proxy import serve_storage as serve_storage
 from msnas_optuna.storage.records import (
     CONFIG as CONFIG,
@@ -41,6 +46,7 @@ from msnas_optuna.storage.records import (
     slots_of as slots_of,
     versions as versions,
     wanted_trials as wanted_trials,
+    write_error as write_error,
     write_plan as write_plan,
     write_record as write_record,
     write_versions as write_versions,
@@ -76,9 +82,7 @@ from msnas_optuna.storage.unfinished import (
     unfinished_trials as unfinished_trials,
 )
 from msnas_optuna.storage.urls import (
-    has_secret as has_secret,
     is_storage_url as is_storage_url,
-    redacted as redacted,
     relative_to as relative_to,
     sqlite_url as sqlite_url,
     storage_exists as storage_exists,

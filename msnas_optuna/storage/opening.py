@@ -23,9 +23,10 @@ from msnas_optuna.runtime.files import atomic_write
 from msnas_optuna.storage.heartbeats import GRACE_PERIOD, HEARTBEAT_INTERVAL
 from msnas_optuna.storage.journal import FILE_REPAIR, open_journal
 from msnas_optuna.storage.optuna_private import quiet
+from msnas_optuna.storage.passwords import redact
 from msnas_optuna.storage.proxy import open_proxy
 from msnas_optuna.storage.recovery import retry
-from msnas_optuna.storage.urls import parse, redacted, storage_file, without_secrets
+from msnas_optuna.storage.urls import parse, storage_file, without_secrets
 
 _LOCK_TIMEOUT: Final = 60.0  # seconds; with Optuna's 5 s for SQLite, many workers lose trials
 RECONNECT_SECONDS: Final = 300.0  # that workers wait for a database or a proxy that is gone
@@ -61,12 +62,6 @@ def open_storage(url: str) -> BaseStorage:
     """
     parsed, file = parse(url), storage_file(url)
     backend = parsed.get_backend_name()
-    if backend in ("sqlite", "journal") and file is None:
-        raise ValueError(
-            f"a {backend} storage needs a file, as in {backend}:///study.db; got {redacted(url)}"
-        )
-    if backend == "grpc" and not (parsed.host and parsed.port and url.count("/") == 2):
-        raise ValueError(f"a proxy's URL is grpc://host:port, got {redacted(url)}")
     try:
         if file is not None:
             return _open_sqlite(parsed, file) if backend == "sqlite" else open_journal(file)
@@ -78,7 +73,7 @@ def open_storage(url: str) -> BaseStorage:
         reason = str(cause.orig if isinstance(cause, DBAPIError) else cause or error)
         reason = "; ".join(line.strip() for line in reason.splitlines() if line.strip())
         raise StorageError(
-            f"cannot open the storage {redacted(url)}: {without_secrets(reason, parsed)}; "
+            f"cannot open the storage {redact(url)}: {without_secrets(reason, parsed)}; "
             f"{_REPAIRS.get(backend, FILE_REPAIR)}"
         ) from None  # the cause may quote the password
 

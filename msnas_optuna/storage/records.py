@@ -22,6 +22,7 @@ from msnas_optuna.storage.optuna_private import (
     set_trial_user_attr,
     system_attrs,
 )
+from msnas_optuna.storage.passwords import redact
 
 # System attributes of trials. A mark is the trial's own number, because retries copy attributes.
 PLAN: Final = "msnas:plan"  # its `Plan`
@@ -224,6 +225,11 @@ def write_record(trial: Trial, record: TrialRecord) -> None:
     numbers = {**record.values, **({REPEAT: record.repeat} if record.repeat else {})}
     for name, value in numbers.items():  # a database commits each attribute on its own
         trial.set_user_attr(name, float(value))
+
+
+def write_error(trial: Trial, error: BaseException) -> None:
+    """Stores why the evaluation failed."""
+    trial.set_user_attr(ERROR, redact(str(error)))
 
 
 def read_record(trial: FrozenTrial) -> TrialRecord | None:

@@ -1,4 +1,4 @@
-"""URLs of storages: what they may be, where their files lie, and how to show them."""
+"""URLs of storages: what they may be, and where their files lie."""
 
 from __future__ import annotations
 
@@ -10,51 +10,60 @@ from urllib.parse import quote, quote_plus
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from msnas_optuna.storage.passwords import has_secret, is_word, redact
+
 _FILES: Final = ("sqlite", "journal")
 _SERVERS: Final = ("postgresql", "grpc")
 
 _JOURNAL_PATH: Final = re.compile(r"[^:]+\.(log|journal)")  # a plain path
 
-# Host, port and database: what may be shown of a server's URL.
-_ADDRESS: Final = re.compile(r"([\w.-]*|\[[\da-fA-F:.]+\])(:\d+)?(/[\w.-]*)?")
-
 
 def parse(url: str) -> URL:
-    """The parts of a URL; ValueError, without secrets, if it is none of a storage."""
+    """The parts of a URL; ValueError, without a password, if no storage can have it."""
     if _JOURNAL_PATH.fullmatch(url):
         return URL.create("journal", database=url)
+    shown = redact(url) if is_word(url) or not has_secret(url) else "***"
     rule = (
-        "a storage is sqlite:///path.db, postgresql+psycopg://user:password@host/database, "
+        "a storage is sqlite:///path.db, postgresql+psycopg://user@host/database, "
         "grpc://host:port of a proxy or, on a network file system, journal:///path.log; "
-        f"got {redacted(url)!r}"
+        f"got {shown!r}"
     )
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise ValueError(rule) from None  # the cause may quote the password
-    backend, server = parsed.get_backend_name(), parsed.host or parsed.username
-    if backend not in (*_FILES, *_SERVERS) or (backend in _FILES and server):
+    backend, database = parsed.get_backend_name(), parsed.database or ""
+    if backend in _FILES:
+        if parsed.host or parsed.username or has_secret(database):
+            raise ValueError(rule)
+        if database in ("", ":memory:"):
+            raise ValueError(
+                f"a {backend} storage needs a file, as in {backend}:///study.db; got {shown!r}"
+            )
+    elif backend not in _SERVERS:
         raise ValueError(rule)
-    if parsed.get_backend_name() in _SERVERS and (
-        "@" in (parsed.host or "")
+    elif backend == "grpc" and not re.fullmatch(r"grpc://([^/:@]+|\[[^/@]+\]):\d+", url):
+        raise ValueError(f"a proxy's URL is grpc://host:port, got {shown!r}")
+    elif (
+        not is_word(url)
+        or "@" in (parsed.host or "")
         or re.search(r"[:=]", parsed.username or "")
-        or re.search(r"[:=@]", parsed.database or "")
+        or re.search(r"[:=@]", database)
     ):
-        raise ValueError(f"{rule}; write @ as %40 and / as %2F in a password")
+        raise ValueError(f"{rule}; write @ as %40, / as %2F and a space as %20 in a password")
     return parsed
 
 
 def is_storage_url(text: str) -> bool:
-    """True if a text names a storage rather than any other file."""
-    return "://" in text or _JOURNAL_PATH.fullmatch(text) is not None
+    """True if a text names a storage, be it misspelled, rather than any other file."""
+    start = re.match(r"\w+(\+\w+)?:", text)
+    return bool(start or _JOURNAL_PATH.fullmatch(text)) or has_secret(text)
 
 
 def storage_file(url: str) -> Path | None:
     """The file of a storage that is one."""
     parsed = parse(url)
-    if parsed.get_backend_name() not in _FILES or parsed.database in (None, "", ":memory:"):
-        return None
-    return Path(str(parsed.database))
+    return Path(str(parsed.database)) if parsed.get_backend_name() in _FILES else None
 
 
 def sqlite_url(path: Path) -> str:
@@ -73,31 +82,7 @@ def relative_to(url: str, folder: Path) -> str:
 def storage_exists(url: str) -> bool:
     """True if there is anything to open; a server is taken to be there."""
     file = storage_file(url)
-    return parse(url).get_backend_name() in _SERVERS if file is None else file.exists()
-
-
-def has_secret(url: str) -> bool:
-    """True if the URL has a password, or parameters after '?', which may be secrets too."""
-    parsed = parse(url)
-    return bool(parsed.password or parsed.query)
-
-
-def redacted(url: str) -> str:
-    """The URL without user, password and parameters; "..." for what may hide a password."""
-    scheme, found, rest = url.partition("://")
-    if not found:
-        plain = _JOURNAL_PATH.fullmatch(url) or re.fullmatch(r"[\w ./~-]*", url)
-        return url if plain else "..."
-    place, query, _ = rest.partition("?")
-    _, user, address = place.rpartition("@")
-    kind = scheme.partition("+")[0]
-    if kind in _FILES and place.startswith("/"):
-        shown = place
-    elif kind in _SERVERS and _ADDRESS.fullmatch(address):
-        shown = f"***@{address}" if user else address
-    else:
-        return f"{scheme}://..." if re.fullmatch(r"\w+(\+\w+)?", scheme) else "..."
-    return f"{scheme}://{shown}" + ("?***" if query else "")
+    return file is None or file.exists()
 
 
 def without_secrets(text: str, url: URL) -> str:

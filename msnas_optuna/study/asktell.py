@@ -20,7 +20,6 @@ from msnas_optuna.runtime.interrupts import deferred_interrupts
 from msnas_optuna.samplers import SpaceExhaustedError, queue_architectures, suggest
 from msnas_optuna.spaces.base import InvalidArchitectureError
 from msnas_optuna.storage import (
-    ERROR,
     EXTERNAL,
     INTERRUPTED,
     OBJECTIVE,
@@ -33,6 +32,7 @@ from msnas_optuna.storage import (
     read_plan,
     recover_lost_trials,
     refuse_mixed,
+    write_error,
     write_plan,
     write_record,
     write_versions,
@@ -97,7 +97,7 @@ def _described(setting: Setting, trial: optuna.Trial) -> Proposal | None:
     try:
         architecture = suggest(trial, setting.feasible)
     except InvalidArchitectureError as error:
-        trial.set_user_attr(ERROR, str(error))
+        write_error(trial, error)
         trial.study.tell(trial, state=TrialState.FAIL)
         return None
     costs = setting.method.costs(architecture, setting.cost)

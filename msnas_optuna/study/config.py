@@ -12,6 +12,9 @@ import math
 import os
 import tomllib
 import typing
+from collections.abc import Iterator
+from functools import reduce
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -23,8 +26,9 @@ from msnas_optuna.data.shapes import ShapesSettings
 from msnas_optuna.methods import METHODS
 from msnas_optuna.methods.base import CHECKED, Method, PositiveInt
 from msnas_optuna.spaces.base import InvalidArchitectureError
-from msnas_optuna.storage import flatten, has_secret, redacted, relative_to, storage_file
-from msnas_optuna.training.recipe import Recipe
+from msnas_optuna.storage import flatten, has_secret, redact, relative_to, storage_file
+from msnas_optuna.study.keys import toml, unpacked, values
+from msnas_optuna.training.recipe import Count, Recipe
 
 DATA_PATHS: Final = ("train_images", "train_annotations", "val_images", "val_annotations")
 
@@ -61,7 +65,7 @@ class StudySection:
     """[study].
 
     Attributes:
-        name: of the Optuna study; letters, digits, ".", "_" and "-".
+        name: of the Optuna study.
         run_dir: folder for everything the study writes, inside that of the study file.
         storage: URL of the Optuna storage, a file relative to the study file and inside
             `run_dir`; the default is study.db there.
@@ -72,11 +76,17 @@ class StudySection:
             Pareto front.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+            description='text of 1 to 100 letters, digits, ".", "_" and "-", no sign first',
+        ),
+    ]
     run_dir: Path = Path("run")
     storage: str | None = None
     trials: PositiveInt = 1250
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Count = 0
     objectives: tuple[str, ...] = ("ap",)
 
 
@@ -133,7 +143,7 @@ class FinetuneSection(Recipe):
             batches; 0 leaves those of the training.
     """
 
-    recalibration_batches: Annotated[int, Field(ge=0)] = 0
+    recalibration_batches: Count = 0
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -156,8 +166,8 @@ class SamplerSection:
     proposer: Literal["algorithm1", "recombination"] = "algorithm1"
     population_size: PositiveInt = 10
     n_children: PositiveInt = 10
-    n_random: Annotated[int, Field(ge=0)] = 2
-    n_reevaluated: Annotated[int, Field(ge=0)] = 0
+    n_random: Count = 2
+    n_reevaluated: Count = 0
     gene_probability: Probability = 0.1
     max_attempts: PositiveInt = 3
     seeds: tuple[str, ...] = ()
@@ -175,7 +185,13 @@ class RuntimeSection:
         dashboard: write figures, a note and pictures for optuna-dashboard once a generation.
     """
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[
+        str,
+        Field(
+            pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+            description='"auto", "cpu", "cuda" or "cuda:1" and so on',
+        ),
+    ] = "auto"
     threads: Annotated[int, Field(ge=0, le=1024)] = 1
     precision: Literal["bf16", "fp32"] = "bf16"
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
@@ -235,19 +251,14 @@ def load_config(path: Path) -> StudyConfig:
     Raises:
         ConfigError: every broken rule, a line each.
     """
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the study file {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML file: {error}") from None
+    tree = _read(path)
     kind = _config_type(_method(path, tree))
     # Checked as JSON: strict about types, but an array is a tuple and a string is a path.
     text = json.dumps({"detector": {}} | tree, default=str)
     try:
         config = TypeAdapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
-        broken = sorted({_explain(detail, kind) for detail in error.errors()})
+        broken = sorted({_explain(detail, kind, tree) for detail in error.errors()})
     else:
         broken = list(_broken_rules(config))
     if broken:
@@ -258,14 +269,60 @@ def load_config(path: Path) -> StudyConfig:
         raise ConfigError(f"{path}: {error}") from None
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """The tables of a study file, none of which holds a password."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        lines = enumerate(text.splitlines(), start=1)
+        place = next((f", line {n}" for n, line in lines if redact(line) != line), None)
+        tree = {} if place else tomllib.loads(text)
+        if any(map(has_secret, _texts(tree))):
+            place = ""
+    except OSError as error:
+        raise ConfigError(f"cannot read the study file {path}: {error.strerror}") from None
+    except RecursionError:
+        raise ConfigError(
+            f"{path}: its tables or arrays lie too deep in each other; a study file has three "
+            f"levels, as [data.shapes]"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no TOML file: {error}") from None
+    except ValueError:  # Python reads and writes no whole number of more digits
+        raise ConfigError(
+            f"{path}: a whole number has more than 4,300 digits; the reference of study files "
+            f"gives the range of each key"
+        ) from None
+    if place is not None:
+        raise ConfigError(
+            f"{path}{place}: a study file holds no password and no parameters of a URL after '?', "
+            f"which may be secret or make a driver write files; keep the password in ~/.pgpass, "
+            f"or give the whole URL with OPTUNA_STORAGE or --storage"
+        )
+    return tree
+
+
+def _texts(value: Any, depth: int = 0) -> Iterator[str]:
+    """Every key and value as a text; RecursionError behind ten levels."""
+    if depth > 10:
+        raise RecursionError
+    if isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner, depth + 1)
+    else:
+        yield str(value)
+
+
 def _method(path: Path, tree: dict[str, Any]) -> Method[Any]:
     """The method that a study file names."""
     space = tree.get("space")
     name = space.get("method", DEFAULT_METHOD) if isinstance(space, dict) else DEFAULT_METHOD
     if not isinstance(name, str) or name not in METHODS:
         raise ConfigError(
-            f"{path}: space.method: the value should be one of {', '.join(METHODS)}, got "
-            f"{name!r}; change it, or leave it out for the default {DEFAULT_METHOD!r}"
+            f"{path}: space.method: expected {' or '.join(map(toml, METHODS))}, got {toml(name)}; "
+            f"change it, or leave it out for the default {toml(DEFAULT_METHOD)}"
         )
     return METHODS[name]
 
@@ -280,32 +337,35 @@ def _config_type(method: Method[Any]) -> type[StudyConfig]:
     return kind
 
 
-def _explain(detail: ErrorDetails, kind: type[StudyConfig]) -> str:
+def _explain(detail: ErrorDetails, kind: type[StudyConfig], tree: dict[str, Any]) -> str:
     """A broken rule of a key in words."""
-    parts = [str(part) for part in detail["loc"]]
-    key = ".".join(parts)
+    names = [str(part) for part in takewhile(lambda part: isinstance(part, str), detail["loc"])]
+    key, section = ".".join(names), kind
     if key in REMOVED_KEYS:
         return f"{key}: this key is gone; {REMOVED_KEYS[key]}"
-    section: Any = kind
-    for part in parts[:-1]:
-        hint = typing.get_type_hints(section).get(part) if section else None
-        section = next(filter(dataclasses.is_dataclass, (hint, *typing.get_args(hint))), None)
-    fields = {field.name: field for field in dataclasses.fields(section)} if section else {}
+    for name in names[:-1]:
+        section = unpacked(typing.get_type_hints(section)[name])[0]
+    fields = {field.name: field for field in dataclasses.fields(section)}
     if detail["type"] == "unexpected_keyword_argument":
-        close = difflib.get_close_matches(parts[-1], fields, n=1, cutoff=0.5)
-        known = f" (known here: {', '.join(fields)})" if fields else ""
-        meant = f", did you mean {close[0]}?" if close else known
+        close = difflib.get_close_matches(names[-1], fields, n=1, cutoff=0.5)
+        meant = f", did you mean {close[0]}?" if close else f" (known here: {', '.join(fields)})"
         return f"{key}: unknown key{meant}; correct or remove it"
-    if detail["type"] in ("missing", "missing_argument"):
+    whole = len(names) == len(detail["loc"])  # else it is about a place in an array
+    if whole and detail["type"] in ("missing", "missing_argument"):
         return f"{key}: this key is required; add it"
-    rule = detail["msg"].removeprefix("Value error, ").replace("Input", "the value", 1)
-    default = fields[parts[-1]].default if parts[-1] in fields else None
+    default = fields[names[-1]].default
     plain = isinstance(default, (int, float, str, bool, tuple))
-    repair = f"change it, or leave it out for the default {default!r}" if plain else "change it"
-    return f"{key}: {rule}, got {detail['input']!r:.80}; {repair}"
+    repair = "change it" + (f", or leave it out for the default {toml(default)}" if plain else "")
+    if detail["type"] == "value_error":
+        return f"{key}: {detail['msg'].removeprefix('Value error, ')}; {repair}"
+    hint = typing.get_type_hints(section, include_extras=True)[names[-1]]
+    if dataclasses.is_dataclass(unpacked(hint)[0]):
+        repair = f"write it as [{key}] with its keys"
+    value = reduce(lambda table, name: table[name], names, tree)
+    return f"{key}: expected {values(hint)}, got {toml(value):.80}; {repair}"
 
 
-def _broken_rules(config: StudyConfig) -> typing.Iterator[str]:
+def _broken_rules(config: StudyConfig) -> Iterator[str]:
     """Rules that tie several keys together."""
     data, budget = config.data, config.budget
     missing = [f"data.{name}" for name in DATA_PATHS if getattr(data, name) is None]
@@ -366,19 +426,11 @@ def _relative_to(config: StudyConfig, folder: Path) -> StudyConfig:
     try:
         storage = None if url is None else relative_to(url, folder)
         file = None if storage is None else storage_file(storage)
-        secret = storage is not None and has_secret(storage)
     except ValueError as error:
         raise ValueError(f"study.storage: {error}") from None
-    if secret:
-        raise ValueError(
-            f"study.storage: a study file holds no password and no parameters after '?', which "
-            f"may be secret or make a driver write files, got {redacted(str(url))!r}; keep the "
-            f"password in ~/.pgpass, or give the whole URL with OPTUNA_STORAGE or --storage"
-        )
     if file is not None and not _lies_in(file, run_dir):
         raise ValueError(
-            f"study.storage: the file lies in the run folder {run_dir}, got "
-            f"{redacted(str(url))!r}; move it "
+            f"study.storage: the file lies in the run folder {run_dir}, got {url!r}; move it "
             f"there, or name it with --storage"
         )
     resolved = {

@@ -123,15 +123,29 @@ class Setting:
             raise ConfigError(f"{folder} must be a folder, it is a file; move it away")
         return folder
 
-    def command(self, verb: str, *options: str) -> str:
-        """A line that a reader can type to go on with this study, without any password."""
+    def words(self, verb: str, *options: str) -> list[str]:
+        """The words of a command that goes on with this study, for programs to start.
+
+        They leave a URL with a password to OPTUNA_STORAGE, which every command reads.
+        """
         file = "STUDY.toml" if self.study_file is None else str(self.study_file)
-        line = shlex.join(["msnas", verb, file, *options])
-        if self._storage_url is None:
-            return line
-        hidden = has_secret(self._storage_url)
-        url = '"$OPTUNA_STORAGE"' if hidden else shlex.quote(self._storage_url)
-        return f"{line} --storage {url}"
+        words, url = ["msnas", verb, file, *options], self._storage_url
+        return words if url is None or self.is_secret else [*words, "--storage", url]
+
+    def command(self, verb: str, *options: str) -> str:
+        """The same as a line that a reader can type into a shell."""
+        line = shlex.join(self.words(verb, *options))
+        return f"{line} --storage {self.storage_word}" if self.is_secret else line
+
+    @property
+    def storage_word(self) -> str:
+        """The storage's URL as a shell reads it; OPTUNA_STORAGE stands for one with a password."""
+        return '"$OPTUNA_STORAGE"' if self.is_secret else shlex.quote(self.storage_url)
+
+    @property
+    def is_secret(self) -> bool:
+        """True if the storage's URL holds a password, or parameters that may be secret."""
+        return has_secret(self.storage_url)
 
     @property
     def storage_url(self) -> str:

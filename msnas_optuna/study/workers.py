@@ -19,7 +19,6 @@ from optuna.trial import Trial, TrialState
 from msnas_optuna.runtime.interrupts import InterruptFlag, deferred_interrupts
 from msnas_optuna.samplers import SpaceExhaustedError
 from msnas_optuna.storage import (
-    ERROR,
     PATIENCE,
     POLL_SECONDS,
     Sightings,
@@ -32,6 +31,7 @@ from msnas_optuna.storage import (
     recover_lost_trials,
     release_own_trials,
     would_notice_death,
+    write_error,
 )
 from msnas_optuna.storage.optuna_private import forget_trials
 
@@ -149,7 +149,7 @@ def _outcome(
         return pruned
     except failures as failure:
         with suppress(UpdateFinishedTrialError):
-            trial.set_user_attr(ERROR, str(failure))
+            write_error(trial, failure)
         warnings.warn(f"trial {trial.number} failed: {failure}", stacklevel=2)
         return failure
     except BaseException as error:  # not the architecture's fault: the next run repeats the trial

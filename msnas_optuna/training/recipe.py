@@ -7,10 +7,14 @@ first epoch and division of the rate by 10 late. Small budgets need AdamW with a
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
+
+_LARGEST: Final = 2**31 - 1
+PositiveInt = Annotated[int, Field(ge=1, le=_LARGEST)]
+Count = Annotated[int, Field(ge=0, le=_LARGEST)]
 
 MILESTONES = (42 / 50, 47 / 50)  # shares of the steps after which "step" divides by 10 (§4.1)
 
@@ -34,8 +38,8 @@ class Recipe:
         flip_probability: share of images mirrored left to right.
     """
 
-    steps: Annotated[int, Field(ge=0)]
-    batch_size: Annotated[int, Field(gt=0)] = 8
+    steps: Count
+    batch_size: PositiveInt = 8
     learning_rate: Annotated[float, Field(gt=0, lt=10)] = 3e-3
     optimizer: Literal["sgd", "adamw"] = "adamw"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from msnas_optuna.cli import app
 from msnas_optuna.cli.search import _print_next_steps
-from msnas_optuna.storage import StorageError, open_storage, redacted
+from msnas_optuna.storage import StorageError, open_storage, redact
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.setting import Setting
 
@@ -126,7 +126,7 @@ def test_no_error_shows_a_password(
     with pytest.raises((ValueError, StorageError)) as caught:
         open_storage(broken)
     printed = "".join(traceback.format_exception(caught.value)).replace(__file__, "")
-    for text in (str(caught.value), printed, redacted(broken)):
+    for text in (str(caught.value), printed, redact(broken)):
         for part in ("hunter", "ter2", "hun@", "hun/"):
             assert part not in text
     assert not [*tmp_path.iterdir()]  # nor is a file made of it
@@ -169,17 +169,17 @@ def test_the_next_steps_of_the_quickstart_name_no_password(
         ("sqlite:////a b/c@d.db", "sqlite:////a b/c@d.db"),
         ("postgresql://u:p@h:5/d-e", "postgresql://***@h:5/d-e"),
         ("postgresql://h/d?password=x&sslmode=require", "postgresql://h/d?***"),
-        ("postgresql+psycopg://u@[::1]:5432/d", "postgresql+psycopg://***@[::1]:5432/d"),
+        ("postgresql+psycopg://u@[::1]:5432/d", "postgresql+psycopg://u@[::1]:5432/d"),
         ("grpc://proxy:13000", "grpc://proxy:13000"),
-        ("mysql://u:hunter2@h/d", "mysql://..."),
-        ("keeper:hunter2@h/d", "..."),
+        ("mysql://u:hunter2@h/d", "mysql://***@h/d"),
+        ("keeper:hunter2@h/d", "***@h/d"),
         ("journal:///a/b.log", "journal:///a/b.log"),
         ("/a b/c@d.log", "/a b/c@d.log"),
         ("../study.db", "../study.db"),
     ],
 )
-def test_redacted(url: str, shown: str) -> None:
-    assert redacted(url) == shown
+def test_what_is_shown_of_a_url(url: str, shown: str) -> None:
+    assert redact(url) == redact(shown) == shown
 
 
 def test_a_wrong_password_says_what_to_check(postgres_url: str) -> None:
@@ -251,7 +251,7 @@ def proxy_of(url: str, study_file: Path, port: int) -> Iterator[str]:
 
 
 def test_a_proxy_needs_a_host_and_a_port_that_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"a proxy's URL is grpc://host:port, got grpc://host"):
+    with pytest.raises(ValueError, match=r"a proxy's URL is grpc://host:port, got 'grpc://host'"):
         open_storage("grpc://host")
     monkeypatch.setattr("msnas_optuna.storage.proxy._OPEN_SECONDS", 0.1)
     with pytest.raises(StorageError, match=r"127\.0\.0\.1:1.*`msnas storage-proxy` runs there"):

@@ -16,6 +16,7 @@ from optuna_dashboard.artifact import get_artifact_path
 from msnas_optuna.report.detections import Detections, absence
 from msnas_optuna.report.overview import TOP, Overview
 from msnas_optuna.report.table import budget_rows
+from msnas_optuna.storage import redact
 
 # Link definitions that nothing refers to: Markdown's only invisible lines without HTML.
 BEGIN: Final = "[//]: # (msnas: begin)"
@@ -62,16 +63,20 @@ def study_note(
         parts += ["## Detections", absence(setting, overview.study)]
     else:
         trial = detections.source.trial
-        parts += [f"## What trial {trial} detects", str(detections.source)]
+        parts += [f"## What trial {trial} detects", escaped(str(detections.source))]
         for name, picture in detections.pictures.items():
-            plain = re.sub(r"([\[\]\\])", r"\\\1", Path(name).stem)  # ends no alternative text
             url = get_artifact_path(overview.study, picture.artifact_id)
-            parts.append(f"![trial {trial} on {plain}]({url})")
+            parts.append(f"![trial {trial} on {escaped(Path(name).stem)}]({url})")
     # Indented, not fenced: no path can end the block.
     lines = ("    " + " ".join(line.splitlines()) for line in overview.commands(TOP))
     parts += ["## Go on", "\n".join(lines)]
     parts.append("Write below, or above, what you want to keep: the search writes this part anew.")
-    return "\n\n".join(filter(None, parts))
+    return redact("\n\n".join(filter(None, parts)))
+
+
+def escaped(text: str) -> str:
+    """A text as Markdown shows it: one line, in which no sign has a meaning."""
+    return re.sub(r"([\\`*_[\]<>&|~$])", r"\\\1", " ".join(text.split()))
 
 
 def _table(rows: list[list[str]]) -> str:

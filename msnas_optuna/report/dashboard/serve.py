@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Container
+import ipaddress
+import socket
+from collections.abc import Callable, Container, Iterable
+from contextlib import suppress
 from socketserver import ThreadingMixIn
 from typing import Any, Final
+from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna_dashboard
@@ -61,8 +65,10 @@ class _Quiet(WSGIRequestHandler):
         """Says nothing."""
 
 
-def dashboard_server(setting: Setting, port: int) -> WSGIServer:
+def dashboard_server(setting: Setting, port: int, hosts: Iterable[str] = ()) -> WSGIServer:
     """A server that is bound, to any free port for 0, and does not serve yet.
+
+    It answers to localhost and to the addresses of this machine, and to the names `hosts`.
 
     Raises:
         NothingToShowError: nothing is stored yet.
@@ -71,9 +77,44 @@ def dashboard_server(setting: Setting, port: int) -> WSGIServer:
     begun(setting)
     artifacts = ArtifactFolder(setting.artifact_dir)
     app = optuna_dashboard.wsgi(_Announcing(setting.storage), artifact_store=artifacts)
+    app = _guarded(app, hosts)
     try:
         return make_server(HOST, port, app, server_class=_Server, handler_class=_Quiet)
     except (OSError, OverflowError) as error:
         raise ValueError(
             f"--port must be a free port of this machine, {port} is not ({error}); give another"
         ) from None
+
+
+def _guarded(app: Callable[..., Iterable[bytes]], hosts: Iterable[str]) -> Any:
+    """An application that answers under names of this machine, and under `hosts`, alone.
+
+    Else a page of another site, whose name its owner makes lead to this machine, could read and
+    delete studies (DNS rebinding).
+    """
+    allowed = {"localhost", *map(str.lower, hosts)}
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        host, name = environ.get("HTTP_HOST", ""), ""
+        with suppress(ValueError):
+            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        if name in allowed or name.endswith(".localhost") or _is_own_address(name):
+            return app(environ, start_response)
+        start_response("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
+        return [
+            f"The dashboard answers as {HOST} and as localhost, not as {host!r}: open one of "
+            f"these, or start it with --allow-host and that name.\n".encode()
+        ]
+
+    return answer
+
+
+def _is_own_address(name: str) -> bool:
+    """True for the IP address of an interface of this machine."""
+    with suppress(ValueError, OSError):
+        address = ipaddress.ip_address(name)
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        with socket.socket(family) as probe:
+            probe.bind((name, 0))
+        return not address.is_unspecified
+    return False

@@ -9,10 +9,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import optuna
 import pytest
+from markdown_it import MarkdownIt
 from optuna.artifacts import get_all_artifact_meta
 from optuna_dashboard import get_note, save_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
@@ -294,6 +296,37 @@ def test_detections_are_drawn_once_for_the_best_retrained_architecture(finished)
     assert f"![trial {selected.trial} on image-1](/artifacts/" in note
     publish(setting)  # a process without a detector
     assert get_note(study) == note
+
+
+EVIL = (
+    "a\n\n# Injected\n\n- x `` ` ![i](http://evil/i.png) <img src=//evil/i> \r\r[l](//evil) **b**"
+)
+"""A name that is a heading, a picture and a link to those who take it for Markdown."""
+
+
+def marks(note: str) -> tuple[list[str], list[str]]:
+    """The headings of a note, and the kinds and links of all that its paragraphs are made of."""
+    tokens = MarkdownIt("commonmark").parse(note)
+    headings = [t.content for before, t in pairwise(tokens) if before.type == "heading_open"]
+    parts = [part for token in tokens for part in token.children or ()]
+    return headings, [f"{p.type} {p.attrGet('src') or p.attrGet('href')}" for p in parts]
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_no_name_is_more_than_text_in_the_note(finished, drawn):
+    def note_of(name: str) -> str:
+        study_file = finished.with_name(f"{name.replace('/', '')}.toml")
+        study_file.write_text(finished.read_text())
+        setting = Setting.load(study_file)
+        images = {f"{name.replace('/', '')}.png": b"PNG"}
+        publish(setting, draw=(lambda _: Drawing(name, images)) if drawn else None)
+        return get_note(setting.stored_study())
+
+    plain, evil = marks(note_of("plain")), marks(note_of(EVIL))
+    assert evil[0] == plain[0]
+    assert [part for part in evil[1] if not part.startswith(("text", "image /artifacts"))] == [
+        part for part in plain[1] if not part.startswith(("text", "image /artifacts"))
+    ]
 
 
 def test_names_of_images_are_text_in_the_note(finished):

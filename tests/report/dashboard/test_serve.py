@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -25,11 +26,13 @@ def serve():
     """Serves a study and returns a function that asks for a path."""
     servers = []
 
-    def start(setting):
-        server = dashboard_server(setting, 0)
+    def start(setting, hosts=()):
+        server = dashboard_server(setting, 0, hosts)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
-        return lambda path: ask(f"http://127.0.0.1:{server.server_port}{path}")
+        get = lambda path: ask(f"http://127.0.0.1:{server.server_port}{path}")  # noqa: E731
+        get.port = server.server_port
+        return get
 
     yield start
     for server in servers:
@@ -106,6 +109,45 @@ def test_pictures_of_the_note_are_served(finished, serve):
         json.loads(plot["graph_object"])
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:{port}", 200),
+        ("localhost:{port}", 200),
+        ("LocalHost", 200),
+        ("study.localhost:{port}", 200),
+        ("[::1]:{port}", 200),
+        ("127.0.0.2", 200),
+        ("proxy.example", 200),
+        ("evil.example", 403),
+        ("evil.example:{port}", 403),
+        ("localhost.evil.example", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("notlocalhost", 403),
+        ("203.0.113.7", 403),
+        ("0.0.0.0:{port}", 403),
+        ("[::1", 403),
+        ("", 403),
+        (None, 403),
+    ],
+)
+def test_only_names_of_this_machine_are_answered(finished, serve, host, status):
+    port = serve(Setting.load(finished), ["Proxy.example"]).port
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.putrequest("GET", "/api/studies", skip_host=True)
+    if host is not None:
+        connection.putheader("Host", host.format(port=port))
+    connection.endheaders()
+    answer = connection.getresponse()
+    said = answer.read().decode()
+    assert answer.status == status, said
+    if status == 403:
+        assert said.startswith("The dashboard answers as 127.0.0.1 and as localhost, not as ")
+        assert "--allow-host" in said
+    else:
+        assert json.loads(said)["study_summaries"]
+
+
 def test_only_this_machine_is_answered(finished):
     with dashboard_server(Setting.load(finished), 0) as server:
         assert server.server_address[0] == "127.0.0.1"
@@ -143,13 +185,15 @@ def test_the_command_says_where_it_is_and_ends_when_told(finished, number):
 @pytest.mark.parametrize("option", ["-q", "--json"])
 def test_scripts_get_the_address_and_no_more(finished, option):
     command = [sys.executable, "-m", "msnas_optuna", "dashboard", str(finished), "--port", "0"]
+    command += ["--allow-host", "proxy.example"]
     with subprocess.Popen([*command, option], stdout=subprocess.PIPE, text=True) as process:
         lines = [process.stdout.readline()]
         while option == "--json" and lines[-1] != "}\n":
             lines.append(process.stdout.readline())
         said = "".join(lines)
         url = json.loads(said)["url"] if option == "--json" else said.strip()
-        assert b"<html" in ask(url)
+        named = urllib.request.Request(url, headers={"Host": "proxy.example"})
+        assert b"<html" in ask(named)
         process.send_signal(signal.SIGTERM)
         rest, _ = process.communicate(timeout=60)
         assert rest == ""
