@@ -184,7 +184,7 @@ def test_a_storage_without_studies_has_nothing_to_list(tiny: Path) -> None:
     assert not (tiny.parent / "data").exists()
 
 
-@pytest.mark.parametrize("url", [None, "sqlite:///nonexist.db", "sqlite:///", "journal:///"])
+@pytest.mark.parametrize("url", [None, "sqlite:///nonexist.db", "journal:///none.log"])
 def test_a_storage_that_does_not_exist_is_an_error(tiny: Path, url: str | None) -> None:
     arguments = [] if url is None else ["--storage", url]
     shown = doctor(tiny, *arguments, code=1)

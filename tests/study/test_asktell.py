@@ -219,7 +219,7 @@ def test_several_objectives_in_the_order_of_the_study_file(tiny: Path) -> None:
     text = tiny.read_text().replace("trials = 7", 'trials = 7\nobjectives = ["ap", "latency"]')
     tiny.write_text(text)
     asked = json.loads(msnas("ask", tiny).stdout)
-    assert asked["tell"].endswith("--values AP,LATENCY")
+    assert asked["tell"][-2:] == ["--values", "AP,LATENCY"]
     told = json.loads(msnas("tell", tiny, "--trial", 0, "--values", "0.41,12.5").stdout)
     assert told == {"trial": 0, "state": "complete", "values": [0.41, 12.5]}
     assert stored(Setting.load(tiny)).metric_names == ["AP", "latency ms"]
@@ -307,7 +307,7 @@ def test_another_configuration_is_refused_and_named(tiny: Path) -> None:
 def test_ask_prints_one_object_or_a_list_and_ends_with_3(tiny: Path) -> None:
     one = json.loads(msnas("ask", tiny).stdout)
     assert one["trial"] == 0
-    assert shlex.split(one["tell"])[:5] == ["msnas", "tell", str(tiny), "--trial", "0"]
+    assert one["tell"][:5] == ["msnas", "tell", str(tiny), "--trial", "0"]
     assert Architecture(tuple(one["strides"]), tuple(one["feature_strides"])) == (
         Architecture.parse(one["architecture"])
     )

@@ -33,7 +33,8 @@ from msnas_optuna.report.dashboard.note import BEGIN, END, by_people, merged
 from msnas_optuna.report.detections import Drawing, refresh_detections, stored_detections
 from msnas_optuna.report.figures import figures_of
 from msnas_optuna.report.overview import TOP, NothingToShowError
-from msnas_optuna.storage import PUBLISHED, read_curves
+from msnas_optuna.storage import DETECTIONS, PUBLISHED, read_curves
+from msnas_optuna.storage.optuna_private import set_system_attr
 from msnas_optuna.study.setting import Setting
 from msnas_optuna.study.view import StudyView
 
@@ -319,6 +320,7 @@ def test_no_name_is_more_than_text_in_the_note(finished, drawn):
         study_file.write_text(finished.read_text())
         setting = Setting.load(study_file)
         images = {f"{name.replace('/', '')}.png": b"PNG"}
+        set_system_attr(setting.stored_study(), DETECTIONS, {})
         publish(setting, draw=(lambda _: Drawing(name, images)) if drawn else None)
         return get_note(setting.stored_study())
 
