@@ -26,7 +26,7 @@ from msnas_optuna.data.shapes import ShapesSettings
 from msnas_optuna.methods import METHODS
 from msnas_optuna.methods.base import CHECKED, Method, PositiveInt
 from msnas_optuna.spaces.base import InvalidArchitectureError
-from msnas_optuna.storage import flatten, has_secret, redact, relative_to, storage_file
+from msnas_optuna.storage import flatten, has_secret, redact, relative_to, sqlite_url, storage_file
 from msnas_optuna.study.keys import toml, unpacked, values
 from msnas_optuna.training.recipe import Count, Recipe
 
@@ -254,7 +254,8 @@ def load_config(path: Path) -> StudyConfig:
     tree = _read(path)
     kind = _config_type(_method(path, tree))
     # Checked as JSON: strict about types, but an array is a tuple and a string is a path.
-    text = json.dumps({"detector": {}} | tree, default=str)
+    # No key takes a date, or an array of arrays, which stands for one here.
+    text = json.dumps({"detector": {}} | tree, default=lambda _: [[]])
     try:
         config = TypeAdapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
@@ -427,7 +428,8 @@ def _relative_to(config: StudyConfig, folder: Path) -> StudyConfig:
         storage = None if url is None else relative_to(url, folder)
         file = None if storage is None else storage_file(storage)
     except ValueError as error:
-        raise ValueError(f"study.storage: {error}") from None
+        own = sqlite_url(config.study.run_dir / "study.db")
+        raise ValueError(f"study.storage: {error}; here for example {own!r}") from None
     if file is not None and not _lies_in(file, run_dir):
         raise ValueError(
             f"study.storage: the file lies in the run folder {run_dir}, got {url!r}; move it "

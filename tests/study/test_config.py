@@ -2,12 +2,20 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
+import tomllib
+import typing
+from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from msnas_optuna.methods import METHODS
 from msnas_optuna.samplers import ArchitectureSampler
-from msnas_optuna.study.config import ConfigError, load_config
+from msnas_optuna.study.config import ConfigError, _config_type, load_config
+from msnas_optuna.study.keys import toml, unpacked, values
 
 MINIMAL = """
 [study]
@@ -142,6 +150,89 @@ def test_errors_name_file_key_rule_and_value(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message) as error:
         load_config(write(tmp_path, text))
     assert "study.toml" in str(error.value)
+
+
+def keys(kind: Any, *above: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """All keys and tables of a study file, with what they may be."""
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        yield (*above, name), hint
+        if dataclasses.is_dataclass(inner := unpacked(hint)[0]):
+            yield from keys(inner, *above, name)
+
+
+KEYS = {".".join(key): (key, hint) for key, hint in keys(_config_type(METHODS["msnas"]))}
+
+
+WRONG = {
+    "text": "x y",
+    "whole number": 10**23,
+    "number": -1.5,
+    "boolean": True,
+    "date": date(1979, 5, 27),
+    "array": [1, "x", 2.5],
+    "nested array": [[1, 2]],
+    "table": {"x": 1},
+    "array of tables": [{"x": 1}],
+}
+"""Values in none of the ranges, one of each kind that TOML has."""
+
+
+FOREIGN = {
+    "Input", "JSON", "json", "valid", "dictionary", "integer", "tuple", "string", "str",
+    "None", "True", "False", "pattern", "datetime",
+}  # fmt: skip
+"""Words of Python and pydantic."""
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_wrong_type_is_told_in_the_words_of_toml(tmp_path, name):
+    key, hint = KEYS[name]
+    for kind, value in WRONG.items():
+        tree = tomllib.loads(MINIMAL) | {"finetune": {"steps": 1}}
+        inner = tree
+        for part in key[:-1]:
+            inner = inner.setdefault(part, {})
+        inner[key[-1]] = value
+        text = "\n".join(f"{part} = {toml(given)}" for part, given in tree.items())
+        try:
+            load_config(write(tmp_path, text))
+        except ConfigError as error:
+            message = str(error)
+        else:
+            wanted = values(hint)
+            assert (kind, wanted) in {("text", "path"), ("boolean", "true or false")} or (
+                kind == "whole number" and re.fullmatch("number >=? 0", wanted)
+            )
+            continue
+        assert ".".join(key) in message or f"{'.'.join(key[:-1])}: " in message
+        for line in message.splitlines():
+            assert not set(re.findall(r"\w+", line)) & FOREIGN, line
+            if "expected " in line:
+                assert line.startswith(f"{tmp_path / 'study.toml'}: {'.'.join(key)}: expected ")
+                assert f", got {toml(value):.80}; " in line
+                assert line.endswith(("change it", "its keys")) or "for the default" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            MINIMAL + "x = " + "[" * 3000 + "]" * 3000,
+            "study.toml: its tables or arrays lie too de",
+        ),
+        (MINIMAL + "x = " + "[" * 150 + "]" * 150, "study.toml: its tables or arrays lie too de"),
+        (MINIMAL + f"[{'a.' * 500}a]", "study.toml: its tables or arrays lie too de"),
+        (MINIMAL + f"x = {'9' * 5000}", "study.toml: a whole number has more than 4,300 digits"),
+        (MINIMAL + f"x = 0x{'f' * 5000}", "study.toml: a whole number has more than 4,300 digits"),
+        (MINIMAL + f"[budget]\ntolerance = {'9' * 4000}", "budget.tolerance: expected number"),
+        (MINIMAL + f"[budget]\ntolerance = 1e{'9' * 5000}", "budget.tolerance: expected number"),
+    ],
+    ids=["brackets", "fewer brackets", "dots", "digits", "hexadecimal", "long", "exponent"],
+)
+def test_an_endless_value_ends_in_a_sentence(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=re.escape(message)) as error:
+        load_config(write(tmp_path, text))
+    assert len(str(error.value)) < 500
 
 
 def test_every_broken_rule_is_told_at_once(tmp_path):
