@@ -86,7 +86,8 @@ def option_value(hint: Any, metavar: str | None) -> str:
         (kind,) = typing.get_args(kind)
     if issubclass(kind, enum.Enum):
         return " or ".join(code(str(member.value)) for member in kind)
-    return PLAIN[kind] + bounds(ge=about[-1].min, le=about[-1].max)
+    limits = {"ge": about[-1].min, "le": about[-1].max}
+    return PLAIN[kind] + bounds({name: end for name, end in limits.items() if end is not None})
 
 
 def option_default(default: Any) -> str:

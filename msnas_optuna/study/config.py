@@ -52,6 +52,10 @@ REMOVED_KEYS: Final = {
 }
 """Keys of earlier versions, with the repair."""
 
+_LEVELS: Final = 10
+_NAME: Final = 'text of 1 to 100 letters, digits, ".", "_" and "-", no sign first'
+_DEVICE: Final = '"auto", "cpu", "cuda" or, for one of several, "cuda:1"'
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=32, le=8192)]
 
@@ -76,13 +80,7 @@ class StudySection:
             Pareto front.
     """
 
-    name: Annotated[
-        str,
-        Field(
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
-            description='text of 1 to 100 letters, digits, ".", "_" and "-", no sign first',
-        ),
-    ]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description=_NAME)]
     run_dir: Path = Path("run")
     storage: str | None = None
     trials: PositiveInt = 1250
@@ -185,13 +183,9 @@ class RuntimeSection:
         dashboard: write figures, a note and pictures for optuna-dashboard once a generation.
     """
 
-    device: Annotated[
-        str,
-        Field(
-            pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-            description='"auto", "cpu", "cuda" or "cuda:1" and so on',
-        ),
-    ] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description=_DEVICE)] = (
+        "auto"
+    )
     threads: Annotated[int, Field(ge=0, le=1024)] = 1
     precision: Literal["bf16", "fp32"] = "bf16"
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
@@ -281,17 +275,12 @@ def _read(path: Path) -> dict[str, Any]:
             place = ""
     except OSError as error:
         raise ConfigError(f"cannot read the study file {path}: {error.strerror}") from None
-    except RecursionError:
-        raise ConfigError(
-            f"{path}: its tables or arrays lie too deep in each other; a study file has three "
-            f"levels, as [data.shapes]"
-        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no TOML file: {error}") from None
-    except ValueError:  # Python reads and writes no whole number of more digits
+    except (RecursionError, ValueError):  # ValueError: Python writes no longer number
         raise ConfigError(
-            f"{path}: a whole number has more than 4,300 digits; the reference of study files "
-            f"gives the range of each key"
+            f"{path}: tables and arrays lie at most {_LEVELS} deep in each other, and numbers "
+            f"have at most 4,300 digits; remove the value that breaks this, no key needs it"
         ) from None
     if place is not None:
         raise ConfigError(
@@ -303,8 +292,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _texts(value: Any, depth: int = 0) -> Iterator[str]:
-    """Every key and value as a text; RecursionError behind ten levels."""
-    if depth > 10:
+    """Every key and value as a text; RecursionError where they lie too deep."""
+    if depth > _LEVELS:
         raise RecursionError
     if isinstance(value, dict):
         yield from value

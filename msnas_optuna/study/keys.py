@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 PLAIN: Final = {int: "whole number", float: "number", str: "text", Path: "path"}
+_SIGNS: Final = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
 def values(hint: Any) -> str:
@@ -28,29 +29,18 @@ def values(hint: Any) -> str:
     if kind is bool:
         return "true or false"
     rules = [rule for info in about for rule in (info, *getattr(info, "metadata", ()))]
-    said = next(filter(None, (getattr(rule, "description", None) for rule in rules)), None)
-    limits = {
-        name: getattr(rule, name)
-        for rule in rules
-        for name in ("ge", "gt", "le", "lt")
-        if hasattr(rule, name)
-    }
-    return said or PLAIN[kind] + bounds(**limits)
+    if said := [rule.description for rule in rules if getattr(rule, "description", None)]:
+        return str(said[0])
+    limits = {n: getattr(rule, n) for rule in rules for n in _SIGNS if hasattr(rule, n)}
+    return PLAIN[kind] + bounds(limits)
 
 
-def bounds(
-    *,
-    ge: float | None = None,
-    gt: float | None = None,
-    le: float | None = None,
-    lt: float | None = None,
-) -> str:
-    """A range in words."""
-    if ge is not None and le is not None:
-        return f" from {ge:,} to {le:,}"
-    signs = {">=": ge, ">": gt, "<=": le, "<": lt}
-    said = [f"{sign} {bound:,}" for sign, bound in signs.items() if bound is not None]
-    return f" {' and '.join(said)}" if said else ""
+def bounds(limits: Mapping[str, float]) -> str:
+    """A range in words, from "ge", "gt", "le" and "lt"."""
+    if limits.keys() == {"ge", "le"}:
+        return f" from {limits['ge']:,} to {limits['le']:,}"
+    said = " and ".join(f"{_SIGNS[name]} {limit:,}" for name, limit in limits.items())
+    return f" {said}" if said else ""
 
 
 def unpacked(hint: Any) -> tuple[Any, ...]:

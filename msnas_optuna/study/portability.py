@@ -82,7 +82,9 @@ def import_study(setting: Setting, source: str, *, progress: Progress | None = N
         elif storage_exists(source):
             storage = open_storage(source)
         else:
-            raise ValueError("the storage to import from does not exist; correct its URL")
+            raise ValueError(
+                f"the storage {source} to import from does not exist; correct its URL"
+            )
         studies = _studies_of(setting, storage)
         if not studies:
             raise StudyMismatchError(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import ipaddress
-import socket
 from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
+from ipaddress import ip_address
+from socket import AF_INET, AF_INET6, socket
 from socketserver import ThreadingMixIn
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -68,7 +68,7 @@ class _Quiet(WSGIRequestHandler):
 def dashboard_server(setting: Setting, port: int, hosts: Iterable[str] = ()) -> WSGIServer:
     """A server that is bound, to any free port for 0, and does not serve yet.
 
-    It answers to localhost and to the addresses of this machine, and to the names `hosts`.
+    It answers as localhost, as the addresses of this machine and as each of `hosts`.
 
     Raises:
         NothingToShowError: nothing is stored yet.
@@ -95,10 +95,11 @@ def _guarded(app: Callable[..., Iterable[bytes]], hosts: Iterable[str]) -> Any:
     allowed = {"localhost", *map(str.lower, hosts)}
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        host, name = environ.get("HTTP_HOST", ""), ""
-        with suppress(ValueError):
+        host, known = environ.get("HTTP_HOST", ""), False
+        with suppress(ValueError, OSError):  # no host, no address, or that of another machine
             name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
-        if name in allowed or name.endswith(".localhost") or _is_own_address(name):
+            known = name in allowed or name.endswith(".localhost") or _is_own_address(name)
+        if known:
             return app(environ, start_response)
         start_response("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
         return [
@@ -110,11 +111,7 @@ def _guarded(app: Callable[..., Iterable[bytes]], hosts: Iterable[str]) -> Any:
 
 
 def _is_own_address(name: str) -> bool:
-    """True for the IP address of an interface of this machine."""
-    with suppress(ValueError, OSError):
-        address = ipaddress.ip_address(name)
-        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-        with socket.socket(family) as probe:
-            probe.bind((name, 0))
-        return not address.is_unspecified
-    return False
+    address = ip_address(name)
+    with socket(AF_INET if address.version == 4 else AF_INET6) as probe:
+        probe.bind((name, 0))
+    return not address.is_unspecified
