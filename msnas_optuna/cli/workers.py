@@ -172,7 +172,7 @@ def _work(
     warnings.showwarning = lambda message, *_, **__: sender.send(str(message))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        experiment = open_experiment(study_file, storage, place=place)
+        experiment = open_experiment(Setting.load(study_file, storage=storage), place=place)
         experiment.evaluate_baseline(wait=False)
         experiment.search(trials, patience=inf)
         experiment.evaluate_baseline()

@@ -7,24 +7,24 @@ averaged over repeats and sorted here, through `samplers.history`, and nowhere e
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import takewhile
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 import optuna
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial
 
 from msnas_optuna.methods import METHODS
 from msnas_optuna.methods.base import Method, MethodCost
+from msnas_optuna.samplers import ArchitectureSampler
 from msnas_optuna.samplers.history import Candidate, Ledger, Record, averaged, pareto_front, top
 from msnas_optuna.spaces.base import A, Space
-from msnas_optuna.storage import CONFIG, PLAN, finished_slots, read_plan
+from msnas_optuna.spaces.window import violation
+from msnas_optuna.storage import CONFIG, finished_slots
 from msnas_optuna.storage.optuna_private import storage_of
 from msnas_optuna.study.config import DEFAULT_METHOD, RETRAIN, BudgetSection
 from msnas_optuna.study.feasibility import Feasibility, study_feasibility
@@ -99,7 +99,7 @@ class Summary:
 
 @dataclass(frozen=True, eq=False)
 class StudyView(Generic[A]):
-    """A study at one moment; trials that fit no architecture are passed over."""
+    """A study at one moment, without the trials that `samplers.history` leaves out."""
 
     study: Study | None  # of the search; None before it has begun
     _: KW_ONLY
@@ -109,6 +109,7 @@ class StudyView(Generic[A]):
     stated_size: int | None = None  # P; None where it is unknown
     baseline_study: Study | None = None
     retrained_study: Study | None = None
+    ledger: Ledger[A] | None = None  # that has read the study before, and judges its trials
 
     @classmethod
     def load(cls, setting: Setting) -> StudyView[Any]:
@@ -125,6 +126,7 @@ class StudyView(Generic[A]):
             stated_size=setting.config.sampler.population_size,
             baseline_study=setting.stored_study(setting.method.baseline_stage),
             retrained_study=setting.stored_study(RETRAIN),
+            ledger=setting.ledger,
         )
 
     @classmethod
@@ -137,8 +139,9 @@ class StudyView(Generic[A]):
             return source
         config = source.user_attrs.get(CONFIG)
         method, space, found = stored_space(config)
-        if space is None:
-            space = getattr(getattr(source.sampler, "feasible", None), "space", None)
+        own = source.sampler if isinstance(source.sampler, ArchitectureSampler) else None
+        if space is None and own is not None:
+            space = own.feasible.space
         size = config.get("sampler.population_size") if isinstance(config, Mapping) else None
         return StudyView(
             source,
@@ -148,6 +151,7 @@ class StudyView(Generic[A]):
             stated_size=size if isinstance(size, int) else None,
             baseline_study=_beside(source, method.baseline_stage),
             retrained_study=_beside(source, RETRAIN),
+            ledger=None if own is None else own.ledger,
         )
 
     # ------------------------------------------------------------------ what is measured
@@ -211,11 +215,12 @@ class StudyView(Generic[A]):
     def summary(self) -> Summary:
         """The search in numbers."""
         one_shot, completed = [r.ap for r in self.results], len(self.measurements)
+        left_out = sum(record.misfit is not None for record in self._records)
         retrained = takewhile(lambda r: r.standalone_ap is not None, self.best)
         alone = [r.standalone_ap for r in retrained if r.standalone_ap is not None]
         return Summary(
             completed=completed,
-            failed=0 if self.study is None else finished_slots(self.study) - completed,
+            failed=0 if self.study is None else finished_slots(self.study) - completed - left_out,
             architectures=len(one_shot),
             one_shot_mean=float(np.mean(one_shot)) if one_shot else None,
             one_shot_min=min(one_shot, default=None),
@@ -285,29 +290,23 @@ class StudyView(Generic[A]):
         return dict(zip([AP, *names[1:]], directions, strict=True))
 
     @cached_property
-    def _records(self) -> list[Record[A]]:
-        """The trials that have all parameters of an architecture, decoded."""
+    def _records(self) -> Sequence[Record[A]]:
+        """The trials, decoded."""
         if self.study is None or self.space is None:
             return []
-        trials = self.study.get_trials(deepcopy=False)
-        try:
-            records = Ledger(self.space).read(trials, self.study.directions).records
-        except ValueError:  # a plan of another version
-            trials = list(map(_legible, trials))
-            records = Ledger(self.space).read(trials, self.study.directions).records
-        names = self.space.distributions.keys()
-        return [record for record in records if names <= record.trial.params.keys()]
+        allowed = partial(violation, self.space, self.cost, self.window)
+        return (self.ledger or Ledger(self.space, allowed)).read(self.study).records
 
     @cached_property
     def _candidates(self) -> list[Candidate[A]]:
         return averaged(self._records)
 
     def _stage(self, study: Study | None) -> StudyView[A]:
-        return StudyView(study, method=self.method, space=self.space, feasibility=self.feasibility)
+        return StudyView(study, method=self.method, space=self.space)  # its window is not theirs
 
     def _result(self, candidate: Candidate[A]) -> Result[A]:
         gflops = _number(candidate.records[0], "gflops")
-        if gflops is None and self.cost is not None:
+        if self.cost is not None:  # what somebody has stored may be for another input size
             gflops = self.cost.total(candidate.architecture) / 1e9
         loss = zip(self._directions.items(), candidate.loss, strict=True)
         return Result(
@@ -350,16 +349,6 @@ def _number(record: Record[Any], name: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return float(value)
-
-
-def _legible(trial: FrozenTrial) -> FrozenTrial:
-    """The trial; without its plan, if another version has written that."""
-    try:
-        read_plan(trial)
-    except ValueError:
-        trial = copy.copy(trial)
-        trial.system_attrs = {k: v for k, v in trial.system_attrs.items() if k != PLAN}
-    return trial
 
 
 def _beside(study: Study, stage: str) -> Study | None:

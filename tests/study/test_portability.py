@@ -215,7 +215,7 @@ def test_notes_and_their_images_follow_their_trials(rich: Path, postgres_url: st
 
 def proposals(study: optuna.Study) -> list[Any]:
     plans = [read_plan(trial) for trial in study.trials]
-    return [plan and replace(plan, worker=None) for plan in plans]  # type: ignore[arg-type]
+    return [plan and replace(plan, worker=None, study="") for plan in plans]  # type: ignore[arg-type]
 
 
 def by_file(home: Setting, there: Setting) -> None:

@@ -382,7 +382,7 @@ def test_a_failure_is_a_warning(finished):
 
 
 def test_the_note_is_written_though_the_weights_to_draw_with_are_lost(retrained):
-    experiment = open_experiment(retrained, None)
+    experiment = open_experiment(Setting.load(retrained))
     for file in (retrained.parent / "retrained").glob("*.pt"):
         file.unlink()
     with pytest.warns(UserWarning, match="the detections are not drawn: there is no checkpoint"):
@@ -406,7 +406,7 @@ def test_the_search_refreshes_once_a_generation_and_at_its_end(trained):
     experiment = Experiment(setting, after_trial=publisher.after_trial, refresh=publisher.refresh)
     experiment.search()  # population 3, then 3 trials a generation, 7 in all
     assert stages == [3, 6, 7]
-    open_experiment(trained, None).search(9)
+    open_experiment(Setting.load(trained)).search(9)
     study = experiment.setting.stored_study()
     assert study._storage.get_study_system_attrs(study._study_id)[PUBLISHED] == 9
     assert shown(experiment.setting).keys() == FIGURES.keys()
@@ -415,7 +415,7 @@ def test_the_search_refreshes_once_a_generation_and_at_its_end(trained):
 
 def test_the_dashboard_can_be_turned_off(trained: Path):
     trained.write_text(trained.read_text() + "dashboard = false\n")
-    experiment = open_experiment(trained, None)
+    experiment = open_experiment(Setting.load(trained))
     experiment.search(3)
     assert shown(experiment.setting) == {}
     assert not (trained.parent / "artifacts").exists()

@@ -45,7 +45,7 @@ from msnas_optuna.report.figures.style import KIND_COLORS
 from msnas_optuna.report.figures.svg import svg
 from msnas_optuna.report.figures.tradeoff import get_tradeoff_infos
 from msnas_optuna.report.figures.training import get_transfer_info
-from msnas_optuna.storage import CONFIG, PLAN, Plan, Worker, write_curve
+from msnas_optuna.storage import CONFIG, PLAN, Plan, Worker, identify, write_curve
 from msnas_optuna.study.setting import window_around
 from msnas_optuna.study.view import MOST_GENERATIONS, StudyView
 
@@ -452,12 +452,13 @@ def test_figures_of_long_studies_are_small_and_end_with_the_last_generation(n_bl
     study = optuna.create_study(direction="maximize")
     study.set_user_attr(CONFIG, configuration(feasible, population_size=50))
     rng, per_generation = np.random.default_rng(0), 1 if n_blocks == 7 else 20
+    made_in = identify(study)
     for i in range(trials):
         architecture, generation = feasible.sample(rng), i // per_generation
         kind = ("random", "crossover_encoder", "mutation_feature_stride")[i % 3]
         parents = tuple(range(max(20 * generation - 2, 0), 20 * generation))
-        params, here = space.encode(architecture), Worker.current()
-        plan = Plan(params, generation, kind, parents, slot=i, worker=here)
+        params, here = space.encode(architecture), Worker.current(i)
+        plan = Plan(params, generation, kind, parents, slot=i, study=made_in, worker=here)
         laterals = len(architecture.laterals) / 100  # the best are the largest to draw
         study.add_trial(
             optuna.create_trial(
