@@ -67,7 +67,7 @@ def quickstart(
                 file.write(shipped_study("quickstart.toml").read_bytes())
         setting = Setting.load(study_file, storage=storage)
         experiment = open_experiment(setting, progress)
-        progress.beside(partial(_live_table, setting), step="search")
+        progress.beside(partial(live_table, setting), step="search")
         experiment.train_supernet()
         experiment.evaluate_baseline()
         experiment.search()
@@ -125,7 +125,7 @@ def search(
     """
     with session(joint=True, quiet=quiet, plain=as_json) as progress:
         place, setting = torchrun_place(), Setting.load(study_file, storage=storage)
-        progress.beside(partial(_live_table, setting), step="search")
+        progress.beside(partial(live_table, setting), step="search")
         if workers > 1:
             if place is not None:
                 raise ValueError("under torchrun each process is a worker; leave out --workers")
@@ -216,7 +216,8 @@ def print_results(setting: Setting, *, top: int, as_json: bool) -> None:
         )
 
 
-def _live_table(setting: Setting) -> Table:
+def live_table(setting: Setting) -> Table:
+    """The best architectures so far, which stand above the bars of a search."""
     return _table(StudyView.load(setting), setting, LIVE_ROWS)
 
 
