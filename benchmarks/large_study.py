@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, create_trial
 from rich.console import Console
 
+from msnas_optuna.cli.progress import Bars
 from msnas_optuna.cli.search import live_table
 from msnas_optuna.report.dashboard import publish
 from msnas_optuna.storage import (
@@ -142,12 +144,11 @@ def large_study(folder: Path, trials: int) -> Setting:
     return setting
 
 
-def look(setting: Setting) -> None:
+def look(setting: Setting, bars: Bars) -> None:
     """What the parent of several workers does every two seconds."""
     study = setting.stored_study()
     assert study is not None
-    finished_slots(study)
-    Console(file=io.StringIO()).print(live_table(setting))
+    bars("search", finished_slots(study), setting.n_trials(), "2 workers")
 
 
 def measure(folder: Path, trials: int) -> Iterator[dict[str, Any]]:
@@ -162,12 +163,14 @@ def measure(folder: Path, trials: int) -> Iterator[dict[str, Any]]:
         loading = loading or took
         yield {"trials": trials, "command": name, "seconds": took, "ratio": took / loading}
     setting = Setting.load(folder / "large.toml")
-    look(setting)
+    bars = Bars(Console(file=io.StringIO(), force_terminal=True))
+    bars.beside(partial(live_table, setting), step="search")
+    look(setting, bars)
     study = setting.stored_study()
     assert study is not None
     calls: dict[str, Callable[[], object]] = {
-        "look": lambda: look(setting),
-        "look, new trial": lambda: look(setting),
+        "look": lambda: look(setting, bars),
+        "look, new trial": lambda: look(setting, bars),
         "publish": lambda: publish(setting),
         "publish again": lambda: publish(setting),
     }
@@ -178,6 +181,7 @@ def measure(folder: Path, trials: int) -> Iterator[dict[str, Any]]:
         call()
         took = time.perf_counter() - start
         yield {"trials": trials, "command": name, "seconds": took, "ratio": took / loading}
+    bars.stop()
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence, Set as AbstractSet
 from dataclasses import dataclass
+from heapq import nsmallest
 from itertools import groupby
 from statistics import fmean
 from threading import Lock
@@ -93,9 +94,10 @@ def top(candidates: Iterable[Candidate[A]], size: int) -> list[Candidate[A]]:
     Several objectives are ranked by non-dominated sorting, then by crowding distance (Deb et
     al., 2002).
     """
-    ordered = sorted(candidates, key=lambda c: (c.records[0].slot, c.number))
+    ordered = list(candidates)
     if not ordered or len(ordered[0].loss) == 1:
-        return sorted(ordered, key=lambda c: c.loss)[:size]
+        return nsmallest(size, ordered, key=lambda c: (c.loss, c.records[0].slot, c.number))
+    ordered.sort(key=lambda c: (c.records[0].slot, c.number))
     losses = np.array([c.loss for c in ordered])
     ranks = non_domination_ranks(losses, n_below=size)
     crowding = np.empty(len(losses))

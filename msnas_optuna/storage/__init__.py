@@ -31,6 +31,7 @@ from msnas_optuna.storage.records import (
     PLAN as PLAN,
     PUBLISHED as PUBLISHED,
     QUEUED as QUEUED,
+    SHOWN as SHOWN,
     Plan as Plan,
     TrialRecord as TrialRecord,
     Worker as Worker,

@@ -53,6 +53,7 @@ LAYOUT_VERSION: Final = 3  # layout 2 had other origins and plans of another sam
 # System attributes of studies.
 IMPORT: Final = "msnas:import"  # names and `Worker` of an import, None when all is there
 PUBLISHED: Final = "msnas:published"  # proposals settled when the dashboard was refreshed
+SHOWN: Final = "msnas:shown"  # digest of what the dashboard shows and what that follows from
 VERSIONS: Final = "msnas:versions"  # of each package those that have searched, first to last
 WANTED: Final = "msnas:trials"  # how many trials the last command of the search asked for
 DETECTIONS: Final = "msnas:detections"  # trial and weights that the stored pictures show

@@ -278,12 +278,15 @@ class Setting:
 
     @cached_property
     def storage(self) -> optuna.storages.BaseStorage:
-        """The Optuna storage of the study file; see `open_storage` and `inside`."""
+        """The Optuna storage of the study file; see `open_storage` and `inside`.
+
+        A process opens it once, because it reads each finished trial once.
+        """
         file = storage_file(self.storage_url)
         if file is not None and self._storage_url is None:
             for suffix in ("", "-wal", "-shm", "-journal"):
                 self.inside(os.path.relpath(f"{file}{suffix}", self.run_dir))
-        return open_storage(self.storage_url)
+        return optuna.storages.get_storage(open_storage(self.storage_url))
 
     def open_study(self, config: dict[str, Any], stage: str | None = None) -> optuna.Study:
         """The Optuna study of the search or of a stage, made if need be, with its sampler."""
@@ -310,10 +313,11 @@ class Setting:
 
     def begun_study(self, stage: str | None = None) -> optuna.Study | None:
         """The same, whatever settings it was made with; see `require_usable`."""
-        name = self.study_name(stage)
-        begun = storage_exists(self.storage_url)
-        if not begun or name not in optuna.get_all_study_names(self.storage):
+        if not storage_exists(self.storage_url):
             return None
-        study = optuna.load_study(study_name=name, storage=self.storage)
+        try:
+            study = optuna.load_study(study_name=self.study_name(stage), storage=self.storage)
+        except KeyError:
+            return None
         require_usable(study)
         return study if CONFIG in study.user_attrs else None  # it is being created

@@ -356,7 +356,7 @@ def test_a_worker_writes_heartbeats_from_the_start_of_an_evaluation_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, beats = cheap_study(f"sqlite:///{tmp_path}/study.db"), []
-    database = database_of(study)
+    database = database_of(study._storage)
     monkeypatch.setattr(database, "record_heartbeat", beats.append)
     monkeypatch.setattr(database, "get_heartbeat_interval", lambda: 0.02)
 
