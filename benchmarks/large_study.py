@@ -174,14 +174,17 @@ def measure(folder: Path, trials: int) -> Iterator[dict[str, Any]]:
         "publish": lambda: publish(setting),
         "publish again": lambda: publish(setting),
     }
+    rows = []
     for name, call in calls.items():
         if name == "look, new trial":
-            study.add_trials(made_up(setting, study, range(trials, trials + 1)))
+            number = len(study.get_trials(deepcopy=False))
+            study.add_trials(made_up(setting, study, range(number, number + 1)))
         start = time.perf_counter()
         call()
         took = time.perf_counter() - start
-        yield {"trials": trials, "command": name, "seconds": took, "ratio": took / loading}
-    bars.stop()
+        rows.append({"trials": trials, "command": name, "seconds": took, "ratio": took / loading})
+    bars.stop()  # until then, they print
+    yield from rows
 
 
 def main() -> None:
