@@ -129,7 +129,7 @@ def search(
         if workers > 1:
             if place is not None:
                 raise ValueError("under torchrun each process is a worker; leave out --workers")
-            search_with_workers(study_file, storage, trials, count=workers, progress=progress)
+            search_with_workers(setting, storage, trials, count=workers, progress=progress)
         else:
             experiment = open_experiment(setting, progress, place=place)
             experiment.evaluate_baseline()

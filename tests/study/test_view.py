@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import optuna
 import pytest
 
 from msnas_optuna.samplers import ArchitectureSampler
+from msnas_optuna.samplers.history import averaged, top
 from msnas_optuna.study.setting import Setting
 from msnas_optuna.study.view import Result, StudyView
 
@@ -76,6 +78,26 @@ def test_the_front_is_optuna_s_and_repeats_are_averaged(finished):
     assert repeated.name == "trial 0"
     assert list(repeated.values.values()) == pytest.approx([0.4, 4.0])
     assert (len(view.measurements), len(view.results)) == (7, 5)
+
+
+def test_populations_are_the_best_of_all_that_was_measured_until_then(finished):
+    setting = Setting.load(finished)
+    for directions in (["maximize"], ["maximize", "minimize"]):
+        sampler = ArchitectureSampler(
+            setting.feasible, population_size=4, n_children=3, n_random=1, n_reevaluated=1, seed=0
+        )
+        study, rng = optuna.create_study(directions=directions, sampler=sampler), Random(0)
+        for i in range(40):
+            values = [rng.random() for _ in directions]
+            study.tell(study.ask(setting.space.distributions), values)
+            if i % 9 == 8:  # measured before, and not proposed: of generation 0
+                study.add_trial(study.trials[i])
+        records = sampler.ledger.read(study).records
+        view = StudyView.of(study)
+        assert view.n_generations == len(view.populations) > 5
+        for g, population in view.populations.items():
+            best = top(averaged(r for r in records if r.generation <= g), view.population_size)
+            assert [r.architecture for r in population] == [c.architecture for c in best]
 
 
 def test_only_a_finished_trial_is_measured(finished):

@@ -31,9 +31,9 @@ from msnas_optuna.report.artifacts import (
 from msnas_optuna.report.dashboard import Publisher, PublishingError, publish
 from msnas_optuna.report.dashboard.note import BEGIN, END, by_people, merged
 from msnas_optuna.report.detections import Drawing, refresh_detections, stored_detections
-from msnas_optuna.report.figures import figures_of
+from msnas_optuna.report.figures import figures_of, study_figures
 from msnas_optuna.report.overview import TOP, NothingToShowError
-from msnas_optuna.storage import PUBLISHED, read_curves
+from msnas_optuna.storage import PUBLISHED, read_curves, write_curve, write_wanted
 from msnas_optuna.storage.optuna_private import database_of
 from msnas_optuna.study.setting import Setting
 from msnas_optuna.study.view import StudyView
@@ -106,6 +106,64 @@ def test_a_refresh_takes_few_commits_and_none_where_nothing_is_new(finished):
     with writes(setting) as second:
         publish(setting)
     assert second == []
+
+
+def another_trial(setting: Setting, stage: str | None) -> None:
+    study, space = setting.stored_study(stage), setting.space
+    params, distributions = space.encode(setting.feasible.at(0)), space.distributions
+    study.add_trial(optuna.create_trial(params=params, distributions=distributions, value=0.9))
+
+
+def erase(setting: Setting, key: str) -> None:
+    study = setting.stored_study()
+    study._storage.set_study_system_attr(study._study_id, key, "")
+
+
+CHANGES = {
+    "a trial": lambda setting: another_trial(setting, None),
+    "a measurement of the baseline": lambda setting: another_trial(setting, "fpn-like"),
+    "a retraining": lambda setting: another_trial(setting, "retrain"),
+    "losses": lambda setting: write_curve(setting.stored_study(), "supernet", [2.0, 1.0]),
+    "wanted trials": lambda setting: write_wanted(setting.stored_study(), 90),
+    "a figure": lambda setting: erase(setting, "dashboard:plot_data:evolution:0"),
+    "a note": lambda setting: save_note(setting.stored_study(), "ours"),
+    "a picture": lambda setting: next(setting.artifact_dir.iterdir()).unlink(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_what_has_changed_is_published_and_nothing_is_drawn_before(finished, change, monkeypatch):
+    drawn = []
+
+    def count(view):
+        drawn.append(view)
+        return study_figures(view)
+
+    monkeypatch.setitem(publish.__globals__, "study_figures", count)
+    setting = Setting.load(finished)
+    publish(setting)
+    for n_drawn in (1, 2):
+        for process in (setting, Setting.load(finished)):
+            publish(process)
+            assert len(drawn) == n_drawn
+        if n_drawn == 1:
+            change(setting)
+            publish(setting)
+    assert shown(setting).keys() == FIGURES.keys()
+
+
+def test_what_could_not_be_drawn_is_tried_again(finished):
+    setting, tried = Setting.load(finished), []
+
+    def draw(selected):
+        tried.append(selected)
+        raise OSError("no GPU is free")
+
+    publish(setting)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="the detections are not drawn: no GPU is free"):
+            publish(setting, draw=draw)
+    assert len(tried) == 2
 
 
 def test_every_figure_is_one_attribute_and_leftovers_of_longer_ones_vanish(finished):
