@@ -12,6 +12,7 @@ import numpy as np
 import optuna
 import plotly.graph_objects as go
 import pytest
+from scipy.stats import kendalltau
 
 from msnas_optuna import EncoderCost, Lattice, MSNASSpace
 from msnas_optuna.methods import METHODS
@@ -44,7 +45,7 @@ from msnas_optuna.report.figures.heatmap import get_heatmap_info
 from msnas_optuna.report.figures.style import KIND_COLORS
 from msnas_optuna.report.figures.svg import svg
 from msnas_optuna.report.figures.tradeoff import get_tradeoff_infos
-from msnas_optuna.report.figures.training import get_transfer_info
+from msnas_optuna.report.figures.training import get_transfer_info, kendall_tau
 from msnas_optuna.storage import CONFIG, PLAN, Plan, Worker, identify, write_curve
 from msnas_optuna.study.setting import window_around
 from msnas_optuna.study.view import MOST_GENERATIONS, StudyView
@@ -337,6 +338,15 @@ def test_tau_of_a_reversed_order_is_minus_one(complete):
     assert [p.alone for p in info.pairs] == pytest.approx([40, 50, 60])
     assert info.tau == pytest.approx(-1)
     assert (info.baseline.one_shot, info.baseline.alone) == pytest.approx((30, 20))
+
+
+def test_tau_is_scipy_s():
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 5, 40):
+        first, second = rng.integers(0, 5, size=(2, n)).tolist()
+        assert kendall_tau(first, second) == pytest.approx(kendalltau(first, second).statistic)
+    for tied in ([], [1.0], [1.0, 1.0]):
+        assert kendall_tau(tied, list(range(len(tied)))) is None
 
 
 def test_sizes_are_percent_and_unknown_ones_stay_unknown(complete):
