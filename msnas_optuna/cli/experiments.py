@@ -1,10 +1,9 @@
-"""The experiment of a study file for a verb; torch is imported when it is asked for."""
+"""The experiment of a setting for a verb; torch is imported when it is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msnas_optuna.runtime.processes import Place
@@ -16,14 +15,13 @@ if TYPE_CHECKING:
 
 
 def open_experiment(
-    study_file: Path,
-    storage: str | None,
+    setting: Setting,
     report: Report | None = None,
     *,
     place: Place | None = None,
     ranks: Ranks | None = None,
 ) -> Experiment:
-    """The experiment of a study file, which shows detections in the dashboard.
+    """The experiment of a setting, which shows detections in the dashboard.
 
     `place` is that of a worker that evaluates trials of its own, `ranks` train together.
     """
@@ -32,9 +30,8 @@ def open_experiment(
     from msnas_optuna.runtime.distributed import ALONE
     from msnas_optuna.study.experiment import Experiment, placed, silent
 
-    setting = Setting.load(study_file, storage=storage)
     if place is not None:
-        setting = Setting(placed(setting.config, place), storage=storage, study_file=study_file)
+        setting.config = placed(setting.config, place)
     publisher = Publisher(setting, lambda selected: sample_detections(experiment, selected))
     experiment = Experiment(
         setting,
@@ -47,12 +44,10 @@ def open_experiment(
 
 
 @contextmanager
-def joint_experiment(
-    study_file: Path, storage: str | None, report: Report
-) -> Iterator[Experiment]:
+def joint_experiment(setting: Setting, report: Report) -> Iterator[Experiment]:
     """The experiment of the processes that torchrun started for one job, or of this one alone."""
     from msnas_optuna.runtime.distributed import process_group, resolve_device, torchrun_ranks
 
-    runtime = Setting.load(study_file, storage=storage).config.runtime
-    with process_group(resolve_device(runtime.device, torchrun_ranks())) as ranks:
-        yield open_experiment(study_file, storage, report, ranks=ranks)
+    device = setting.config.runtime.device
+    with process_group(resolve_device(device, torchrun_ranks())) as ranks:
+        yield open_experiment(setting, report, ranks=ranks)

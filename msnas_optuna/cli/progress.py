@@ -85,7 +85,7 @@ class Bars:
         begins = at is None or done < at.done
         if at is None or begins:
             at = self._steps[step] = _Step(now, now, repeated=at is not None)
-        had_ended, at.done = at.done == done >= total, done
+        goes_on, had_ended, at.done = done != at.done, at.done == done >= total, done
         if self._bars:
             if begins:
                 self._live.start()
@@ -94,7 +94,7 @@ class Bars:
                 else:
                     self._tasks[step] = self._progress.add_task(step, completed=done, note=note)
             self._progress.update(self._tasks[step], completed=done, total=total, note=note)
-            if step in self._tables:
+            if step in self._tables and goes_on:
                 self._table = self._tables[step]()
         elif not self._quiet:
             seconds = now - at.started

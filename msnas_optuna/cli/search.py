@@ -65,16 +65,17 @@ def quickstart(
         if not study_file.exists():
             with atomic_write(study_file) as file:  # half a file would be taken for an edited one
                 file.write(shipped_study("quickstart.toml").read_bytes())
-        experiment = open_experiment(study_file, storage, progress)
-        progress.beside(partial(_live_table, experiment.setting), step="search")
+        setting = Setting.load(study_file, storage=storage)
+        experiment = open_experiment(setting, progress)
+        progress.beside(partial(live_table, setting), step="search")
         experiment.train_supernet()
         experiment.evaluate_baseline()
         experiment.search()
         experiment.retrain(top=1)
         progress.stop()
-        print_results(experiment.setting, top=5, as_json=as_json)
+        print_results(setting, top=5, as_json=as_json)
         if not as_json:
-            _print_next_steps(experiment.setting)
+            _print_next_steps(setting)
 
 
 @app.command()
@@ -90,7 +91,7 @@ def train(
     """
     with (
         session(joint=True, quiet=quiet, plain=as_json) as progress,
-        joint_experiment(study_file, storage, progress) as experiment,
+        joint_experiment(Setting.load(study_file, storage=storage), progress) as experiment,
     ):
         losses = experiment.train_supernet()
         progress.stop()
@@ -124,13 +125,13 @@ def search(
     """
     with session(joint=True, quiet=quiet, plain=as_json) as progress:
         place, setting = torchrun_place(), Setting.load(study_file, storage=storage)
-        progress.beside(partial(_live_table, setting), step="search")
+        progress.beside(partial(live_table, setting), step="search")
         if workers > 1:
             if place is not None:
                 raise ValueError("under torchrun each process is a worker; leave out --workers")
-            search_with_workers(study_file, storage, trials, count=workers, progress=progress)
+            search_with_workers(setting, storage, trials, count=workers, progress=progress)
         else:
-            experiment = open_experiment(study_file, storage, progress, place=place)
+            experiment = open_experiment(setting, progress, place=place)
             experiment.evaluate_baseline()
             experiment.search(trials)
         progress.stop()
@@ -152,7 +153,7 @@ def retrain(
     """
     with (
         session(joint=True, quiet=quiet, plain=as_json) as progress,
-        joint_experiment(study_file, storage, progress) as experiment,
+        joint_experiment(Setting.load(study_file, storage=storage), progress) as experiment,
     ):
         if not experiment.ranks.first:
             experiment.assist_retraining()
@@ -215,7 +216,8 @@ def print_results(setting: Setting, *, top: int, as_json: bool) -> None:
         )
 
 
-def _live_table(setting: Setting) -> Table:
+def live_table(setting: Setting) -> Table:
+    """The best architectures so far, which stand above the bars of a search."""
     return _table(StudyView.load(setting), setting, LIVE_ROWS)
 
 

@@ -58,14 +58,13 @@ class _Worker:
 
 
 def search_with_workers(
-    study_file: Path, storage: str | None, trials: int | None, *, count: int, progress: Bars
+    setting: Setting, storage: str | None, trials: int | None, *, count: int, progress: Bars
 ) -> None:
     """Searches with several processes, which end with this one, until the study has its trials.
 
     Raises:
         RuntimeError: workers have ended and trials are left.
     """
-    setting = Setting.load(study_file, storage=storage)
     wanted = setting.n_trials(trials)
     _settled(setting)  # a storage that cannot be opened is told once, and at once
     workers: list[_Worker] = []
@@ -75,7 +74,7 @@ def search_with_workers(
             receiver, sender = spawn.Pipe(duplex=False)
             place = Place(i, count, i, count)
             process = spawn.Process(
-                target=_work, args=(study_file, storage, trials, place, sender)
+                target=_work, args=(setting.study_file, storage, trials, place, sender)
             )
             process.start()
             sender.close()
@@ -172,7 +171,7 @@ def _work(
     warnings.showwarning = lambda message, *_, **__: sender.send(str(message))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        experiment = open_experiment(study_file, storage, place=place)
+        experiment = open_experiment(Setting.load(study_file, storage=storage), place=place)
         experiment.evaluate_baseline(wait=False)
         experiment.search(trials, patience=inf)
         experiment.evaluate_baseline()

@@ -3,28 +3,38 @@
 The slot of a trial is its place in the sequence of proposals; trials that repeat an earlier one
 have its slot, withdrawn trials take none. A loss is one number for each objective, smaller is
 better.
+
+Anybody may add trials to a study: of other samplers, parameters, studies, versions. Here, and
+nowhere else, each trial is judged: those that hold an architecture that the study may evaluate
+count, as generation 0 unless they were proposed in this study; the others are left out, with a
+warning that names them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence, Set as AbstractSet
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterable, Sequence, Set as AbstractSet
 from dataclasses import dataclass
+from heapq import nsmallest
+from itertools import groupby
 from statistics import fmean
 from threading import Lock
-from typing import Generic
+from typing import Any, Final, Generic
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.study import StudyDirection
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from msnas_optuna.spaces.base import A, FeasibleSet, InvalidArchitectureError, Space
-from msnas_optuna.storage import Plan, is_retry, is_withdrawn, known_params, read_plan, root_number
-from msnas_optuna.storage.optuna_private import non_domination_ranks
+from msnas_optuna.spaces.base import A, InvalidArchitectureError, Space
+from msnas_optuna.storage import Plan, is_withdrawn, known_params, read_plan, repeated, study_ids
+from msnas_optuna.storage.optuna_private import non_domination_ranks, storage_of, study_id
 
 Loss = tuple[float, ...]
+
+_MOST: Final = 3  # reasons and names that a warning lists
+_LACKS: Final = "no "  # begins the reason where parameters are missing, which is told first
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +43,11 @@ class Record(Generic[A]):
 
     trial: FrozenTrial
     slot: int
-    plan: Plan | None  # None for trials of another sampler, or that somebody has added
+    plan: Plan | None  # None where it was not proposed in this study
     generation: int  # of its plan, 0 without one
     architecture: A | None  # one that the study may hold, or None
     loss: Loss | None  # of a complete trial that breaks no constraint, else None
+    misfit: str | None = None  # why a complete trial is left out, None where it is not
 
     @property
     def number(self) -> int:
@@ -83,9 +94,10 @@ def top(candidates: Iterable[Candidate[A]], size: int) -> list[Candidate[A]]:
     Several objectives are ranked by non-dominated sorting, then by crowding distance (Deb et
     al., 2002).
     """
-    ordered = sorted(candidates, key=lambda c: (c.records[0].slot, c.number))
+    ordered = list(candidates)
     if not ordered or len(ordered[0].loss) == 1:
-        return sorted(ordered, key=lambda c: c.loss)[:size]
+        return nsmallest(size, ordered, key=lambda c: (c.loss, c.records[0].slot, c.number))
+    ordered.sort(key=lambda c: (c.records[0].slot, c.number))
     losses = np.array([c.loss for c in ordered])
     ranks = non_domination_ranks(losses, n_below=size)
     crowding = np.empty(len(losses))
@@ -123,6 +135,7 @@ class History(Generic[A]):
     settled: AbstractSet[A]  # the architectures of finished trials
     unfinished: AbstractSet[A]  # those of all others, but for the planned trial
     planned: int | None  # number of the trial that is being planned
+    study: str | None  # an id of the study, None where no plan has told it yet
     ranking: Ranking[A]
 
     def holds(self, architecture: A) -> bool:
@@ -168,50 +181,61 @@ class Ranking(Generic[A]):
 
 
 class Ledger(Generic[A]):
-    """Decodes each finished trial once; everything in it can be derived from storage again.
+    """Judges and decodes each finished trial once; all in it can be derived from storage again.
 
-    Without a feasible set the study may hold every valid architecture of the space.
+    `violation` says in words why the study may not hold an architecture; by default it may hold
+    every valid one of the space.
     """
 
-    def __init__(self, space: Space[A], feasible: FeasibleSet[A] | None = None) -> None:
-        self._space, self._feasible = space, feasible
+    def __init__(
+        self, space: Space[A], violation: Callable[[A], str | None] | None = None
+    ) -> None:
+        self._space, self._violation = space, violation or space.violation
         self._lock = Lock()  # threads of one study share the sampler
-        self._forget()
+        self._forget(None)
 
-    def __reduce__(self) -> tuple[type[Ledger[A]], tuple[Space[A], FeasibleSet[A] | None]]:
-        return type(self), (self._space, self._feasible)
+    def __reduce__(self) -> tuple[type[Ledger[A]], tuple[Any, ...]]:
+        return type(self), (self._space, self._violation)
 
-    def _forget(self) -> None:
+    def _forget(self, source: object) -> None:
+        self._source = source  # storage and id of the study
         self._oldest: list[Record[A]] = []  # all finished, up to the first unfinished trial
         self._later: dict[int, Record[A]] = {}  # the other finished ones by number
         self._settled: set[A] = set()
+        self._ids: dict[str, bool] = {}  # those in plans, and whether they are of the study
         self._next_slot = 0
         self._ranking: Ranking[A] = Ranking()
 
-    def read(
-        self,
-        trials: Sequence[FrozenTrial],
-        directions: Sequence[StudyDirection],
-        *,
-        planned: int | None = None,
-    ) -> History[A]:
-        """The history of all trials, by number; `planned` is the one that is being planned."""
+    def read(self, study: Study, *, planned: int | None = None) -> History[A]:
+        """The history of all trials; `planned` is the number of the one that is being planned.
+
+        Trials that have come to be left out since the last call are named in a warning.
+        """
         with self._lock:
-            if not self._knows(trials):
-                self._forget()
+            source = storage_of(study), study_id(study)
+            trials, directions = source[0].get_all_trials(source[1], deepcopy=False), None
+            if source != self._source or not self._knows(trials):
+                self._forget(source)
             records, unfinished, slot = self._oldest.copy(), set(), self._next_slot
+            misfits = []
             for trial in trials[len(records) :]:
+                first = repeated(trial, trials)
                 record = self._later.get(trial.number)
                 if record is None or record.trial is not trial:
-                    own = records[root_number(trial)].slot if is_retry(trial) else slot
-                    record = self._decode(trial, own, directions)
-                slot += not (is_retry(trial) or is_withdrawn(trial))
+                    own = slot if first is None else records[first.number].slot
+                    directions = directions or study.directions
+                    record = self._decode(trial, own, self._plan(study, trial, first), directions)
+                    misfits += [record] if record.misfit is not None else []
+                slot += first is None and not is_withdrawn(trial)
                 if trial.state.is_finished():
                     self._remember(record, next_slot=slot)
                 elif record.architecture is not None and trial.number != planned:
                     unfinished.add(record.architecture)
                 records.append(record)
-            return History(records, self._settled, unfinished, planned, self._ranking)
+            if misfits:
+                warnings.warn(_left_out(study.study_name, misfits), stacklevel=1)
+            own_id = next((known for known, own in self._ids.items() if own), None)
+            return History(records, self._settled, unfinished, planned, own_id, self._ranking)
 
     def _remember(self, record: Record[A], *, next_slot: int) -> None:
         if record.number == len(self._oldest):
@@ -229,14 +253,30 @@ class Ledger(Generic[A]):
         record = self._later.get(last, self._oldest[-1] if self._oldest else None)
         return record is None or (len(trials) > last and trials[last] is record.trial)
 
+    def _plan(self, study: Study, trial: FrozenTrial, first: FrozenTrial | None) -> Plan | None:
+        """The plan of a trial that may repeat a `first` one; None if it was made for another."""
+        plan = read_plan(trial)
+        if plan is None or plan.worker.trial not in (trial.number, first and first.number):
+            return None
+        if plan.study not in self._ids:  # an id is stored before the first plan that bears it
+            self._ids |= {plan.study: False, **dict.fromkeys(study_ids(study), True)}
+        return plan if self._ids[plan.study] else None
+
     def _decode(
-        self, trial: FrozenTrial, slot: int, directions: Sequence[StudyDirection]
+        self,
+        trial: FrozenTrial,
+        slot: int,
+        plan: Plan | None,
+        directions: Sequence[StudyDirection],
     ) -> Record[A]:
-        plan, architecture = read_plan(trial), None
-        with suppress(InvalidArchitectureError):
-            architecture = self._space.decode(known_params(trial, plan))
-        allowed = self._space if self._feasible is None else self._feasible
-        if is_withdrawn(trial) or architecture is None or allowed.violation(architecture):
+        complete, architecture = trial.state == TrialState.COMPLETE, None
+        params = trial.params if complete else known_params(trial, plan)  # what it has measured
+        try:
+            architecture = self._space.decode(params)
+            misfit = self._violation(architecture)
+        except InvalidArchitectureError as error:
+            misfit = _other_parameters(params, self._space) or str(error)
+        if misfit is not None or is_withdrawn(trial):
             architecture = None
         return Record(
             trial=trial,
@@ -245,7 +285,44 @@ class Ledger(Generic[A]):
             generation=0 if plan is None else plan.generation,
             architecture=architecture,
             loss=None if architecture is None else _loss(trial, directions),
+            misfit=misfit if complete else None,
         )
+
+
+def _other_parameters(params: Iterable[str], space: Space[Any]) -> str | None:
+    """How names of parameters differ from those of a space, None where all of these are there."""
+    names, given = space.distributions, set(params)
+    missing, other = [name for name in names if name not in given], sorted(given - names.keys())
+    if not missing:
+        return None
+    return f"{_LACKS}{_listed(missing)}{f', but {_listed(other)}' if other else ''}"
+
+
+def _left_out(study: str, misfits: Sequence[Record[Any]]) -> str:
+    """Names the trials that hold no architecture of the search, by reason."""
+    reasons: dict[str, list[int]] = {}
+    for record in misfits:
+        reasons.setdefault(str(record.misfit), []).append(record.number)
+    ordered = sorted(reasons, key=lambda reason: not reason.startswith(_LACKS))
+    told = [f"trial {_ranges(reasons[reason])} ({reason})" for reason in ordered[:_MOST]]
+    if rest := sorted(number for reason in ordered[_MOST:] for number in reasons[reason]):
+        told.append(f"trial {_ranges(rest)} (other reasons)")
+    return (
+        f"study {study} leaves out {len(misfits)} of its complete trials, which hold no "
+        f"architecture that it may evaluate: {'; '.join(told)}"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MOST
+    return ", ".join(names[:_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers in short: "3, 7-9"."""
+    runs = groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])
+    ends = ([number for _, number in run] for _, run in runs)
+    return ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else str(r[0]) for r in ends)
 
 
 def _loss(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> Loss | None:

@@ -32,13 +32,14 @@ from msnas_optuna.spaces.base import A, FeasibleSet, InvalidArchitectureError
 from msnas_optuna.storage import (
     Plan,
     Worker,
+    identify,
     known_params,
     mark_interrupted,
     read_plan,
     withdraw_claimed,
     write_plan,
 )
-from msnas_optuna.storage.optuna_private import fixed_params, set_state, storage_of, study_id
+from msnas_optuna.storage.optuna_private import fixed_params, set_state
 
 _logger = logging.getLogger(__name__)
 
@@ -59,6 +60,10 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
 
     Trials of any generation but the first descend from the best P trials of earlier generations
     that are complete at that moment; with several workers, late ones become parents later.
+
+    Trials that were not proposed in the study, such as those of another study or sampler that
+    `study.add_trials` adds, count as generation 0. Those that hold no architecture of the feasible
+    set are left out, with a warning that names them.
 
     The defaults are tuned for Algorithm 1 and a few hundred trials, see docs/samplers.md.
 
@@ -110,7 +115,7 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
         self.feasible = feasible
         self._propose = PROPOSERS[proposer]
         self._entropy = _fresh_entropy() if seed is None else int(seed)
-        self._ledger = Ledger(feasible.space, feasible)
+        self.ledger = Ledger(feasible.space, feasible.violation)
 
     # What Optuna calls
 
@@ -182,7 +187,7 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
 
     def select_parent(self, study: Study, generation: int) -> list[FrozenTrial]:
         """The first trials of the best P architectures of all earlier generations, best first."""
-        best = self._history(study).population(generation, size=self.settings.population_size)
+        best = self.ledger.read(study).population(generation, size=self.settings.population_size)
         return [candidate.records[0].trial for candidate in best]
 
     def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
@@ -191,35 +196,32 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
 
     def get_trial_generation(self, study: Study, trial: FrozenTrial) -> int:
         """The generation of a trial; 0 for one that another sampler has made."""
-        return self._history(study).records[trial.number].generation
+        return self.ledger.read(study).records[trial.number].generation
 
     def get_population(self, study: Study, generation: int) -> list[FrozenTrial]:
         """The complete trials of a generation."""
         return [
             record.trial
-            for record in self._history(study).records
+            for record in self.ledger.read(study).records
             if record.generation == generation and record.trial.state == TrialState.COMPLETE
         ]
 
     # Planning
 
-    def _history(self, study: Study, planned: int | None = None) -> History[A]:
-        trials = storage_of(study).get_all_trials(study_id(study), deepcopy=False)
-        return self._ledger.read(trials, study.directions, planned=planned)
-
     def _plan(self, study: Study, trial: FrozenTrial) -> None:
-        plan, worker = read_plan(trial), Worker.current(trial.number)
+        history = self.ledger.read(study, planned=trial.number)
+        plan, worker = history.records[trial.number].plan, Worker.current(trial.number)
         if plan is not None and plan.worker.trial != trial.number:  # a retry keeps its plan
             write_plan(study, trial, replace(plan, worker=worker))
             return
-        history = self._history(study, trial.number)
+        made_in = history.study or identify(study)
         slot = history.records[trial.number].slot
         generation = self.settings.generation(slot)
         rng = np.random.default_rng([self._entropy, slot])
         fixed = known_params(trial, None)
         if self.feasible.space.distributions.keys() & fixed.keys():
             params, repeat = self._queued(trial.number, fixed, history, rng=rng)
-            plan = Plan(params, generation, "queued", (), slot, worker, repeat)
+            plan = Plan(params, generation, "queued", (), slot, made_in, worker, repeat)
             write_plan(study, trial, plan)
             return
         for attempt in range(_MAX_REPLANS):
@@ -228,11 +230,10 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
             if repeat and attempt:  # else two workers might go on counting in step
                 repeat += int(rng.integers(attempt + 1))
             params = self.feasible.space.encode(proposal.architecture)
-            plan = Plan(
-                params, generation, proposal.origin, proposal.parents, slot, worker, repeat
-            )
+            made = generation, proposal.origin, proposal.parents
+            plan = Plan(params, *made, slot, made_in, worker, repeat)
             write_plan(study, trial, plan)
-            history = self._history(study, trial.number)
+            history = self.ledger.read(study, planned=trial.number)
             # Of two workers with the same child at least the later writer sees the other's. It
             # may be the one with the lower number, so numbers cannot decide who yields.
             if repeat:

@@ -134,33 +134,40 @@ class WindowedSet(FeasibleSet[A]):
 
     def violation(self, architecture: A) -> str | None:
         """The first broken rule of the space, or the window that the cost misses, or None."""
-        broken = self.space.violation(architecture)
-        if broken is not None or self.window is None or self.cost is None:
-            return broken
-        total = self.cost.total(architecture)
-        if self._limits[0] <= total <= self._limits[1]:
-            return None
-        return f"{self.cost.text(total)} lie outside the window {self._window_text()}"
-
-    def _window_text(self) -> str:
-        assert self.cost is not None
-        assert self.window is not None
-        low, high = (None if end is None else self.cost.text(end) for end in self.window)
-        if low is None:
-            return f"up to {high}"
-        return f"from {low} on" if high is None else f"{low} to {high}"
+        return violation(self.space, self.cost, self.window, architecture)
 
     def _nothing_inside(self) -> str:
         assert self.cost is not None
+        assert self.window is not None
         reachable, text = self._every_cost(), self.cost.text
         below, above = reachable.at_most(self._limits[0]), reachable.at_least(self._limits[1])
         return (
-            f"no valid architecture lies in the window {self._window_text()}; they cost "
+            f"no valid architecture lies in the window {_text(self.cost, self.window)}; they cost "
             f"{text(reachable.minimum)} to {text(reachable.maximum)}, the nearest "
             f"{'nothing' if below is None else text(below)} below and "
             f"{'nothing' if above is None else text(above)} above the window: move or widen the "
             "window, or change what the cost depends on"
         )
+
+
+def violation(
+    space: Space[A], cost: Cost[A] | None, window: Window | None, architecture: A
+) -> str | None:
+    """The first broken rule of the space, or the window that the cost misses, or None."""
+    broken = space.violation(architecture)
+    if broken is not None or window is None or cost is None:
+        return broken
+    total, (low, high) = cost.total(architecture), window
+    if (low is None or low <= total) and (high is None or total <= high):
+        return None
+    return f"{cost.text(total)} lie outside the window {_text(cost, window)}"
+
+
+def _text(cost: Cost[Any], window: Window) -> str:
+    low, high = (None if end is None else cost.text(end) for end in window)
+    if low is None:
+        return f"up to {high}"
+    return f"from {low} on" if high is None else f"{low} to {high}"
 
 
 def require_genes(given: Sequence[Any], space: Space[Any]) -> None:

@@ -22,10 +22,9 @@ from msnas_optuna.storage.records import (
     OWNER,
     QUEUED,
     Worker,
-    is_retry,
     is_withdrawn,
     known_params,
-    root_number,
+    repeated,
     slots_of,
 )
 from msnas_optuna.storage.recovery import withdraw_claimed
@@ -63,9 +62,10 @@ def claim_trial(study: Study, *, wanted: int, propose: bool = True) -> int | Non
 def _is_double(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
     """True if another worker has queued the same; then that with the lower number counts."""
     others = [t for t in trials if t.number != trial.number and not is_withdrawn(t)]
-    if is_retry(trial):
+    if repeated(trial, trials) is not None:
+        slots = slots_of(trials)
         return any(
-            root_number(t) == root_number(trial)
+            slots[t.number] == slots[trial.number]
             and t.state != TrialState.FAIL
             and (t.state.is_finished() or t.number < trial.number)
             for t in others

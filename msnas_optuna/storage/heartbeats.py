@@ -11,7 +11,12 @@ from optuna.storages import RDBStorage
 from optuna.study import Study
 from sqlalchemy import text
 
-from msnas_optuna.storage.optuna_private import database_of, stale_trial_ids, study_id
+from msnas_optuna.storage.optuna_private import (
+    database_of,
+    stale_trial_ids,
+    storage_of,
+    study_id,
+)
 
 HEARTBEAT_INTERVAL: Final = 60  # seconds; shorter ones cost SQLite writes
 GRACE_PERIOD: Final = 120  # seconds
@@ -29,7 +34,7 @@ def keeps_heartbeats(study: Study) -> bool:
 
 
 def _keeper(study: Study) -> RDBStorage | None:
-    database = database_of(study)
+    database = database_of(storage_of(study))
     return database if database is not None and database.get_heartbeat_interval() else None
 
 

@@ -25,8 +25,6 @@ __all__ = ["ARTIFACTS_ATTR_PREFIX", "DEFAULT_MIME_TYPE"]  # names that are used 
 
 TESTED_VERSIONS: Final = ("5.0.0",)
 
-CachedStorage = _CachedStorage  # a database, read through a cache of its finished trials
-
 
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -41,9 +39,8 @@ def storage_of(study: Study) -> BaseStorage:
     return study._storage
 
 
-def database_of(study: Study) -> RDBStorage | None:
-    """The database that a study lives in; None for a journal and behind a proxy."""
-    storage = study._storage
+def database_of(storage: BaseStorage) -> RDBStorage | None:
+    """The database of a storage; None for a journal and behind a proxy."""
     backend = storage._backend if isinstance(storage, _CachedStorage) else storage
     return backend if isinstance(backend, RDBStorage) else None
 

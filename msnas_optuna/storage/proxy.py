@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import optuna
-from optuna.storages import BaseStorage, RDBStorage, get_storage, run_grpc_proxy_server
+from optuna.storages import BaseStorage, get_storage, run_grpc_proxy_server
 
-from msnas_optuna.storage.optuna_private import ProxyClient, quiet
+from msnas_optuna.storage.optuna_private import ProxyClient, database_of, quiet
 
 _OPEN_SECONDS: Final = 10.0  # until a proxy must answer for the first time
 _LONGEST_PAUSE: Final = 5  # seconds between two attempts to reach a proxy
@@ -65,7 +65,7 @@ def serve_storage(
         ValueError: the storage is neither sqlite nor PostgreSQL.
         RuntimeError: the port is taken, or the address is none of this machine.
     """
-    if not isinstance(storage, RDBStorage):
+    if database_of(storage) is None:
         raise ValueError(f"a proxy serves sqlite or PostgreSQL, got {type(storage).__name__}")
     _require_grpc()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

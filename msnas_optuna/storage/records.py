@@ -1,6 +1,8 @@
 """The name of every key that the package stores in a study; plans and records.
 
 Keys are fixed names, never derived from a class, so that renaming one orphans no stored study.
+`Study.add_trial` copies what is stored with a trial as it is, and so do retries: each record says
+which trial it was made for.
 """
 
 from __future__ import annotations
@@ -8,12 +10,14 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
+from uuid import uuid4
 
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from msnas_optuna.runtime.processes import Host, cached_start_time, start_time
 from msnas_optuna.storage.optuna_private import (
@@ -49,10 +53,12 @@ LAYOUT_VERSION: Final = 3  # layout 2 had other origins and plans of another sam
 # System attributes of studies.
 IMPORT: Final = "msnas:import"  # names and `Worker` of an import, None when all is there
 PUBLISHED: Final = "msnas:published"  # proposals settled when the dashboard was refreshed
+SHOWN: Final = "msnas:shown"  # digest of what the dashboard shows and what that follows from
 VERSIONS: Final = "msnas:versions"  # of each package those that have searched, first to last
 WANTED: Final = "msnas:trials"  # how many trials the last command of the search asked for
 DETECTIONS: Final = "msnas:detections"  # trial and weights that the stored pictures show
 LOSSES: Final = "msnas:losses:"  # before the name of each training run
+STUDY_ID: Final = "msnas:study:"  # before an id of the study, see `study_ids`
 
 OBJECTIVE: Final = "objective"  # key of the configuration: where values come from
 EXTERNAL: Final = "external"  # its value where an external trainer tells them, see `asktell`
@@ -121,7 +127,8 @@ class Plan:
     origin: str  # "queued", or that of a `samplers.proposals.Proposal`
     parents: tuple[int, ...]  # numbers of trials
     slot: int  # place in the sequence of proposals; a retry keeps it
-    worker: Worker
+    study: str  # an id of the study that it was made in
+    worker: Worker  # with the number of the trial that it was made for
     repeat: int = 0  # measurements planned before this one; differs between equal architectures
 
     def to_json(self) -> dict[str, Any]:
@@ -133,31 +140,42 @@ class Plan:
             "worker": dict(vars(self.worker)),
         }
 
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Plan:
-        """The inverse of `to_json`; ValueError if the stored value is no plan."""
-        try:
-            values = dict(stored)
-            values["parents"] = tuple(values["parents"])
-            values["worker"] = Worker(**values["worker"])
-            return cls(**values)
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"{PLAN} must hold a plan as written by this version, got {stored!r}"
-            ) from error
-
 
 def read_plan(trial: FrozenTrial) -> Plan | None:
-    """The plan of a trial, or None for a trial that another sampler made."""
-    stored = trial.system_attrs.get(PLAN)
-    return None if stored is None else Plan.from_json(stored)
+    """The plan that is stored with a trial; None for another sampler's, or another version's.
+
+    Only `samplers.history` knows whether it was made for this trial and not copied with another.
+    """
+    try:
+        values = dict(trial.system_attrs[PLAN])
+        values["params"], values["parents"] = dict(values["params"]), tuple(values["parents"])
+        return Plan(**{**values, "worker": Worker(**values["worker"])})
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def study_ids(study: Study) -> set[str]:
+    """The ids of a study, which it keeps wherever it is moved; none before its first plan.
+
+    Processes that begin a study at once may each have given it one.
+    """
+    keys = system_attrs(study)
+    return {key.removeprefix(STUDY_ID) for key in keys if key.startswith(STUDY_ID)}
+
+
+def identify(study: Study) -> str:
+    """An id of the study, given to it if it has none."""
+    stored = study_ids(study)
+    if not stored:
+        stored = {uuid4().hex}
+        set_system_attr(study, f"{STUDY_ID}{min(stored)}", True)
+    return min(stored)
 
 
 def owner_of(trial: FrozenTrial) -> Worker | None:
     """The process that evaluates a trial, as far as it is recorded."""
-    stored = trial.system_attrs.get(OWNER)
-    if stored is not None:
-        worker = Worker(**stored)
+    with suppress(KeyError, TypeError):  # none, or another version's
+        worker = Worker(**trial.system_attrs[OWNER])
         if worker.trial == trial.number or (worker.trial is None and not is_retry(trial)):
             return worker
     plan = read_plan(trial)
@@ -246,14 +264,24 @@ def read_record(trial: FrozenTrial) -> TrialRecord | None:
 
 
 def is_retry(trial: FrozenTrial) -> bool:
-    """True if the trial repeats an earlier one."""
+    """True if the trial repeats an earlier one, of this study or of one that it comes from."""
     return bool(trial.system_attrs.get(RETRY_HISTORY))
 
 
-def root_number(trial: FrozenTrial) -> int:
-    """The number of the trial that this one repeats, in the end; its own if it repeats none."""
-    history = trial.system_attrs.get(RETRY_HISTORY)
-    return int(history[0]) if history else trial.number
+def repeated(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The trial that this one repeats, of all trials of its study; None if it repeats none there.
+
+    A copy of another study's retry names numbers of that study. It is told by the trial of that
+    number here: it has not failed, or has other parameters.
+    """
+    match trial.system_attrs.get(RETRY_HISTORY):
+        case [*earlier, int(number)] if 0 <= number < trial.number:
+            found = trials[number]
+            known, params = (known_params(t, read_plan(t)).items() for t in (found, trial))
+            same = found.system_attrs.get(RETRY_HISTORY, []) == earlier and known <= params
+            failed = found.state == TrialState.FAIL and not is_withdrawn(found)
+            return found if same and failed else None
+    return None
 
 
 def slots_of(trials: Sequence[FrozenTrial]) -> dict[int, int]:
@@ -266,11 +294,9 @@ def slots_of(trials: Sequence[FrozenTrial]) -> dict[int, int]:
     for trial in trials:
         if is_withdrawn(trial):
             continue
-        if is_retry(trial) and root_number(trial) in slots:
-            slots[trial.number] = slots[root_number(trial)]
-        else:
-            slots[trial.number] = following
-            following += 1
+        first = repeated(trial, trials)
+        slots[trial.number] = following if first is None else slots[first.number]
+        following += first is None
     return slots
 
 

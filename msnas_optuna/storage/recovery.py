@@ -31,6 +31,7 @@ from msnas_optuna.storage.records import (
     is_told,
     is_withdrawn,
     owner_of,
+    repeated,
     slots_of,
 )
 
@@ -102,8 +103,13 @@ def recover_lost_trials(study: Study, sightings: Sightings | None = None) -> lis
 
 def _max_retry(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> int:
     """Repeats that the trial may have had: those that users have stopped do not count."""
-    history = trial.system_attrs.get(RETRY_HISTORY, [])
-    return MAX_RETRY + sum(_is_interrupted(trials[n]) for n in (*history, trial.number))
+    stopped, at = 0, trials[trial.number]
+    while True:
+        stopped += _is_interrupted(at)
+        earlier = repeated(at, trials)
+        if earlier is None:
+            return MAX_RETRY + stopped
+        at = earlier
 
 
 def release_own_trials(study: Study) -> None:
@@ -155,21 +161,16 @@ def finished_slots(study: Study) -> int:
     return len(finished | (set(slots.values()) - pending))
 
 
-def _repeated(trial: FrozenTrial) -> int | None:
-    history = trial.system_attrs.get(RETRY_HISTORY)
-    return int(history[-1]) if history else None
-
-
 def _is_interrupted(trial: FrozenTrial) -> bool:
     return bool(trial.system_attrs.get(INTERRUPTED) == trial.number)  # retries copy the attribute
 
 
-def _retried(trials: Iterable[FrozenTrial]) -> set[int | None]:
+def _retried(trials: Sequence[FrozenTrial]) -> set[int]:
     """Numbers of the trials that others of these repeat."""
-    return {_repeated(trial) for trial in trials}
+    return {t.number for t in (repeated(trial, trials) for trial in trials) if t is not None}
 
 
-def _awaits_retry(trial: FrozenTrial, retried: Collection[int | None]) -> bool:
+def _awaits_retry(trial: FrozenTrial, retried: Collection[int]) -> bool:
     """True if somebody is to queue a failed trial again, and nobody has."""
     if trial.state != TrialState.FAIL or trial.number in retried:
         return False
@@ -206,7 +207,8 @@ def retry(study: Study, trial: FrozenTrial) -> None:
     with quiet():
         queue = RetryHeartbeatStaleTrialCallback(max_retry=_max_retry(trials, trial))
         queue(study, copy.deepcopy(trial))
-    retries = [t for t in study.get_trials(deepcopy=False) if _repeated(t) == trial.number]
+    trials = study.get_trials(deepcopy=False)
+    retries = [t for t in trials if repeated(t, trials) is trials[trial.number]]
     withdraw(study, retries[1:])  # several processes may have queued the same trial
 
 

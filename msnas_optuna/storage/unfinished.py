@@ -97,7 +97,7 @@ def end_trials(study: Study, numbers: Iterable[int], *, repeat: bool) -> list[in
             )
     changed = []
     for number in (found.trial for found in wanted):
-        trial = study.get_trials()[number]
+        trial = study.get_trials(deepcopy=False)[number]
         if trial.state == TrialState.WAITING:
             changed += [] if repeat else withdraw(study, [trial])
         elif _end_running(study, trial, repeat=repeat):
@@ -115,5 +115,5 @@ def _end_running(study: Study, trial: FrozenTrial, *, repeat: bool) -> bool:
     if not set_state(study, trial, TrialState.FAIL):
         return False
     if repeat:
-        retry(study, study.get_trials()[trial.number])
+        retry(study, study.get_trials(deepcopy=False)[trial.number])
     return True

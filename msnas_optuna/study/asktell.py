@@ -6,6 +6,7 @@ values are told.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -77,7 +78,8 @@ def ask(
                 asked.append(proposal)
         try:
             for proposal in asked:  # as late as can be: until here, a kill makes the trials lost
-                found, worker = study.get_trials()[proposal.trial], Worker.external(proposal.trial)
+                found = copy.deepcopy(study.get_trials(deepcopy=False)[proposal.trial])
+                worker = Worker.external(proposal.trial)
                 write_plan(study, found, replace(proposal.plan, worker=worker))
                 set_trial_system_attr(study, found, OWNER, asdict(worker))
             with interrupts.allowed():

@@ -26,6 +26,7 @@ from msnas_optuna.runtime.distributed import ALONE, Ranks, resolve_device
 from msnas_optuna.runtime.files import sha256
 from msnas_optuna.runtime.processes import Place
 from msnas_optuna.samplers import queue_architectures
+from msnas_optuna.samplers.history import Ledger
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.storage import (
     PATIENCE,
@@ -435,7 +436,7 @@ class Experiment:
             return
 
         def report(settled: int, waiting: bool) -> None:
-            best = self._view(study).results[:1]
+            best = self._view(study, self.setting.ledger if wanted else None).results[:1]
             note = f"best mAP {100 * best[0].ap:.1f}" if best else ""
             note = "waiting for trials of other workers" if waiting else note
             self.report(step, settled, end, note)
@@ -455,8 +456,9 @@ class Experiment:
             report=report,
         )
 
-    def _view(self, study: optuna.Study) -> StudyView[Any]:
-        return StudyView(study, method=self.setting.method, space=self.setting.space)
+    def _view(self, study: optuna.Study, ledger: Ledger[Any] | None = None) -> StudyView[Any]:
+        method, space = self.setting.method, self.setting.space
+        return StudyView(study, method=method, space=space, ledger=ledger)
 
 
 def _trained(

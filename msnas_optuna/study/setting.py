@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ import optuna
 from msnas_optuna.data.shapes import Split, generate_shapes
 from msnas_optuna.methods.base import Method, MethodCost
 from msnas_optuna.samplers import ArchitectureSampler
+from msnas_optuna.samplers.history import Ledger
 from msnas_optuna.samplers.queue import resolve_architectures
-from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError, Space
+from msnas_optuna.spaces.base import InvalidArchitectureError, Space
 from msnas_optuna.spaces.lattice import Lattice
+from msnas_optuna.spaces.window import violation
 from msnas_optuna.storage import (
     CONFIG,
     PUBLISHED,
@@ -231,11 +233,20 @@ class Setting:
         except InvalidArchitectureError as error:
             raise ConfigError(f"sampler.seeds: {error}; remove it, or change [budget]") from None
 
-    def sampler(self, feasible: FeasibleSet[Any]) -> ArchitectureSampler[Any]:
-        """Proposes architectures as the study file says."""
+    @cached_property
+    def ledger(self) -> Ledger[Any]:
+        """Judges and decodes the trials of the search, for its sampler and for its views."""
+        return Ledger(self.space, partial(violation, self.space, self.cost, self.window))
+
+    def sampler(self, stage: str | None = None) -> ArchitectureSampler[Any]:
+        """Proposes architectures for the search or a stage as the study file says."""
         settings = dataclasses.asdict(self.config.sampler)
         del settings["seeds"]
-        return ArchitectureSampler(feasible, seed=self.config.study.seed, **settings)
+        feasible = self.feasible if stage is None else self.valid
+        sampler = ArchitectureSampler(feasible, seed=self.config.study.seed, **settings)
+        if stage is None:
+            sampler.ledger = self.ledger
+        return sampler
 
     def n_trials(self, trials: int | None = None) -> int:
         """How many proposals the search makes: no more than there are, unless it repeats some."""
@@ -250,7 +261,7 @@ class Setting:
 
         Never where the study file wants no dashboard.
         """
-        generation = self.sampler(self.feasible).settings.generation
+        generation = self.sampler().settings.generation
         shown = system_attrs(study).get(PUBLISHED, 0)
         due = generation(finished_slots(study)) > generation(shown)
         return self.config.runtime.dashboard and due
@@ -267,12 +278,15 @@ class Setting:
 
     @cached_property
     def storage(self) -> optuna.storages.BaseStorage:
-        """The Optuna storage of the study file; see `open_storage` and `inside`."""
+        """The Optuna storage of the study file; see `open_storage` and `inside`.
+
+        A process opens it once, because it reads each finished trial once.
+        """
         file = storage_file(self.storage_url)
         if file is not None and self._storage_url is None:
             for suffix in ("", "-wal", "-shm", "-journal"):
                 self.inside(os.path.relpath(f"{file}{suffix}", self.run_dir))
-        return open_storage(self.storage_url)
+        return optuna.storages.get_storage(open_storage(self.storage_url))
 
     def open_study(self, config: dict[str, Any], stage: str | None = None) -> optuna.Study:
         """The Optuna study of the search or of a stage, made if need be, with its sampler."""
@@ -281,7 +295,7 @@ class Setting:
             self.storage,
             name=self.study_name(stage),
             directions=[metric.direction for metric in metrics],
-            sampler=self.sampler(self.feasible if stage is None else self.valid),
+            sampler=self.sampler(stage),
             config=config,
             metric_names=[metric.label for metric in metrics],
         )
@@ -299,10 +313,11 @@ class Setting:
 
     def begun_study(self, stage: str | None = None) -> optuna.Study | None:
         """The same, whatever settings it was made with; see `require_usable`."""
-        name = self.study_name(stage)
-        begun = storage_exists(self.storage_url)
-        if not begun or name not in optuna.get_all_study_names(self.storage):
+        if not storage_exists(self.storage_url):
             return None
-        study = optuna.load_study(study_name=name, storage=self.storage)
+        try:
+            study = optuna.load_study(study_name=self.study_name(stage), storage=self.storage)
+        except KeyError:
+            return None
         require_usable(study)
         return study if CONFIG in study.user_attrs else None  # it is being created

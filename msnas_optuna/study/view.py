@@ -7,24 +7,24 @@ averaged over repeats and sorted here, through `samplers.history`, and nowhere e
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import takewhile
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 import optuna
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial
 
 from msnas_optuna.methods import METHODS
 from msnas_optuna.methods.base import Method, MethodCost
+from msnas_optuna.samplers import ArchitectureSampler
 from msnas_optuna.samplers.history import Candidate, Ledger, Record, averaged, pareto_front, top
 from msnas_optuna.spaces.base import A, Space
-from msnas_optuna.storage import CONFIG, PLAN, finished_slots, read_plan
+from msnas_optuna.spaces.window import violation
+from msnas_optuna.storage import CONFIG, finished_slots
 from msnas_optuna.storage.optuna_private import storage_of
 from msnas_optuna.study.config import DEFAULT_METHOD, RETRAIN, BudgetSection
 from msnas_optuna.study.feasibility import Feasibility, study_feasibility
@@ -50,13 +50,20 @@ class Result(Generic[A]):
     number: int | None  # of its first trial in the search, None for the baseline
     records: tuple[Record[A], ...]  # its finished trials, by number
     values: Mapping[str, float]  # objective -> mean over these; empty where not measured
-    gflops: float | None  # None where the cost is unknown
+    cost: MethodCost[A] | None  # None where it is unknown
     standalone_ap: float | None  # COCO AP after training from scratch, None before
 
     @property
     def ap(self) -> float:
         """COCO AP under the supernet's fine-tuned weights; NaN where it is not measured."""
         return self.values.get(AP, math.nan)
+
+    @cached_property
+    def gflops(self) -> float | None:
+        """Those of the study's input size, or what its first trial has stored, or None."""
+        if self.cost is None:
+            return self.metric("gflops")
+        return self.cost.total(self.architecture) / 1e9
 
     @property
     def generation(self) -> int:
@@ -77,8 +84,11 @@ class Result(Generic[A]):
         return () if plan is None else plan.parents
 
     def metric(self, name: str) -> float | None:
-        """A number that its first trial has stored beside the objectives, None without one."""
-        return _number(self.records[0], name) if self.records else None
+        """A finite number that its first trial has stored beside the objectives, or None."""
+        value = self.records[0].trial.user_attrs.get(name) if self.records else None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return None
+        return float(value) if math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,7 @@ class Summary:
 
 @dataclass(frozen=True, eq=False)
 class StudyView(Generic[A]):
-    """A study at one moment; trials that fit no architecture are passed over."""
+    """A study at one moment, without the trials that `samplers.history` leaves out."""
 
     study: Study | None  # of the search; None before it has begun
     _: KW_ONLY
@@ -109,6 +119,7 @@ class StudyView(Generic[A]):
     stated_size: int | None = None  # P; None where it is unknown
     baseline_study: Study | None = None
     retrained_study: Study | None = None
+    ledger: Ledger[A] | None = None  # that has read the study before, and judges its trials
 
     @classmethod
     def load(cls, setting: Setting) -> StudyView[Any]:
@@ -125,6 +136,7 @@ class StudyView(Generic[A]):
             stated_size=setting.config.sampler.population_size,
             baseline_study=setting.stored_study(setting.method.baseline_stage),
             retrained_study=setting.stored_study(RETRAIN),
+            ledger=setting.ledger,
         )
 
     @classmethod
@@ -137,8 +149,9 @@ class StudyView(Generic[A]):
             return source
         config = source.user_attrs.get(CONFIG)
         method, space, found = stored_space(config)
-        if space is None:
-            space = getattr(getattr(source.sampler, "feasible", None), "space", None)
+        own = source.sampler if isinstance(source.sampler, ArchitectureSampler) else None
+        if space is None and own is not None:
+            space = own.feasible.space
         size = config.get("sampler.population_size") if isinstance(config, Mapping) else None
         return StudyView(
             source,
@@ -148,6 +161,7 @@ class StudyView(Generic[A]):
             stated_size=size if isinstance(size, int) else None,
             baseline_study=_beside(source, method.baseline_stage),
             retrained_study=_beside(source, RETRAIN),
+            ledger=None if own is None else own.ledger,
         )
 
     # ------------------------------------------------------------------ what is measured
@@ -168,18 +182,18 @@ class StudyView(Generic[A]):
     @cached_property
     def results(self) -> tuple[Result[A], ...]:
         """Every architecture once, with its mean values; the highest AP first."""
-        found = map(self._result, self._candidates)
-        return tuple(sorted(found, key=lambda r: (-r.ap, r.records[0].number)))
+        found = map(self._result, self._candidates)  # by number
+        return tuple(sorted(found, key=lambda result: -result.values[AP]))
 
     @property
     def objectives(self) -> tuple[str, ...]:
         """Names of the objectives, the AP first."""
-        return tuple(self._directions)
+        return tuple(self._signs)
 
     @cached_property
     def best(self) -> tuple[Result[A], ...]:
         """The outcome of the search: all results, or the Pareto front of several objectives."""
-        if len(self._directions) == 1:
+        if len(self._signs) == 1:
             return self.results
         front = {candidate.architecture for candidate in pareto_front(self._candidates)}
         return tuple(result for result in self.results if result.architecture in front)
@@ -198,7 +212,7 @@ class StudyView(Generic[A]):
             number=None,
             records=() if measured is None else measured.records,
             values={} if measured is None else measured.values,
-            gflops=None if self.cost is None else self.cost.total(architecture) / 1e9,
+            cost=self.cost,
             standalone_ap=self.retrained.get(architecture),
         )
 
@@ -211,11 +225,12 @@ class StudyView(Generic[A]):
     def summary(self) -> Summary:
         """The search in numbers."""
         one_shot, completed = [r.ap for r in self.results], len(self.measurements)
+        left_out = sum(record.misfit is not None for record in self._records)
         retrained = takewhile(lambda r: r.standalone_ap is not None, self.best)
         alone = [r.standalone_ap for r in retrained if r.standalone_ap is not None]
         return Summary(
             completed=completed,
-            failed=0 if self.study is None else finished_slots(self.study) - completed,
+            failed=0 if self.study is None else finished_slots(self.study) - completed - left_out,
             architectures=len(one_shot),
             one_shot_mean=float(np.mean(one_shot)) if one_shot else None,
             one_shot_min=min(one_shot, default=None),
@@ -249,13 +264,21 @@ class StudyView(Generic[A]):
         measured yet.
         """
         by_architecture = {result.architecture: result for result in self.results}
+        by_generation: dict[int, list[Record[A]]] = {}
+        for record in self._records:
+            by_generation.setdefault(record.generation, []).append(record)
         every = range(self.n_generations)
         step = -(-len(every) // MOST_GENERATIONS) or 1
+        known: dict[A, Candidate[A]] = {}
         found = {}
-        for g in sorted({*every[::step], *every[-1:]}):
-            measured = (r for r in self._records if r.generation <= g)
-            best = top(averaged(measured), self.population_size)
-            if best:
+        for g in every:
+            for new in averaged(by_generation.get(g, [])):
+                if (earlier := known.get(new.architecture)) is not None:
+                    records = sorted((*earlier.records, *new.records), key=lambda r: r.number)
+                    (new,) = averaged(records)
+                known[new.architecture] = new
+            if known and (g % step == 0 or g == every[-1]):
+                best = top(known.values(), self.population_size)
                 found[g] = tuple(by_architecture[c.architecture] for c in best)
         return found
 
@@ -274,52 +297,41 @@ class StudyView(Generic[A]):
     # ------------------------------------------------------------------ decoding
 
     @cached_property
-    def _directions(self) -> dict[str, StudyDirection]:
-        """Objective -> direction."""
+    def _signs(self) -> dict[str, int]:
+        """Objective -> its value is the loss times this."""
         if self.study is None:
-            return {AP: StudyDirection.MAXIMIZE}
+            return {AP: -1}
         config, directions = self.study.user_attrs.get(CONFIG) or {}, self.study.directions
         known = {metric.label: name for name, metric in self.method.metrics.items()}
         labels = self.study.metric_names or [str(i) for i in range(len(directions))]
         names = config.get("objectives") or [known.get(label, label) for label in labels]
-        return dict(zip([AP, *names[1:]], directions, strict=True))
+        signs = (-1 if d == StudyDirection.MAXIMIZE else 1 for d in directions)
+        return dict(zip([AP, *names[1:]], signs, strict=True))
 
     @cached_property
-    def _records(self) -> list[Record[A]]:
-        """The trials that have all parameters of an architecture, decoded."""
+    def _records(self) -> Sequence[Record[A]]:
+        """The trials, decoded."""
         if self.study is None or self.space is None:
             return []
-        trials = self.study.get_trials(deepcopy=False)
-        try:
-            records = Ledger(self.space).read(trials, self.study.directions).records
-        except ValueError:  # a plan of another version
-            trials = list(map(_legible, trials))
-            records = Ledger(self.space).read(trials, self.study.directions).records
-        names = self.space.distributions.keys()
-        return [record for record in records if names <= record.trial.params.keys()]
+        allowed = partial(violation, self.space, self.cost, self.window)
+        return (self.ledger or Ledger(self.space, allowed)).read(self.study).records
 
     @cached_property
     def _candidates(self) -> list[Candidate[A]]:
         return averaged(self._records)
 
     def _stage(self, study: Study | None) -> StudyView[A]:
-        return StudyView(study, method=self.method, space=self.space, feasibility=self.feasibility)
+        return StudyView(study, method=self.method, space=self.space)  # its window is not theirs
 
     def _result(self, candidate: Candidate[A]) -> Result[A]:
-        gflops = _number(candidate.records[0], "gflops")
-        if gflops is None and self.cost is not None:
-            gflops = self.cost.total(candidate.architecture) / 1e9
-        loss = zip(self._directions.items(), candidate.loss, strict=True)
+        number, values = candidate.number, zip(self._signs.items(), candidate.loss, strict=True)
         return Result(
-            name=f"trial {candidate.number}",
+            name=f"trial {number}",
             architecture=candidate.architecture,
-            number=candidate.number,
+            number=number,
             records=candidate.records,
-            values={
-                name: -value if direction == StudyDirection.MAXIMIZE else value
-                for (name, direction), value in loss
-            },
-            gflops=gflops,
+            values={name: sign * value for (name, sign), value in values},
+            cost=self.cost,
             standalone_ap=self.retrained.get(candidate.architecture),
         )
 
@@ -342,24 +354,6 @@ def stored_space(config: object) -> tuple[Method[Any], Space[Any] | None, Feasib
         return method, space, None
     found = Feasibility(method, space, cost, target=target, tolerance=budget.tolerance)
     return method, space, found
-
-
-def _number(record: Record[Any], name: str) -> float | None:
-    """A finite number that a trial has stored, None if it is none."""
-    value = record.trial.user_attrs.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def _legible(trial: FrozenTrial) -> FrozenTrial:
-    """The trial; without its plan, if another version has written that."""
-    try:
-        read_plan(trial)
-    except ValueError:
-        trial = copy.copy(trial)
-        trial.system_attrs = {k: v for k, v in trial.system_attrs.items() if k != PLAN}
-    return trial
 
 
 def _beside(study: Study, stage: str) -> Study | None:

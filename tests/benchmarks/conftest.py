@@ -29,3 +29,8 @@ def search() -> ModuleType:
 @pytest.fixture(scope="session")
 def population() -> ModuleType:
     return loaded("population")
+
+
+@pytest.fixture(scope="session")
+def large_study() -> ModuleType:
+    return loaded("large_study")

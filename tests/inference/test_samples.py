@@ -43,7 +43,7 @@ def content(found: Detections) -> dict[str, bytes]:
 
 def test_they_follow_the_best_from_the_supernet_s_weights_to_its_own(searched, tmp_path):
     steps: list[str] = []
-    experiment = open_experiment(searched, None, lambda step, *_: steps.append(step))
+    experiment = open_experiment(Setting.load(searched), lambda step, *_: steps.append(step))
     experiment.search(5)  # nothing is left but to refresh
     setting, found = experiment.setting, stored(searched)
     study = setting.stored_study()
@@ -54,7 +54,7 @@ def test_they_follow_the_best_from_the_supernet_s_weights_to_its_own(searched, t
     assert content(found) == predicted(searched, tmp_path / "shot", one_shot=True)
 
     assert steps.count(STEP) == SAMPLES
-    open_experiment(searched, None, lambda step, *_: steps.append(step)).search(5)
+    open_experiment(Setting.load(searched), lambda step, *_: steps.append(step)).search(5)
     assert steps.count(STEP) == SAMPLES  # they are there already
 
     experiment.retrain(top=2)
@@ -69,11 +69,11 @@ def test_they_follow_the_best_from_the_supernet_s_weights_to_its_own(searched, t
 
 
 def test_a_lost_picture_is_drawn_again(searched):
-    open_experiment(searched, None).search(5)
+    open_experiment(Setting.load(searched)).search(5)
     lost = next(iter(stored(searched).pictures.values())).artifact_id
     setting = Setting.load(searched)
     (setting.artifact_dir / lost).unlink()
     with pytest.raises(AssertionError):
         stored(searched)
-    open_experiment(searched, None).search(5)
+    open_experiment(Setting.load(searched)).search(5)
     assert len(stored(searched).pictures) == SAMPLES

@@ -106,7 +106,7 @@ def study() -> optuna.Study:
 
 
 def test_a_ledger_reads_a_study_of_any_sampler(study: optuna.Study) -> None:
-    history = Ledger(SPACE).read(study.trials, study.directions)
+    history = Ledger(SPACE).read(study)
     assert [r.slot for r in history.records] == [0, 1, 2, 3, 4, 5]
     assert [r.loss for r in history.records] == [(-3,), None, None, (-1,), (-2.5,), None]
     assert history.settled == {EVERYTHING.at(i) for i in (0, 2, 3)}
@@ -117,7 +117,7 @@ def test_a_ledger_reads_a_study_of_any_sampler(study: optuna.Study) -> None:
 
 
 def test_the_trial_that_is_planned_does_not_hold_its_architecture(study: optuna.Study) -> None:
-    history = Ledger(SPACE).read(study.trials, study.directions, planned=1)
+    history = Ledger(SPACE).read(study, planned=1)
     assert not history.holds(EVERYTHING.at(1))
     assert history.holds(EVERYTHING.at(2))
     assert history.repeats(EVERYTHING.at(1)) == {}
@@ -126,14 +126,13 @@ def test_the_trial_that_is_planned_does_not_hold_its_architecture(study: optuna.
 
 def test_a_ledger_that_has_read_before_says_what_a_new_one_does() -> None:
     sampler = ArchitectureSampler(EVERYTHING, population_size=4, n_children=3, seed=0)
-    study, ledger = optuna.create_study(sampler=sampler), Ledger(SPACE, EVERYTHING)
+    study, ledger = optuna.create_study(sampler=sampler), Ledger(SPACE, EVERYTHING.violation)
     running = study.ask(SPACE.distributions)
     for i in range(20):
         study.tell(study.ask(SPACE.distributions), i % 7)
         if i == 12:
             study.tell(running, -1.0)  # behind it are finished ones
-        trials = study.get_trials(deepcopy=False)
-        known, fresh = (x.read(trials, study.directions) for x in (ledger, Ledger(SPACE)))
+        known, fresh = (x.read(study) for x in (ledger, Ledger(SPACE)))
         assert known.records == fresh.records
         assert (known.settled, known.unfinished) == (fresh.settled, fresh.unfinished)
         for generation in range(5):
@@ -143,14 +142,14 @@ def test_a_ledger_that_has_read_before_says_what_a_new_one_does() -> None:
 
 def test_an_architecture_that_failed_and_waits_again_is_held_once(study: optuna.Study) -> None:
     study.add_trial(trial(2, TrialState.WAITING))
-    history = Ledger(SPACE).read(study.trials, study.directions)
+    history = Ledger(SPACE).read(study)
     assert history.n_held == 4
 
 
 def test_a_withdrawn_trial_has_neither_slot_nor_architecture(study: optuna.Study) -> None:
     withdraw(study, [study.trials[1]])
     study.add_trial(trial(1, value=0.0))
-    history = Ledger(SPACE).read(study.trials, study.directions)
+    history = Ledger(SPACE).read(study)
     assert [r.slot for r in history.records if r.number != 1] == [0, 1, 2, 3, 4, 5]
     assert history.records[1].architecture is None
     assert history.n_held == 4
@@ -158,9 +157,9 @@ def test_a_withdrawn_trial_has_neither_slot_nor_architecture(study: optuna.Study
 
 def test_a_ledger_notices_another_study(study: optuna.Study) -> None:
     ledger = Ledger(SPACE)
-    ledger.read(study.trials, study.directions)
+    ledger.read(study)
     other = optuna.create_study()
     other.add_trial(trial(5, value=0.5))
-    history = ledger.read(other.trials, other.directions)
+    history = ledger.read(other)
     assert [c.loss for c in history.population(1, size=9)] == [(0.5,)]
     assert history.n_held == 1

@@ -200,10 +200,9 @@ def test_a_proposal_follows_from_history_slot_and_seed_alone(
 ) -> None:
     study = run(new_study(feasible, proposer), feasible, 40)
     propose, settings = PROPOSERS[proposer], Settings(8, 6, 2, 0, 0.1, 50)
-    trials = study.get_trials(deepcopy=False)
 
     def proposed(slot: int, seed: int) -> Any:
-        history = Ledger(feasible.space, feasible).read(trials, study.directions)
+        history = Ledger(feasible.space, feasible.violation).read(study)
         rng = np.random.default_rng([seed, slot])
         return propose(history, slot, rng=rng, feasible=feasible, settings=settings)
 

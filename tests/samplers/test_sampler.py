@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -35,6 +37,7 @@ from msnas_optuna.storage import (
     repeat_of,
     write_plan,
 )
+from msnas_optuna.storage.records import STUDY_ID
 
 SPACE = MSNASSpace(7)
 COST = EncoderCost("basic", 32, (128, 128), 32)
@@ -192,7 +195,8 @@ def test_two_workers_that_count_in_step_part(monkeypatch: pytest.MonkeyPatch) ->
         """The other worker takes the next number whenever ours has taken one."""
         write_plan(study, trial, plan)
         counted.append(len(counted) + 1)
-        other = replace(plan, slot=100, repeat=counted[-1], worker=Worker.current(99))
+        worker = Worker.current(len(study.trials))
+        other = replace(plan, slot=100, repeat=counted[-1], worker=worker)
         study.add_trial(
             create_trial(
                 state=TrialState.RUNNING,
@@ -233,7 +237,7 @@ def test_a_measurement_gets_a_number_behind_all_that_are_taken() -> None:
         params=best.params,
         distributions=DISTRIBUTIONS,
         value=best.value,
-        system_attrs={PLAN: replace(plan, slot=8, repeat=5).to_json()},
+        system_attrs={PLAN: replace(plan, slot=8, repeat=5, worker=Worker.current(8)).to_json()},
     )
     study.add_trial(again)  # of a worker that has counted on
     study.optimize(objective, n_trials=2)
@@ -540,6 +544,135 @@ def test_a_retry_is_taken_over_by_the_process_that_runs_it() -> None:
     assert (again.worker.trial, again.slot, again.params) == (1, 0, plan.params)
 
 
+# Trials from elsewhere
+
+
+@pytest.fixture
+def old() -> Study:
+    """Of the same space; its proposals went on for many generations, some were repeated."""
+    study = new_study(seed=9, population_size=4)
+    for _ in range(3):
+        trial = study.ask(DISTRIBUTIONS)
+        study.tell(trial, state=TrialState.FAIL)
+        RetryHeartbeatStaleTrialCallback(max_retry=2)(study, study.trials[-1])
+        study.optimize(objective, n_trials=20)
+    return study
+
+
+def complete(study: Study) -> list[FrozenTrial]:
+    return study.get_trials(states=(TrialState.COMPLETE,))
+
+
+def bare(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The same without attributes."""
+    every = ({"params": t.params, "value": t.value} for t in trials)
+    return [create_trial(distributions=DISTRIBUTIONS, **known) for known in every]
+
+
+def test_copies_of_repeated_trials_break_nothing(old: Study) -> None:
+    study = new_study()
+    study.add_trials(complete(old)[::-1])
+    study.optimize(objective, n_trials=10)
+    assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 70
+    assert [t.user_attrs[GENERATION] for t in study.trials[60:]] == [7] * 4 + [8] * 6
+
+
+@pytest.mark.parametrize("chosen", [slice(None), slice(None, None, -1), slice(40, None)])
+def test_added_trials_are_as_good_as_parents_as_those_without_attributes(
+    old: Study, chosen: slice
+) -> None:
+    known, unknown = new_study(), new_study()
+    trials = [t for t in complete(old) if "retry_history" not in t.system_attrs][chosen]
+    known.add_trials(trials)
+    unknown.add_trials(bare(trials))
+    n = len(trials)
+    for study in (known, unknown):
+        study.optimize(objective, n_trials=20)
+    found = ([(t.params, t.user_attrs) for t in s.trials[n:]] for s in (known, unknown))
+    assert next(found) == next(found)
+    assert {known.sampler.get_trial_generation(known, t) for t in known.trials[:n]} == {0}
+    best = sorted(known.trials[:n], key=lambda t: -t.value)[:8]
+    assert known.sampler.select_parent(known, 1) == best
+
+
+def test_a_trial_that_is_added_to_its_own_study_was_not_proposed_again() -> None:
+    study = new_study()
+    study.optimize(objective, n_trials=20)
+    study.add_trial(study.trials[19])
+    generations = [study.sampler.get_trial_generation(study, t) for t in study.trials[19:]]
+    assert generations == [2, 0]
+
+
+def test_a_copied_study_goes_on_as_the_original() -> None:
+    whole, storage = new_study(), optuna.storages.InMemoryStorage()
+    whole.optimize(objective, n_trials=20)
+    optuna.copy_study(from_study_name="study", from_storage=whole._storage, to_storage=storage)
+    copy = new_study(storage=storage)
+    for study in (whole, copy):
+        study.optimize(objective, n_trials=15)
+    assert proposals(copy) == proposals(whole)
+    generations = [copy.sampler.get_trial_generation(copy, t) for t in copy.trials]
+    assert generations == [t.user_attrs[GENERATION] for t in copy.trials]
+
+
+def test_processes_that_begin_a_study_at_once_all_propose_in_it() -> None:
+    study = new_study()
+    study.optimize(objective, n_trials=20)
+    plan = study.sampler.ledger.read(study).records[19].plan
+    for made_in in ("elsewhere", "another"):
+        other = replace(plan, study=made_in, worker=Worker.current(len(study.trials)))
+        attrs = {PLAN: other.to_json()}
+        params, distributions = study.trials[19].params, DISTRIBUTIONS
+        study.add_trial(
+            create_trial(value=1.0, params=params, distributions=distributions, system_attrs=attrs)
+        )
+    # Another process had seen none, too, when ours gave the study its id.
+    study._storage.set_study_system_attr(study._study_id, f"{STUDY_ID}another", True)
+    assert [study.sampler.get_trial_generation(study, t) for t in study.trials[19:]] == [2, 0, 2]
+
+
+def test_an_added_trial_that_waits_is_evaluated_as_it_is(old: Study) -> None:
+    trial = old.ask(DISTRIBUTIONS)
+    old.tell(trial, state=TrialState.FAIL)
+    RetryHeartbeatStaleTrialCallback()(old, old.trials[-1])
+    study = new_study()
+    study.add_trial(old.trials[-1])
+    study.optimize(objective, n_trials=1)
+    plan = read_plan(study.trials[0])
+    assert plan is not None
+    assert (plan.origin, plan.generation, plan.slot) == ("queued", 0, 0)
+    assert study.trials[0].params == trial.params
+
+
+def test_what_holds_no_architecture_is_left_out_and_named_once() -> None:
+    study = new_study()
+    study.optimize(objective, n_trials=2)
+    floats = {"lr": FloatDistribution(0, 1), "depth": IntDistribution(1, 9)}
+    outside = Architecture((1, 1, 1, 1, 1, 1, 2), (4, 4, 4, 4, 8))
+    broken = Architecture((0.5,) * 7, (4, 4, 4, 4, 8))
+    for added in (outside, broken):
+        study.add_trial(
+            create_trial(params=SPACE.encode(added), distributions=DISTRIBUTIONS, value=99.0)
+        )
+    for _ in range(2):
+        study.add_trial(
+            create_trial(params={"lr": 0.5, "depth": 3}, distributions=floats, value=99.0)
+        )
+    study.add_trial(create_trial(value=99.0, system_attrs={PLAN: {"params": {}}}))
+    with pytest.warns(UserWarning, match="leaves out") as warned:
+        study.optimize(objective, n_trials=20)
+    (said,) = {str(w.message) for w in warned}
+    assert len(warned) == 1
+    assert said.startswith("study study leaves out 5 of its complete trials, which hold no arch")
+    assert said.endswith(
+        "that it may evaluate: trial 4-5 (no stride_01, stride_02, stride_03 and 9 more, but "
+        "depth, lr); trial 6 (no stride_01, stride_02, stride_03 and 9 more); trial 2 (0.191488 "
+        "GFLOPs lie outside the window 0.097098946 GFLOPs to 0.099060541 GFLOPs); trial 3 (other "
+        "reasons)"
+    )
+    assert {t.number for t in study.sampler.select_parent(study, 9)} & {2, 3, 4, 5, 6} == set()
+
+
 # Late trials
 
 
@@ -617,11 +750,3 @@ def test_an_error_while_planning_leaves_no_running_trial() -> None:
     assert [t.state for t in study.trials] == [TrialState.FAIL]
     assert recover_lost_trials(study) == [0]  # it will be planned anew
     assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.WAITING]
-
-
-def test_a_damaged_plan_is_named() -> None:
-    study = new_study()
-    trial = study.ask()
-    study._storage.set_trial_system_attr(trial._trial_id, "msnas:plan", {"params": {}})
-    with pytest.raises(ValueError, match="msnas:plan must hold a plan"):
-        study.ask()

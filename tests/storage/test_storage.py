@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -29,6 +30,7 @@ from msnas_optuna.storage import (
     CONFIG,
     INTERRUPTED,
     MAX_RETRY,
+    PLAN,
     Plan,
     Sightings,
     StudyMismatchError,
@@ -41,6 +43,7 @@ from msnas_optuna.storage import (
     read_plan,
     read_record,
     recover_lost_trials,
+    slots_of,
     write_plan,
     write_record,
 )
@@ -252,10 +255,14 @@ def test_a_direction_is_checked() -> None:
 
 
 def test_plan_round_trip() -> None:
-    plan = Plan({"a": 0.5, "b": 4}, 3, "mutate_encoder", (1, 2), 7, Worker("h", 1, "2", 9))
-    assert Plan.from_json(plan.to_json()) == plan
-    with pytest.raises(ValueError, match="msnas:plan must hold a plan"):
-        Plan.from_json({"params": {}})
+    worker = Worker("h", 1, "2", 9)
+    plan = Plan({"a": 0.5, "b": 4}, 3, "mutate_encoder", (1, 2), 7, "id", worker)
+    stored = json.loads(json.dumps(plan.to_json()))
+    assert read_plan(create_trial(value=0.0, system_attrs={PLAN: stored})) == plan
+    earlier = {key: value for key, value in stored.items() if key != "study"}
+    for other in (earlier, {**stored, "mood": 1}, {**stored, "params": 3}, {"params": {}}, 3, "x"):
+        assert read_plan(create_trial(value=0.0, system_attrs={PLAN: other})) is None
+    assert read_plan(create_trial(value=0.0)) is None
 
 
 def test_record_round_trip(url: str) -> None:
@@ -413,6 +420,20 @@ def test_a_trial_without_owner_is_repeated_when_it_was_seen_for_long(
     plan = read_plan(study.trials[4])
     assert plan is not None
     assert plan.slot == 0
+
+
+def test_a_copy_of_another_study_s_retry_stands_for_no_trial_here(url: str) -> None:
+    study = study_in(open_storage(url))
+    trial = study.ask(SPACE.distributions)
+    mark_interrupted(study, trial)
+    study.tell(trial, state=TrialState.FAIL)
+    asked = {"distributions": SPACE.distributions, "params": SPACE.encode(LATTICE.at(0))}
+    for history in ([0], [7], [0, 7], ["x"], "xy", {}):
+        study.add_trial(create_trial(value=1.0, system_attrs={"retry_history": history}, **asked))
+    assert finished_slots(study) == 6
+    assert recover_lost_trials(study) == [0]
+    assert [t.state.name for t in study.trials] == ["FAIL", *["COMPLETE"] * 6, "WAITING"]
+    assert list(slots_of(study.trials).values()) == [*range(7), 0]
 
 
 RECOVERER = """

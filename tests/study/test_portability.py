@@ -101,7 +101,7 @@ def _rich_once(tiny_text: str, tmp_path_factory: pytest.TempPathFactory) -> Path
     stage = searched(setting, "fpn-like")
     stage.add_trial(create_trial(value=0.25, user_attrs={"a": 1}))
     stage.set_user_attr("parent_study", "tiny")
-    setting.storage.engine.dispose()  # writes all into the file
+    database_of(setting.storage).engine.dispose()  # writes all into the file
     return folder
 
 
@@ -215,7 +215,7 @@ def test_notes_and_their_images_follow_their_trials(rich: Path, postgres_url: st
 
 def proposals(study: optuna.Study) -> list[Any]:
     plans = [read_plan(trial) for trial in study.trials]
-    return [plan and replace(plan, worker=None) for plan in plans]  # type: ignore[arg-type]
+    return [plan and replace(plan, worker=None, study="") for plan in plans]  # type: ignore[arg-type]
 
 
 def by_file(home: Setting, there: Setting) -> None:
@@ -390,7 +390,7 @@ def test_no_artifact_leaves_its_folder(rich: Path, identifier: str) -> None:
     url = sqlite_url(database)
     study = optuna.load_study(study_name="tiny", storage=open_storage(url))
     set_system_attr(study, f"artifacts:{identifier}", json.dumps({"artifact_id": identifier}))
-    database_of(study).engine.dispose()  # writes all into the file
+    database_of(study._storage).engine.dispose()  # writes all into the file
     with zipfile.ZipFile(file, "w") as archive:
         archive.write(database, "study.db")
         for name in (f"artifacts/{identifier}", "../evil"):

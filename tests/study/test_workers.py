@@ -14,6 +14,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -204,13 +205,30 @@ def test_a_kill_between_the_failure_and_the_repetition_loses_no_slot(url: str) -
 
 def test_two_repetitions_of_one_trial_end_as_one(url: str) -> None:
     study = cheap_study(url)
-    evaluate_trials(study, cheap, wanted=1)
+    study.add_trial(create_trial(state=TrialState.FAIL))
     for _ in range(2):
         study.add_trial(
             create_trial(state=TrialState.WAITING, system_attrs={"retry_history": [0]})
         )
     evaluate_trials(study, cheap, wanted=2)
-    assert [t.state.name for t in study.trials] == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
+    assert [t.state.name for t in study.trials] == ["FAIL", "COMPLETE", "FAIL", "COMPLETE"]
+
+
+def test_copies_of_another_study_s_repeated_trials_are_trials_like_others(
+    url: str, tmp_path: Path
+) -> None:
+    old = cheap_study(f"journal:///{tmp_path}/old.journal")
+    for wanted in (1, 2, 8):
+        trial = old.ask(SPACE.distributions)
+        old.tell(trial, state=TrialState.FAIL)
+        RetryHeartbeatStaleTrialCallback()(old, old.trials[-1])
+        evaluate_trials(old, cheap, wanted=wanted)
+    study = cheap_study(url)
+    study.add_trials(old.get_trials(states=(TrialState.COMPLETE,))[::-1])
+    assert finished_slots(study) == 8
+    evaluate_trials(study, cheap, wanted=17)
+    assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 17
+    assert list(slots_of(study.trials).values()) == list(range(17))
 
 
 def test_what_fails_an_architecture_lets_the_study_go_on(url: str) -> None:
@@ -338,7 +356,7 @@ def test_a_worker_writes_heartbeats_from_the_start_of_an_evaluation_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, beats = cheap_study(f"sqlite:///{tmp_path}/study.db"), []
-    database = database_of(study)
+    database = database_of(study._storage)
     monkeypatch.setattr(database, "record_heartbeat", beats.append)
     monkeypatch.setattr(database, "get_heartbeat_interval", lambda: 0.02)
 

@@ -7,9 +7,12 @@ leaves old and new figures side by side, each of them whole, and the next refres
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from hashlib import sha256
+from importlib.metadata import version
 from typing import Any, Final
 
 from filelock import FileLock, Timeout
@@ -24,10 +27,17 @@ from msnas_optuna.report.detections import Draw, refresh_detections, stored_dete
 from msnas_optuna.report.figures import study_figures
 from msnas_optuna.report.figures.architecture import picture_of
 from msnas_optuna.report.figures.svg import svg
-from msnas_optuna.report.overview import NothingToShowError, Overview
-from msnas_optuna.storage import PUBLISHED, finished_slots
-from msnas_optuna.storage.optuna_private import set_system_attr, system_attrs
+from msnas_optuna.report.overview import NothingToShowError, Overview, begun
+from msnas_optuna.storage import DETECTIONS, PUBLISHED, SHOWN, finished_slots
+from msnas_optuna.storage.optuna_private import (
+    ARTIFACTS_ATTR_PREFIX,
+    set_system_attr,
+    system_attrs,
+)
 from msnas_optuna.study.setting import Setting
+
+# Attributes of figures and notes, of pictures, and of whose detections they show.
+_WRITTEN: Final = ("dashboard:", ARTIFACTS_ATTR_PREFIX, DETECTIONS)
 
 WAIT_SECONDS: Final = 600.0  # for the refreshes of other workers
 
@@ -65,7 +75,7 @@ class Publisher:
 
 
 def publish(setting: Setting, *, draw: Draw | None = None, wait: float = WAIT_SECONDS) -> None:
-    """Writes figures, pictures and note of a study for optuna-dashboard.
+    """Writes figures, pictures and note of a study for optuna-dashboard, if anything has changed.
 
     Without `draw` the stored detections stay; a failure to draw some is a warning.
 
@@ -77,13 +87,21 @@ def publish(setting: Setting, *, draw: Draw | None = None, wait: float = WAIT_SE
     lock = FileLock(setting.inside(".dashboard.lock"), timeout=wait)  # free once a process is dead
     try:
         with lock:
-            overview = Overview(setting)
-            study, settled = overview.study, finished_slots(overview.study)
-            stored = system_attrs(study)
+            study = begun(setting)
+            sources = _sources(setting, study, draw)
+            if system_attrs(study).get(SHOWN) == _digest(setting, study, sources):
+                return
+            stored, overview, settled = (
+                system_attrs(study),
+                Overview(setting),
+                finished_slots(study),
+            )
             for name, figure in study_figures(overview.view).items():
                 _write(study, stored, f"{SYSTEM_ATTR_PLOT_DATA}{name}:", figure.to_json())
-            _write_note(overview, draw)
-            _set(study, stored, PUBLISHED, settled)  # last: until then, one is due
+            complete = _write_note(overview, draw)
+            _set(study, stored, PUBLISHED, settled)  # until then, one is due
+            if complete:
+                _set(study, stored, SHOWN, _digest(setting, study, sources))
     except Timeout:
         raise PublishingError(
             f"another process has been publishing for {wait:g} seconds; the next trial, or the "
@@ -91,9 +109,32 @@ def publish(setting: Setting, *, draw: Draw | None = None, wait: float = WAIT_SE
         ) from None
 
 
-def _write_note(overview: Overview, draw: Draw | None) -> None:
-    """Stores the pictures of the best, the detections of one of them, and the note with both."""
-    setting, study = overview.setting, overview.study
+def _sources(setting: Setting, study: Study, draw: Draw | None) -> list[Any]:
+    """What a publication follows from: trials, attributes, and how the study is called."""
+    finished = [
+        stage and sum(t.state.is_finished() for t in stage.get_trials(deepcopy=False))
+        for stage in map(setting.stored_study, setting.stages)
+    ]
+    ours = (*_WRITTEN, PUBLISHED, SHOWN)
+    attributes = {k: v for k, v in system_attrs(study).items() if not k.startswith(ours)}
+    called = setting.command("search"), repr(setting.config.study), version("msnas-optuna")
+    return [finished, attributes, *called, draw is not None]
+
+
+def _digest(setting: Setting, study: Study, sources: list[Any]) -> str:
+    """Digest of the sources, and of what stands in the dashboard, by us and by people."""
+    written = {k: v for k, v in system_attrs(study).items() if k.startswith(_WRITTEN)}
+    names = (key.removeprefix(ARTIFACTS_ATTR_PREFIX) for key in written)
+    files = [name for name in names if (setting.artifact_dir / name).is_file()]
+    return sha256(json.dumps([sources, written, files], sort_keys=True).encode()).hexdigest()
+
+
+def _write_note(overview: Overview, draw: Draw | None) -> bool:
+    """Stores the pictures of the best, the detections of one of them, and the note with both.
+
+    False where the detections could not be drawn.
+    """
+    setting, study, complete = overview.setting, overview.study, True
     drawn = [picture_of(overview.view, result) for result in overview.best]
     files = {f"best-{rank}.svg": svg(p).encode() for rank, p in enumerate(drawn, start=1)}
     ids = put_pictures(study, ArtifactFolder(setting.artifact_dir), files).values()
@@ -103,6 +144,7 @@ def _write_note(overview: Overview, draw: Draw | None) -> None:
             refresh_detections(setting, study, draw)
         except Exception as error:  # weights may be lost, and the note holds without them
             warnings.warn(f"the detections are not drawn: {error}", stacklevel=2)
+            complete = False
     stored = system_attrs(study)  # now: people may have written while the detections were drawn
     note = get_note_from_system_attrs(stored, None)
     body = merged(note["body"], study_note(overview, urls, stored_detections(setting, study)))
@@ -110,6 +152,7 @@ def _write_note(overview: Overview, draw: Draw | None) -> None:
         # First the version: a reader's editor refuses an older one.
         _set(study, stored, note_ver_key(None), note["version"] + 1)
         _write(study, stored, note_str_key_prefix(None), body)
+    return complete
 
 
 def _write(study: Study, stored: Mapping[str, Any], prefix: str, text: str) -> None:

@@ -13,13 +13,12 @@ from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna_dashboard
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from msnas_optuna.report.artifacts import ArtifactFolder
 from msnas_optuna.report.overview import begun
 from msnas_optuna.storage import CONFIG
-from msnas_optuna.storage.optuna_private import CachedStorage
 from msnas_optuna.study.setting import Setting
 from msnas_optuna.study.view import stored_space
 
@@ -37,7 +36,7 @@ class _Announcing:
     """
 
     def __init__(self, storage: BaseStorage) -> None:
-        self._storage = CachedStorage(storage) if isinstance(storage, RDBStorage) else storage
+        self._storage = storage
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)

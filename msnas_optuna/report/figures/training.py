@@ -6,11 +6,12 @@ Source: Tables 2 and 4 of the MSNAS paper (Kendall's tau between one-shot and st
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import plotly.graph_objects as go
 from optuna.study import Study
-from scipy.stats import kendalltau
 
 from msnas_optuna.report.figures.style import (
     GREEN,
@@ -54,14 +55,18 @@ def get_transfer_info(view: StudyView[Any]) -> TransferInfo:
             gap = True
         elif not gap or not by_hand:  # behind the best, it is there for comparison
             pairs.append(pair)
-    tau = math.nan
-    if len(pairs) > 1:
-        tau = kendalltau([p.one_shot for p in pairs], [p.alone for p in pairs]).statistic
     return TransferInfo(
         pairs,
-        tau=float(tau) if math.isfinite(tau) else None,
+        tau=kendall_tau([p.one_shot for p in pairs], [p.alone for p in pairs]),
         baseline=None if view.baseline is None else _pair(view.baseline),
     )
+
+
+def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Tau-b of two rankings of the same n things, -1..1; None where one of them is all ties."""
+    a, b = (np.sign(np.subtract.outer(x, x)) for x in (first, second))  # [n, n]
+    scale = math.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / scale) if scale else None
 
 
 def _pair(result: Result[Any]) -> Pair | None:

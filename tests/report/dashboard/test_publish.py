@@ -31,18 +31,18 @@ from msnas_optuna.report.artifacts import (
 from msnas_optuna.report.dashboard import Publisher, PublishingError, publish
 from msnas_optuna.report.dashboard.note import BEGIN, END, by_people, merged
 from msnas_optuna.report.detections import Drawing, refresh_detections, stored_detections
-from msnas_optuna.report.figures import figures_of
+from msnas_optuna.report.figures import figures_of, study_figures
 from msnas_optuna.report.overview import TOP, NothingToShowError
-from msnas_optuna.storage import DETECTIONS, PUBLISHED, read_curves
-from msnas_optuna.storage.optuna_private import set_system_attr
+from msnas_optuna.storage import DETECTIONS, PUBLISHED, read_curves, write_curve, write_wanted
+from msnas_optuna.storage.optuna_private import database_of, set_system_attr
 from msnas_optuna.study.setting import Setting
 from msnas_optuna.study.view import StudyView
 
 MSNAS = METHODS["msnas"]
 FIGURES = figures_of(MSNAS)
 
-FULL_REFRESH = len(FIGURES) + TOP + len(["note version", "note", "what is shown"])
-"""Writes, each a commit, when everything is new; 21 for a study of any length."""
+FULL_REFRESH = len(FIGURES) + TOP + len(["note version", "note", "what is shown", "digest"])
+"""Writes, each a commit, when everything is new; 22 for a study of any length."""
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def writes(setting: Setting, *, stop_at: int | None = None) -> Iterator[list[str
             if len(seen) == stop_at:
                 raise Killed
 
-    engine = setting.storage.engine
+    engine = database_of(setting.storage).engine
     event.listen(engine, "before_cursor_execute", count)
     try:
         yield seen
@@ -102,10 +102,68 @@ def test_a_refresh_takes_few_commits_and_none_where_nothing_is_new(finished):
     setting = Setting.load(finished)
     with writes(setting) as first:
         publish(setting)
-    assert len(first) <= FULL_REFRESH == 21
+    assert len(first) <= FULL_REFRESH == 22
     with writes(setting) as second:
         publish(setting)
     assert second == []
+
+
+def another_trial(setting: Setting, stage: str | None) -> None:
+    study, space = setting.stored_study(stage), setting.space
+    params, distributions = space.encode(setting.feasible.at(0)), space.distributions
+    study.add_trial(optuna.create_trial(params=params, distributions=distributions, value=0.9))
+
+
+def erase(setting: Setting, key: str) -> None:
+    study = setting.stored_study()
+    study._storage.set_study_system_attr(study._study_id, key, "")
+
+
+CHANGES = {
+    "a trial": lambda setting: another_trial(setting, None),
+    "a measurement of the baseline": lambda setting: another_trial(setting, "fpn-like"),
+    "a retraining": lambda setting: another_trial(setting, "retrain"),
+    "losses": lambda setting: write_curve(setting.stored_study(), "supernet", [2.0, 1.0]),
+    "wanted trials": lambda setting: write_wanted(setting.stored_study(), 90),
+    "a figure": lambda setting: erase(setting, "dashboard:plot_data:evolution:0"),
+    "a note": lambda setting: save_note(setting.stored_study(), "ours"),
+    "a picture": lambda setting: next(setting.artifact_dir.iterdir()).unlink(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_what_has_changed_is_published_and_nothing_is_drawn_before(finished, change, monkeypatch):
+    drawn = []
+
+    def count(view):
+        drawn.append(view)
+        return study_figures(view)
+
+    monkeypatch.setitem(publish.__globals__, "study_figures", count)
+    setting = Setting.load(finished)
+    publish(setting)
+    for n_drawn in (1, 2):
+        for process in (setting, Setting.load(finished)):
+            publish(process)
+            assert len(drawn) == n_drawn
+        if n_drawn == 1:
+            change(setting)
+            publish(setting)
+    assert shown(setting).keys() == FIGURES.keys()
+
+
+def test_what_could_not_be_drawn_is_tried_again(finished):
+    setting, tried = Setting.load(finished), []
+
+    def draw(selected):
+        tried.append(selected)
+        raise OSError("no GPU is free")
+
+    publish(setting)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="the detections are not drawn: no GPU is free"):
+            publish(setting, draw=draw)
+    assert len(tried) == 2
 
 
 def test_every_figure_is_one_attribute_and_leftovers_of_longer_ones_vanish(finished):
@@ -384,7 +442,7 @@ def test_a_failure_is_a_warning(finished):
 
 
 def test_the_note_is_written_though_the_weights_to_draw_with_are_lost(retrained):
-    experiment = open_experiment(retrained, None)
+    experiment = open_experiment(Setting.load(retrained))
     for file in (retrained.parent / "retrained").glob("*.pt"):
         file.unlink()
     with pytest.warns(UserWarning, match="the detections are not drawn: there is no checkpoint"):
@@ -408,7 +466,7 @@ def test_the_search_refreshes_once_a_generation_and_at_its_end(trained):
     experiment = Experiment(setting, after_trial=publisher.after_trial, refresh=publisher.refresh)
     experiment.search()  # population 3, then 3 trials a generation, 7 in all
     assert stages == [3, 6, 7]
-    open_experiment(trained, None).search(9)
+    open_experiment(Setting.load(trained)).search(9)
     study = experiment.setting.stored_study()
     assert study._storage.get_study_system_attrs(study._study_id)[PUBLISHED] == 9
     assert shown(experiment.setting).keys() == FIGURES.keys()
@@ -417,7 +475,7 @@ def test_the_search_refreshes_once_a_generation_and_at_its_end(trained):
 
 def test_the_dashboard_can_be_turned_off(trained: Path):
     trained.write_text(trained.read_text() + "dashboard = false\n")
-    experiment = open_experiment(trained, None)
+    experiment = open_experiment(Setting.load(trained))
     experiment.search(3)
     assert shown(experiment.setting) == {}
     assert not (trained.parent / "artifacts").exists()

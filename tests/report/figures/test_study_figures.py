@@ -12,6 +12,7 @@ import numpy as np
 import optuna
 import plotly.graph_objects as go
 import pytest
+from scipy.stats import kendalltau
 
 from msnas_optuna import EncoderCost, Lattice, MSNASSpace
 from msnas_optuna.methods import METHODS
@@ -44,8 +45,8 @@ from msnas_optuna.report.figures.heatmap import get_heatmap_info
 from msnas_optuna.report.figures.style import KIND_COLORS
 from msnas_optuna.report.figures.svg import svg
 from msnas_optuna.report.figures.tradeoff import get_tradeoff_infos
-from msnas_optuna.report.figures.training import get_transfer_info
-from msnas_optuna.storage import CONFIG, PLAN, Plan, Worker, write_curve
+from msnas_optuna.report.figures.training import get_transfer_info, kendall_tau
+from msnas_optuna.storage import CONFIG, PLAN, Plan, Worker, identify, write_curve
 from msnas_optuna.study.setting import window_around
 from msnas_optuna.study.view import MOST_GENERATIONS, StudyView
 
@@ -339,6 +340,15 @@ def test_tau_of_a_reversed_order_is_minus_one(complete):
     assert (info.baseline.one_shot, info.baseline.alone) == pytest.approx((30, 20))
 
 
+def test_tau_is_scipy_s():
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 5, 40):
+        first, second = rng.integers(0, 5, size=(2, n)).tolist()
+        assert kendall_tau(first, second) == pytest.approx(kendalltau(first, second).statistic)
+    for tied in ([], [1.0], [1.0, 1.0]):
+        assert kendall_tau(tied, list(range(len(tied)))) is None
+
+
 def test_sizes_are_percent_and_unknown_ones_stay_unknown(complete):
     rows = get_sizes_info(StudyView.of(complete), top=2)
     best = best_first(complete)[0]
@@ -452,12 +462,13 @@ def test_figures_of_long_studies_are_small_and_end_with_the_last_generation(n_bl
     study = optuna.create_study(direction="maximize")
     study.set_user_attr(CONFIG, configuration(feasible, population_size=50))
     rng, per_generation = np.random.default_rng(0), 1 if n_blocks == 7 else 20
+    made_in = identify(study)
     for i in range(trials):
         architecture, generation = feasible.sample(rng), i // per_generation
         kind = ("random", "crossover_encoder", "mutation_feature_stride")[i % 3]
         parents = tuple(range(max(20 * generation - 2, 0), 20 * generation))
-        params, here = space.encode(architecture), Worker.current()
-        plan = Plan(params, generation, kind, parents, slot=i, worker=here)
+        params, here = space.encode(architecture), Worker.current(i)
+        plan = Plan(params, generation, kind, parents, slot=i, study=made_in, worker=here)
         laterals = len(architecture.laterals) / 100  # the best are the largest to draw
         study.add_trial(
             optuna.create_trial(
