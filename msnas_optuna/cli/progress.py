@@ -43,14 +43,17 @@ class _Step:
     started: float
     printed: float
     repeated: bool
+    note: str  # the last one
+    printed_note: str  # that of the last line, or of the first report
     done: int = -1
 
 
 class Bars:
     """Told about steps; shows them as bars on a terminal, as `plain` lines, or not at all.
 
-    Without bars, a step has a line a minute, and one at its end; a step that is repeated, as the
-    evaluation of every trial is, has the latter once unless it takes as long.
+    Without bars, a step has a line a minute, one at its end, and one where its note changes while
+    it stands still. A step that is repeated, as the evaluation of every trial is, has that at its
+    end once unless it takes as long.
     """
 
     def __init__(self, console: Console, *, quiet: bool = False, plain: bool = False) -> None:
@@ -68,42 +71,43 @@ class Bars:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
             console=console,
             speed_estimate_period=RATE_SECONDS,
         )
-        self._live = Live(
-            console=console,
-            get_renderable=lambda: (
-                self._progress if self._table is None else Group(self._table, self._progress)
-            ),
-        )
+        self._live = Live(console=console, get_renderable=self._renderable)
+
+    def _renderable(self) -> RenderableType:
+        """The table, the bars, and below them the notes, which may be longer than a line."""
+        notes = Text("\n".join(step.note for step in self._steps.values() if step.note))
+        parts = (self._table, self._progress, notes if notes else None)
+        return Group(*(part for part in parts if part is not None))
 
     def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
         """Shows that `done` of `total` units of `step` are finished."""
         now, at = time.monotonic(), self._steps.get(step)
         begins = at is None or done < at.done
         if at is None or begins:
-            at = self._steps[step] = _Step(now, now, repeated=at is not None)
-        goes_on, had_ended, at.done = done != at.done, at.done == done >= total, done
+            at = self._steps[step] = _Step(now, now, at is not None, note, note)
+        stands, at.done, at.note = at.done == done, done, note
         if self._bars:
             if begins:
                 self._live.start()
                 if step in self._tasks:
                     self._progress.reset(self._tasks[step], total=total, completed=done)
                 else:
-                    self._tasks[step] = self._progress.add_task(step, completed=done, note=note)
-            self._progress.update(self._tasks[step], completed=done, total=total, note=note)
-            if step in self._tables and goes_on:
+                    self._tasks[step] = self._progress.add_task(step, completed=done)
+            self._progress.update(self._tasks[step], completed=done, total=total)
+            if step in self._tables and not stands:
                 self._table = self._tables[step]()
         elif not self._quiet:
             seconds = now - at.started
             brief = at.repeated and seconds <= LINE_SECONDS
             due = now - at.printed > LINE_SECONDS
-            if due or (done >= total and not had_ended and not brief):
+            due |= stands and done < total and note != at.printed_note
+            if due or (done >= total and not stands and not brief):
                 line = f"{step}: {done}/{total} in {seconds:.0f} s {note}".rstrip()
                 self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-                at.printed = now
+                at.printed, at.printed_note = now, note
 
     def beside(self, table: Callable[[], RenderableType], *, step: str) -> None:
         """Shows a table above the bars, if there are any; `step` makes it anew when it goes on."""

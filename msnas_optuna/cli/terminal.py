@@ -209,16 +209,15 @@ def session(*, quiet: bool = False, plain: bool = False, joint: bool = False) ->
         show_error(f"{error}; start the command with torchrun, or unset them")
         raise typer.Exit(1) from None
     rank = 0 if place is None else place.rank
-    heeded = insist_on_interrupts()
     warnings.showwarning = show_warning
     if rank:
         warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     bars = Bars(err, quiet=quiet or rank > 0, plain=plain)
     try:
-        yield bars
+        with insist_on_interrupts():
+            yield bars
     except KeyboardInterrupt:
-        heeded()
         bars.stop()
         if not rank:
             err.print("interrupted; the same command continues where this one stopped")
@@ -230,7 +229,6 @@ def session(*, quiet: bool = False, plain: bool = False, joint: bool = False) ->
         show_error(message_of(error, " (MSNAS_DEBUG=1 shows where)"), rank=rank)
         raise typer.Exit(1) from None
     finally:
-        heeded()
         bars.stop()
 
 

@@ -24,7 +24,14 @@ from msnas_optuna.cli.progress import Bars
 from msnas_optuna.cli.terminal import message_of, redact_output
 from msnas_optuna.runtime.interrupts import insist_on_interrupts
 from msnas_optuna.runtime.processes import Place
-from msnas_optuna.storage import StorageFailures, finished_slots, is_of_storage
+from msnas_optuna.storage import (
+    StorageFailures,
+    finished_slots,
+    holders,
+    is_of_storage,
+    outstanding_trials,
+    owner_of,
+)
 from msnas_optuna.study.setting import Setting
 
 _LOOK_SECONDS: Final = 2.0  # between two looks at the progress of the study
@@ -129,6 +136,7 @@ def _watch(workers: list[_Worker], setting: Setting, wanted: int, progress: Bars
             note = f"{len(alive)} workers"
             try:
                 settled = _settled(setting)
+                note += _awaited(setting, wanted - settled, {w.process.pid for w in alive})
             except Exception as error:
                 if not is_of_storage(error):
                     raise
@@ -140,6 +148,19 @@ def _watch(workers: list[_Worker], setting: Setting, wanted: int, progress: Bars
 def _settled(setting: Setting) -> int:
     study = setting.stored_study()
     return 0 if study is None else finished_slots(study)
+
+
+def _awaited(setting: Setting, left: int, pids: set[int | None]) -> str:
+    """What processes without a trial wait for once `left` slots are all taken, in words."""
+    baseline = setting.stored_study(setting.method.baseline_stage)
+    studies = [study for study in (setting.stored_study(), baseline) if study is not None]
+    others = [(study, outstanding_trials(study)) for study in studies]
+    owners = [owner_of(trial) for _, trials in others for trial in trials]
+    idle = pids - {owner.pid for owner in owners if owner is not None and owner.is_here()}
+    if not owners or not idle or left > len(others[0][1]):
+        return ""
+    words = [holders(study, trials) for study, trials in others if trials]
+    return f", waiting for {', '.join(words)}"
 
 
 def _settled_at_last(setting: Setting) -> int:
@@ -160,7 +181,7 @@ def _work(
 ) -> None:
     redact_output()
     # Ctrl-C reaches all processes of a terminal, and the parent passes it on.
-    heeded = insist_on_interrupts(ignored=[signal.SIGINT])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def end_with_parent() -> None:
         if (parent := multiprocessing.parent_process()) is not None:
@@ -171,14 +192,13 @@ def _work(
     warnings.showwarning = lambda message, *_, **__: sender.send(str(message))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        experiment = open_experiment(Setting.load(study_file, storage=storage), place=place)
-        experiment.evaluate_baseline(wait=False)
-        experiment.search(trials, patience=inf)
-        experiment.evaluate_baseline()
+        with insist_on_interrupts():
+            experiment = open_experiment(Setting.load(study_file, storage=storage), place=place)
+            experiment.evaluate_baseline(wait=False)
+            experiment.search(trials, patience=inf)
+            experiment.evaluate_baseline()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:
         sender.send(message_of(error))
         raise SystemExit(1) from None
-    finally:
-        heeded()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Collection, Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread, current_thread, main_thread
 from types import FrameType
@@ -32,6 +33,10 @@ class _Reminder:
     def begin(self, number: int) -> None:
         self._number = number
         self._begun.set()
+
+    @property
+    def has_begun(self) -> bool:
+        return self._begun.is_set()
 
     def stop(self) -> None:
         self._stopped.set()
@@ -108,21 +113,38 @@ def deferred_interrupts(*, at_most: float | None = None) -> Iterator[InterruptFl
         raise KeyboardInterrupt
 
 
-def insist_on_interrupts(*, ignored: Collection[signal.Signals] = ()) -> Callable[[], None]:
-    """From now on SIGINT and SIGTERM raise KeyboardInterrupt, again and again until it is heeded.
+@contextmanager
+def insist_on_interrupts() -> Iterator[None]:
+    """Inside, SIGINT and SIGTERM raise KeyboardInterrupt, again and again until the block ends.
 
-    It is SIGTERM that is repeated, until the function returned here is called: when the
-    interruption has been heeded, or the work is done. Only for the main thread.
+    It is SIGTERM that is repeated. Signals that are ignored, as under nohup, stay so. Only for
+    the main thread.
+
+    Raises:
+        KeyboardInterrupt: a signal has come; an error that it has led to is its cause.
     """
-    reminder = _Reminder(_REPEAT_SECONDS)
+    reminder, show = _Reminder(_REPEAT_SECONDS), sys.unraisablehook
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         reminder.begin(signal.SIGTERM)
         raise KeyboardInterrupt
 
-    for number in _SIGNALS:
-        if number in ignored:
-            signal.signal(number, signal.SIG_IGN)
-        elif signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+    for number, handler in handlers.items():
+        if handler is not signal.SIG_IGN:
             signal.signal(number, interrupt)
-    return reminder.stop
+    # What Python drops comes again.
+    sys.unraisablehook = lambda dropped: (
+        None if isinstance(dropped.exc_value, KeyboardInterrupt) else show(dropped)
+    )
+    try:
+        yield
+    except Exception as error:
+        if reminder.has_begun:  # it has left a connection half used, for example
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        reminder.stop()
+        sys.unraisablehook = show
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

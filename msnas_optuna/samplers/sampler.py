@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, Generic, cast
 from zlib import crc32
@@ -30,16 +31,16 @@ from msnas_optuna.samplers.proposals import (
 )
 from msnas_optuna.spaces.base import A, FeasibleSet, InvalidArchitectureError
 from msnas_optuna.storage import (
+    WITHDRAWN,
     Plan,
     Worker,
     identify,
     known_params,
     mark_interrupted,
     read_plan,
-    withdraw_claimed,
     write_plan,
 )
-from msnas_optuna.storage.optuna_private import fixed_params, set_state
+from msnas_optuna.storage.optuna_private import fixed_params, set_state, set_trial_system_attr
 
 _logger = logging.getLogger(__name__)
 
@@ -124,16 +125,16 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
         self._entropy = _fresh_entropy()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Plans the trial; this is the only hook that sees queued and repeated trials too.
+        """Plans a queued or a repeated trial, whose parameters nobody may have to ask for.
 
-        Raises:
-            SpaceExhaustedError: every feasible architecture has been proposed.
+        A new one is planned when the first parameter is asked for. Until then `Study.optimize`
+        keeps no heartbeat, and the trial of a process that dies there stays RUNNING for ever.
         """
+        known = known_params(trial, read_plan(trial))
+        if not self.feasible.space.distributions.keys() & known.keys():
+            return
         try:
             self._plan(study, trial)
-        except SpaceExhaustedError:
-            withdraw_claimed(study, trial)
-            raise
         except BaseException:  # else the trial would stay RUNNING for ever
             mark_interrupted(study, trial)
             set_state(study, trial, TrialState.FAIL)
@@ -151,12 +152,18 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
         """The planned values; random ones for parameters that are not part of the space.
 
         Raises:
+            SpaceExhaustedError: every feasible architecture has been proposed.
             ValueError: some of the space's parameters are left out, as `PartialFixedSampler` does.
         """
-        if read_plan(trial) is None:
-            self.before_trial(study, trial)
         plan = read_plan(trial)
-        assert plan is not None
+        if plan is None:
+            try:
+                plan = self._plan(study, trial)
+            except SpaceExhaustedError:
+                set_trial_system_attr(study, trial, WITHDRAWN, trial.number)
+                with suppress(RuntimeError):  # there is no loop of Optuna's
+                    study.stop()  # else it goes on for ever where it is to `catch` this
+                raise
         missing = plan.params.keys() - search_space.keys()
         if missing and search_space.keys() <= plan.params.keys():
             raise ValueError(
@@ -208,12 +215,13 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
 
     # Planning
 
-    def _plan(self, study: Study, trial: FrozenTrial) -> None:
+    def _plan(self, study: Study, trial: FrozenTrial) -> Plan:
         history = self.ledger.read(study, planned=trial.number)
-        plan, worker = history.records[trial.number].plan, Worker.current(trial.number)
-        if plan is not None and plan.worker.trial != trial.number:  # a retry keeps its plan
-            write_plan(study, trial, replace(plan, worker=worker))
-            return
+        kept, worker = history.records[trial.number].plan, Worker.current(trial.number)
+        if kept is not None and kept.worker.trial != trial.number:  # a retry keeps its plan
+            plan = replace(kept, worker=worker)
+            write_plan(study, trial, plan)
+            return plan
         made_in = history.study or identify(study)
         slot = history.records[trial.number].slot
         generation = self.settings.generation(slot)
@@ -223,7 +231,7 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
             params, repeat = self._queued(trial.number, fixed, history, rng=rng)
             plan = Plan(params, generation, "queued", (), slot, made_in, worker, repeat)
             write_plan(study, trial, plan)
-            return
+            return plan
         for attempt in range(_MAX_REPLANS):
             proposal = self._proposal(history, slot, rng)
             repeat = proposal.repeat
@@ -241,8 +249,10 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
             else:
                 taken = history.holds(proposal.architecture)
             if not taken:
-                return
-        _logger.warning("trial %d repeats an architecture of another worker", trial.number)
+                break
+        else:
+            _logger.warning("trial %d repeats an architecture of another worker", trial.number)
+        return plan
 
     def _proposal(self, history: History[A], slot: int, rng: np.random.Generator) -> Proposal[A]:
         if self.settings.is_reevaluation(slot) and (again := self._reevaluation(history, slot)):

@@ -32,6 +32,7 @@ from msnas_optuna.storage.records import (
     PUBLISHED as PUBLISHED,
     QUEUED as QUEUED,
     SHOWN as SHOWN,
+    WITHDRAWN as WITHDRAWN,
     Plan as Plan,
     TrialRecord as TrialRecord,
     Worker as Worker,
@@ -82,6 +83,7 @@ from msnas_optuna.storage.studies import (
 from msnas_optuna.storage.unfinished import (
     UnfinishedTrial as UnfinishedTrial,
     end_trials as end_trials,
+    holders as holders,
     unfinished_trials as unfinished_trials,
 )
 from msnas_optuna.storage.urls import (

@@ -144,6 +144,8 @@ def _open_postgres(url: URL) -> RDBStorage:
             "`pip install 'psycopg[binary]'` and a URL that starts with postgresql+psycopg://"
         ) from None
 
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # it tells of connections that it drops
+
     @event.listens_for(storage.engine, "do_connect")
     def _patiently(dialect: Any, _: Any, args: list[Any], options: dict[str, Any]) -> Any:
         return _insist(  # a restart of a server that was there before only takes time

@@ -97,6 +97,11 @@ def forget_trials(study: Study) -> None:
     study._thread_local.cached_all_trials = None
 
 
+def sample(trial: Trial) -> None:
+    """Lets the sampler choose a trial's parameters now, not when the first is asked for."""
+    _ = trial.relative_params
+
+
 def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
     """The trial's value of a parameter, whatever its distribution."""
     return trial._suggest(name, distribution)

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from msnas_optuna.runtime.processes import Host, cached_start_time, start_time
 from msnas_optuna.storage.optuna_private import (
+    sample,
     set_system_attr,
     set_trial_system_attr,
     set_trial_user_attr,
@@ -210,6 +211,7 @@ def repeat_of(trial: Trial) -> int:
 
     Planned for trials of our sampler; for others, equal trials with a lower number are counted.
     """
+    sample(trial)  # plans it
     trials = trial.study.get_trials(deepcopy=False)
     plan = read_plan(trials[trial.number])
     if plan is not None:

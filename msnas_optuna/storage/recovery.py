@@ -113,7 +113,7 @@ def _max_retry(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> int:
 
 
 def release_own_trials(study: Study) -> None:
-    """Gives up what this process has claimed and no longer evaluates, after a failed storage."""
+    """Gives up what this process has claimed; only for one that evaluates nothing now."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         owner = owner_of(trial)
         if owner is not None and owner.is_this():
@@ -172,7 +172,7 @@ def _retried(trials: Sequence[FrozenTrial]) -> set[int]:
 
 def _awaits_retry(trial: FrozenTrial, retried: Collection[int]) -> bool:
     """True if somebody is to queue a failed trial again, and nobody has."""
-    if trial.state != TrialState.FAIL or trial.number in retried:
+    if trial.state != TrialState.FAIL or trial.number in retried or is_withdrawn(trial):
         return False
     return trial.system_attrs.get(LOST) == trial.number or _is_interrupted(trial)
 
@@ -187,13 +187,12 @@ def _is_lost(
         return owner.is_dead()  # its heart stops while the whole machine sleeps
     if trial_id(trial) in ceased:
         return True
-    if owner is None:
-        seen = None if is_told(trial) else sightings
-        return seen is not None and seen.seconds(trial) > UNOWNED_GRACE
-    if not _announces_heartbeats(study, owner):
+    if owner is not None and not _announces_heartbeats(study, owner):
         return owner.is_dead()
-    silent = sightings is not None and sightings.seconds(trial) > GRACE_PERIOD
-    return silent and trial_id(trial) not in beating(study)
+    if sightings is None or (owner is None and is_told(trial)):
+        return False
+    grace = UNOWNED_GRACE if owner is None else GRACE_PERIOD
+    return sightings.seconds(trial) > grace and trial_id(trial) not in beating(study)
 
 
 def _announces_heartbeats(study: Study, owner: Worker) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
@@ -18,6 +18,8 @@ from msnas_optuna.storage.records import is_withdrawn, owner_of
 from msnas_optuna.storage.recovery import mark_interrupted, retry, withdraw, withdraw_claimed
 
 State = Literal["RUNNING", "WAITING"]
+
+_N_NAMED: Final = 3  # trials of a sentence about those that are waited for
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,23 @@ def _describe(
         alive,
         owner is not None and owner.is_external,
     )
+
+
+def holders(study: Study, trials: Sequence[FrozenTrial]) -> str:
+    """Trials that others are to end, in words: who evaluates each, and since when by its clock."""
+    found = []
+    for trial in trials[:_N_NAMED]:
+        owner, start = owner_of(trial), trial.datetime_start
+        if trial.state.is_finished():
+            who = "to be queued again"
+        elif owner is None:
+            who = "unknown process"
+        else:
+            who = f"process {owner.pid} on {owner.host_name}"
+        since = "" if start is None else f" since {start.isoformat(' ', 'seconds')}"
+        found.append(f"trial {trial.number} of {study.study_name} ({who}{since})")
+    more = len(trials) - len(found)
+    return ", ".join(found) + (f" and {more} more" if more else "")
 
 
 def end_trials(study: Study, numbers: Iterable[int], *, repeat: bool) -> list[int]:

@@ -66,17 +66,19 @@ def ask(
     recover_lost_trials(study)
     queue_architectures(study, setting.space, seeds)
     asked: list[Proposal] = []
+    begun: list[optuna.Trial] = []
     with deferred_interrupts() as interrupts:  # Optuna's bookkeeping is not safe
-        while len(asked) < n and (trial_id := claim_trial(study, wanted=wanted)) is not None:
-            forget_trials(study)
-            try:
-                trial = optuna.Trial(study, trial_id)  # plans it
-            except SpaceExhaustedError:  # other processes have taken what was left
-                break
-            proposal = _described(setting, trial)
-            if proposal is not None:
-                asked.append(proposal)
         try:
+            while len(asked) < n and (trial_id := claim_trial(study, wanted=wanted)) is not None:
+                forget_trials(study)
+                begun.append(optuna.Trial(study, trial_id))
+                try:
+                    proposal = _described(setting, begun[-1])
+                except SpaceExhaustedError:  # other processes have taken what was left
+                    study.tell(begun[-1], state=TrialState.FAIL)
+                    break
+                if proposal is not None:
+                    asked.append(proposal)
             for proposal in asked:  # as late as can be: until here, a kill makes the trials lost
                 found = copy.deepcopy(study.get_trials(deepcopy=False)[proposal.trial])
                 worker = Worker.external(proposal.trial)
@@ -86,10 +88,10 @@ def ask(
                 if show is not None:
                     show(asked)
         except BaseException:  # they reached nobody, and are handed out again
-            for proposal in asked:
+            for trial in begun:
                 with suppress(UpdateFinishedTrialError):
-                    mark_interrupted(study, study.get_trials(deepcopy=False)[proposal.trial])
-                    study.tell(proposal.trial, state=TrialState.FAIL, skip_if_finished=True)
+                    mark_interrupted(study, trial)
+                    study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             raise
     return asked
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import optuna
 import torch
+from optuna.trial import FrozenTrial
 from torch import Tensor
 
 from msnas_optuna.data.coco import CocoDetection
@@ -33,6 +34,7 @@ from msnas_optuna.storage import (
     StudyMismatchError,
     finished_slots,
     flatten,
+    holders,
     n_slots,
     recover_lost_trials,
     refuse_mixed,
@@ -435,12 +437,12 @@ class Experiment:
         if finished_slots(study) >= end:
             return
 
-        def report(settled: int, waiting: bool) -> None:
+        def report(settled: int, others: Sequence[FrozenTrial]) -> None:
             best = self._view(study, self.setting.ledger if wanted else None).results[:1]
             note = f"best mAP {100 * best[0].ap:.1f}" if best else ""
-            note = "waiting for trials of other workers" if waiting else note
+            note = f"waiting for {holders(study, others)}" if others else note
             self.report(step, settled, end, note)
-            if after is not None and not waiting:
+            if after is not None and not others:
                 after(study)
 
         evaluated = objective(self.setting.valid if wanted is None else self.setting.feasible)

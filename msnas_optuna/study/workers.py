@@ -14,7 +14,7 @@ from typing import Any, Final
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from msnas_optuna.runtime.interrupts import InterruptFlag, deferred_interrupts
 from msnas_optuna.samplers import SpaceExhaustedError
@@ -26,6 +26,7 @@ from msnas_optuna.storage import (
     claim_trial,
     finished_slots,
     heartbeat,
+    holders,
     mark_interrupted,
     outstanding_trials,
     recover_lost_trials,
@@ -33,7 +34,7 @@ from msnas_optuna.storage import (
     would_notice_death,
     write_error,
 )
-from msnas_optuna.storage.optuna_private import forget_trials
+from msnas_optuna.storage.optuna_private import forget_trials, sample
 
 Objective = Callable[[Trial], float | Sequence[float]]
 Failures = tuple[type[Exception], ...]
@@ -54,12 +55,13 @@ def evaluate_trials(
     failures: Failures = (),
     wait: bool = True,
     patience: float = PATIENCE,
-    report: Callable[[int, bool], None] | None = None,
+    report: Callable[[int, Sequence[FrozenTrial]], None] | None = None,
 ) -> None:
     """Evaluates trials until the study has this many, over all workers and runs.
 
     Trials that other processes have left unfinished are repeated. SIGINT and SIGTERM interrupt
-    an evaluation, never the bookkeeping; what they interrupt is repeated by the next run.
+    an evaluation, never the bookkeeping; what they interrupt is repeated by the next run. A
+    process works on a study once at a time: it gives up the trials that it still owns.
 
     Args:
         study: as `storage.open_study` returns it.
@@ -69,7 +71,7 @@ def evaluate_trials(
         failures: what fails one trial and lets the study go on.
         wait: for the trials that other workers evaluate.
         patience: seconds without news after which they are left to them.
-        report: called with the number of settled slots and whether this worker waits.
+        report: called with the number of settled slots and the trials that this worker waits for.
 
     Raises:
         StorageError: the storage fails again and again.
@@ -80,25 +82,25 @@ def evaluate_trials(
     while True:
         try:
             with deferred_interrupts(at_most=_BOOKKEEPING_SECONDS):
+                release_own_trials(study)  # what a failed storage left as it was
                 recover_lost_trials(study, sightings)
             sightings = sightings or Sightings()
             settled = finished_slots(study)
             busy = settled < wanted and _evaluate_one(study, objective, wanted, propose, failures)
+            waits = wait and not busy and settled < wanted
+            others = outstanding_trials(study) if waits else []
             if report is not None:
-                report(finished_slots(study) if busy else settled, not busy and settled < wanted)
-            others = [] if busy else outstanding_trials(study)
+                report(finished_slots(study) if busy else settled, others)
             hopeful = any(would_notice_death(study, trial) for trial in others)
             storage_failures.end()
         except SpaceExhaustedError:
             return  # other workers have taken what was left
         except Exception as error:
             storage_failures.wait(error)
-            with suppress(Exception):  # if it fails again, so does the next round
-                release_own_trials(study)
             continue
         if busy:
             continue
-        if settled >= wanted or not wait:
+        if not waits:
             return
         if settled != seen:
             seen, since = settled, time.monotonic()
@@ -107,8 +109,8 @@ def evaluate_trials(
         if others and (not hopeful or time.monotonic() - since > patience):
             left = wanted - settled
             warnings.warn(
-                f"{left} trials are left to other workers; if one of these has ended, "
-                "`msnas doctor` shows how to repeat its trial",
+                f"{left} trials are left to other workers: {holders(study, others)}; if one of "
+                "these has ended, `msnas doctor` shows how to repeat its trial",
                 stacklevel=2,
             )
             return
@@ -127,10 +129,13 @@ def _evaluate_one(
             return False
         with heartbeat(study, trial_id):
             try:
-                trial = Trial(study, trial_id)  # plans it
+                trial = Trial(study, trial_id)
+                sample(trial)
+                outcome = _outcome(trial, objective, interrupts, failures)
             except UpdateFinishedTrialError:
                 return True  # others took this worker for dead, and repeat the trial
-            outcome = _outcome(trial, objective, interrupts, failures)
+            except SpaceExhaustedError as error:
+                outcome = error
         _tell(study, trial, outcome)
         told: Failures = (optuna.TrialPruned, _OvertakenError, *failures)  # by the trial's state
         if isinstance(outcome, BaseException) and not isinstance(outcome, told):

@@ -109,6 +109,33 @@ def test_a_step_that_has_ended_does_not_begin_anew(monkeypatch):
     assert text(console).splitlines() == ["search: 7/7 in 30 s", "search: 7/7 in 200 s"]
 
 
+def test_a_note_that_changes_while_nothing_else_does_is_told_at_once(monkeypatch):
+    console, now = piped(), [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    bars = Bars(console)
+    for done, note in ((0, ""), (1, "best 1"), (2, "best 2"), (2, "waiting"), (2, "waiting"),
+                       (3, "best 2"), (3, "")):  # fmt: skip
+        bars("search", done, 3, note)
+        now[0] += 1
+    assert text(console).splitlines() == [
+        "search: 2/3 in 3 s waiting",
+        "search: 3/3 in 5 s best 2",
+    ]
+
+
+def test_a_long_note_is_shown_whole_beside_the_bar():
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=40)
+    bars = Bars(console)
+    note = f"waiting for trial 22 of tiny (process 1234 on {60 * 'x'})"
+    bars("search", 22, 24, "best 1")
+    bars("search", 23, 24, note)
+    bars.stop()
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", text(console))
+    assert note in re.sub(r"\s+", " ", shown)
+    assert "━" in shown
+    assert "23/24" in shown
+
+
 @pytest.mark.parametrize("console", [terminal(), piped()], ids=["terminal", "pipe"])
 def test_quiet_shows_nothing(console):
     bars = Bars(console, quiet=True)

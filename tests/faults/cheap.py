@@ -68,7 +68,6 @@ def value_of(params: dict[str, Any]) -> float:
 def main() -> None:
     """A worker."""
     url, wanted, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-    heeded = insist_on_interrupts()
 
     def objective(trial: optuna.Trial) -> float:
         params = {name: trial._suggest(name, d) for name, d in SPACE.distributions.items()}
@@ -76,12 +75,11 @@ def main() -> None:
         return value_of(params)
 
     try:
-        print("ready", flush=True)
-        evaluate_trials(cheap_study(url), objective, wanted=wanted)
+        with insist_on_interrupts():
+            print("ready", flush=True)
+            evaluate_trials(cheap_study(url), objective, wanted=wanted)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    finally:
-        heeded()
 
 
 if __name__ == "__main__":

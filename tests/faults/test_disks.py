@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
 import sqlite3
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import optuna
@@ -16,9 +19,11 @@ import pytest
 import torch
 from cheap import SPACE, cheap_study, value_of
 from conftest import check_whole, complete
+from optuna.trial import TrialState
 
-from msnas_optuna.storage import StorageError, release_own_trials
+from msnas_optuna.storage import StorageError, finished_slots
 from msnas_optuna.study.experiment import Experiment
+from msnas_optuna.study.setting import Setting
 from msnas_optuna.study.workers import evaluate_trials
 from msnas_optuna.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
@@ -105,11 +110,50 @@ def test_a_full_disk_under_the_storage_loses_no_trial(
     assert len(before) >= 6
     (folder / "ballast").touch()  # no more of it
     again = cheap_study(f"{kind}:///{file}")
-    release_own_trials(again)  # a new process would see that this one is dead
     wanted = len(before) + 5
     evaluate_trials(again, objective, wanted=wanted)
     assert before.items() <= {t.number: t.values for t in complete(again)}.items()
     check_whole(again, wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_a_disk_that_is_full_for_seconds_only_takes_the_workers_time(
+    kind: str, small_disk, trained: Path
+) -> None:
+    folder, fill, make_room = small_disk
+    if not os.path.ismount(folder):
+        pytest.skip("needs a file system of its own, which this user may not mount")
+    text = trained.read_text().replace("tolerance = 0.05", "tolerance = 0.2")
+    trained.write_text(text.replace("trials = 7", "trials = 24"))
+    url, wanted = f"{kind}:///{folder}/study.db", 24
+    command = [sys.executable, "-m", "msnas_optuna", "search", str(trained), "--workers", "3"]
+    process = subprocess.Popen(
+        [*command, "--storage", url, "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        setting = Setting.load(trained, storage=url)
+        while (study := setting.stored_study()) is None or finished_slots(study) < 4:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+        if kind == "sqlite":  # else its log has room left
+            with closing(sqlite3.connect(folder / "study.db", timeout=60)) as database:
+                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        fill()
+        before = finished_slots(study)
+        time.sleep(3.5)
+        assert before < wanted - 3  # workers had something to write
+        make_room()
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    assert json.loads(out)["completed"] == wanted
+    states = {t.state for t in study.get_trials(deepcopy=False)}
+    assert states <= {TrialState.COMPLETE, TrialState.FAIL}
 
 
 def test_a_journal_cut_at_every_length_of_its_last_line_goes_on(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -156,6 +157,50 @@ def test_signals_at_random_moments_end_the_process(
     workers.start(done + 5, 0)
     workers.join()
     check_whole(study, done + 5)
+
+
+CALLING = """
+import sys
+from cheap import cheap_study
+from msnas_optuna.cli.terminal import app, session
+
+@app.command()
+def call(url: str) -> None:
+    with session():
+        study = cheap_study(url)
+        with study._storage._backend.engine.connect() as connection:
+            mine = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+            print(*connection.exec_driver_sql(mine).scalars(), flush=True)
+        sys.stdin.readline()
+        study.trials
+
+app()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_a_call_that_postgresql_does_not_answer_is_told_as_any_other(
+    postgres_url: str, number: signal.Signals
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", CALLING, "call", postgres_url], cwd=Path(__file__).parent,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        servers = [int(pid) for pid in process.stdout.readline().split()]
+        for server in servers:
+            os.kill(server, signal.SIGSTOP)
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.communicate("\n", timeout=1)
+            process.send_signal(number)
+            _, said = process.communicate(timeout=60)
+        finally:
+            for server in servers:
+                os.kill(server, signal.SIGCONT)
+            process.kill()
+    assert said == "interrupted; the same command continues where this one stopped\n"
+    assert process.returncode == 130
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])

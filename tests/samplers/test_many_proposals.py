@@ -19,6 +19,7 @@ from msnas_optuna.methods.msnas.space import Architecture, MSNASSpace
 from msnas_optuna.samplers import ArchitectureSampler
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.storage import open_storage, read_plan
+from msnas_optuna.storage.optuna_private import sample
 
 SPACE, COST = MSNASSpace(13), EncoderCost.from_preset("r18")
 TARGET = PRESETS["r18"].target_gflops * 1e9
@@ -55,6 +56,7 @@ def propose(study: Study, n_trials: int, *, suggest: bool) -> None:
     """Trials; without `suggest` the plan alone is stored, which saves a file 18 writes."""
     for _ in range(n_trials):
         trial = study.ask(SPACE.distributions if suggest else None)
+        sample(trial)
         plan = read_plan(study._storage.get_trial(trial._trial_id))
         assert plan is not None
         study.tell(trial, cheap(dict(plan.params)))

@@ -24,7 +24,7 @@ from msnas_optuna.samplers import PROPOSERS, SpaceExhaustedError, suggest
 from msnas_optuna.samplers.history import Ledger
 from msnas_optuna.samplers.proposals import Settings
 from msnas_optuna.spaces.base import Space
-from msnas_optuna.storage import GENERATION, ORIGIN, open_storage, read_plan
+from msnas_optuna.storage import GENERATION, ORIGIN, is_withdrawn, open_storage, read_plan
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -235,8 +235,11 @@ def test_each_architecture_is_proposed_once_then_the_study_ends_with_a_clear_err
     study = run(new_study(feasible, proposer, max_attempts=5), feasible, total)
     assert len(set(architectures(study, feasible))) == total
     with pytest.raises(SpaceExhaustedError, match=rf"all {total} feasible .* widen the budget"):
-        study.ask()
+        run(study, feasible, 1)
     assert study.trials[-1].state == optuna.trial.TrialState.FAIL
+    assert is_withdrawn(study.trials[-1])
+    study.optimize(lambda trial: suggest(trial, feasible), catch=(Exception,))  # it ends, too
+    assert len(study.trials) == total + 2
 
 
 WORKER = """

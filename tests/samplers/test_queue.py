@@ -121,7 +121,7 @@ def test_what_the_study_holds_is_not_queued_again() -> None:
     study = new_study()
     assert queue_architectures(study, SPACE, [LATTICE.at(0), LATTICE.at(1)]) == 2
     assert queue_architectures(study, SPACE, [LATTICE.at(1), LATTICE.at(2)]) == 1
-    running, waiting = study.ask(), study.ask()  # have a plan, but no parameter yet
+    running, waiting = study.ask(), study.ask()
     study.tell(running, state=TrialState.FAIL)
     every = [LATTICE.at(i) for i in range(3)]
     assert queue_architectures(study, SPACE, every) == 0

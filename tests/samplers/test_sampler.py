@@ -37,6 +37,7 @@ from msnas_optuna.storage import (
     repeat_of,
     write_plan,
 )
+from msnas_optuna.storage.optuna_private import sample
 from msnas_optuna.storage.records import STUDY_ID
 
 SPACE = MSNASSpace(7)
@@ -207,7 +208,7 @@ def test_two_workers_that_count_in_step_part(monkeypatch: pytest.MonkeyPatch) ->
         )
 
     monkeypatch.setattr("msnas_optuna.samplers.sampler.write_plan", race)
-    trial = study.ask()
+    trial = study.ask(DISTRIBUTIONS)
     plan = read_plan(study.trials[trial.number])
     assert plan is not None
     assert plan.origin == "reevaluated"
@@ -310,7 +311,8 @@ def test_failed_running_and_waiting_trials_are_not_proposed_again() -> None:
     running = study.ask(DISTRIBUTIONS)
     failed = study.ask(DISTRIBUTIONS)
     study.tell(failed, state=TrialState.FAIL)
-    planned = study.ask()  # has a plan, but no parameter yet
+    planned = study.ask()
+    sample(planned)  # has a plan, but no parameter yet
     added = create_trial(
         params=SPACE.encode(LATTICE.at(0)), distributions=DISTRIBUTIONS, state=TrialState.PRUNED
     )
@@ -534,6 +536,7 @@ def test_what_lies_outside_is_refused_by_the_objective() -> None:
 def test_a_retry_is_taken_over_by_the_process_that_runs_it() -> None:
     study = new_study()
     trial = study.ask()
+    sample(trial)
     plan = read_plan(study.trials[0])
     assert plan is not None
     study.tell(trial, state=TrialState.FAIL)
@@ -745,8 +748,27 @@ class Broken(Lattice):
 def test_an_error_while_planning_leaves_no_running_trial() -> None:
     broken = Broken(SPACE, COST, window=LATTICE.window)
     study = optuna.create_study(sampler=ArchitectureSampler(broken, **SMALL))
-    with pytest.raises(OSError, match="no entropy"):
-        study.ask()
-    assert [t.state for t in study.trials] == [TrialState.FAIL]
-    assert recover_lost_trials(study) == [0]  # it will be planned anew
-    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+    for queued in (False, True):
+        if queued:  # its planning is no part of the objective
+            study.enqueue_trial({"stride_01": 0.5})
+        with pytest.raises(OSError, match="no entropy"):
+            study.optimize(objective, n_trials=1)
+    assert [t.state for t in study.trials] == [TrialState.FAIL] * 2
+    assert recover_lost_trials(study) == [1]  # it will be planned anew
+
+
+def test_a_new_trial_stores_nothing_before_its_first_suggestion() -> None:
+    study = new_study()
+    trial = study.ask()  # `Study.optimize` begins its heartbeat after that
+    (before,) = study.trials
+    assert (before.system_attrs, before.user_attrs, before.params) == ({}, {}, {})
+    suggest(trial, LATTICE)
+    assert read_plan(study.trials[0]).params == study.trials[0].params
+
+
+def test_a_damaged_plan_is_named() -> None:
+    study = new_study()
+    trial = study.ask()
+    study._storage.set_trial_system_attr(trial._trial_id, "msnas:plan", {"params": {}})
+    with pytest.raises(ValueError, match="msnas:plan must hold a plan"):
+        study.ask(DISTRIBUTIONS)

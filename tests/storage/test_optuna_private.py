@@ -13,6 +13,7 @@ import optuna
 import pytest
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.distributions import CategoricalDistribution
+from optuna.samplers import TPESampler
 from optuna.storages import BaseStorage, RDBStorage, get_storage, run_grpc_proxy_server
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState, create_trial
@@ -114,6 +115,15 @@ def test_suggestions_of_any_distribution(study: optuna.Study) -> None:
     assert private.fixed_params(trial) == {"x": 1.0}
     assert private.suggest(trial, "x", CHOICES) == 1.0
     assert study.trials[0].params == {"x": 1.0}
+
+
+def test_a_sampler_chooses_when_it_is_told_to(study: optuna.Study) -> None:
+    study.sampler = TPESampler(n_startup_trials=1, seed=0)
+    study.add_trial(create_trial(value=1.0, params={"x": 1.0}, distributions={"x": CHOICES}))
+    trial = study.ask()
+    private.sample(trial)
+    study.sampler = None  # nobody else is asked
+    assert private.suggest(trial, "x", CHOICES) in CHOICES.choices
 
 
 def test_a_cache_of_trials_is_emptied(study: optuna.Study) -> None:

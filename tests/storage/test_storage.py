@@ -47,6 +47,7 @@ from msnas_optuna.storage import (
     write_plan,
     write_record,
 )
+from msnas_optuna.storage.optuna_private import sample
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::optuna.exceptions.ExperimentalWarning", "ignore:Heartbeat of storage"
@@ -327,6 +328,7 @@ def die(study: Study, number: int) -> None:
 def test_the_heartbeat_of_another_worker_repeats_the_same_plan(tmp_path: Path) -> None:
     study = study_in(open_storage(f"sqlite:///{tmp_path}/study.db"))
     trial = study.ask()
+    sample(trial)
     study._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
     stale = study._storage.get_heartbeat_stale_trial_callback()  # as Optuna calls it
     stale(study, study._storage.get_trial(trial._trial_id))
@@ -337,7 +339,7 @@ def test_the_heartbeat_of_another_worker_repeats_the_same_plan(tmp_path: Path) -
 
 def test_a_process_id_that_was_given_again_does_not_pass_for_the_worker(url: str) -> None:
     study = study_in(open_storage(url))
-    study.ask()
+    sample(study.ask())
     assert recover_lost_trials(study) == []
     die(study, 0)
     assert recover_lost_trials(study) == [0]
@@ -346,7 +348,7 @@ def test_a_process_id_that_was_given_again_does_not_pass_for_the_worker(url: str
 def test_a_trial_that_dies_again_and_again_is_given_up(url: str) -> None:
     study = study_in(open_storage(url))
     for number in range(MAX_RETRY + 1):
-        study.ask()
+        sample(study.ask())
         die(study, number)
         assert finished_slots(study) == 0
         assert recover_lost_trials(study) == [number]
@@ -357,7 +359,7 @@ def test_a_trial_that_dies_again_and_again_is_given_up(url: str) -> None:
 
 def test_trials_of_other_hosts_are_left_alone(url: str) -> None:
     study = study_in(open_storage(url))
-    study.ask()
+    sample(study.ask())
     plan = read_plan(study.trials[0])
     assert plan is not None
     elsewhere = replace(plan.worker, host="elsewhere", pid=2**22 + 1, started="0")
@@ -390,7 +392,7 @@ def test_an_interrupted_trial_is_repeated_however_often(url: str) -> None:
 
 def test_a_retry_popped_but_not_yet_taken_over_is_not_lost(url: str) -> None:
     study = study_in(open_storage(url))
-    study.ask()
+    sample(study.ask())
     die(study, 0)
     recover_lost_trials(study)
     popped = study.trials[1]  # its plan still names the dead worker
@@ -451,7 +453,7 @@ recover_lost_trials(study)
 def test_several_processes_that_recover_at_once_queue_each_trial_once(url: str) -> None:
     study = study_in(open_storage(url))
     for _ in range(3):
-        study.ask()
+        sample(study.ask())
     for number in range(3):
         die(study, number)
     at_once(RECOVERER, url, workers=4)

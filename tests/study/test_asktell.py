@@ -14,15 +14,17 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from optuna_dashboard import get_note
 from typer.testing import CliRunner
 
 from msnas_optuna.cli import app
 from msnas_optuna.methods.msnas.space import Architecture
+from msnas_optuna.samplers import sampler
 from msnas_optuna.storage import (
     ERROR,
     PUBLISHED,
+    Plan,
     StudyMismatchError,
     read_plan,
     recover_lost_trials,
@@ -150,6 +152,23 @@ def test_proposals_are_taken_back_where_showing_them_is_interrupted(tiny: Path) 
     shown = subprocess.run([sys.executable, "-c", INTERRUPTED, tiny], stderr=subprocess.DEVNULL)
     assert shown.returncode == -signal.SIGINT
     assert [t.state.name for t in stored(Setting.load(tiny)).trials] == ["FAIL", "FAIL"]
+
+
+def test_proposals_are_taken_back_where_the_next_cannot_be_planned(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting, write = Setting.load(tiny), sampler.write_plan
+
+    def fails(study: optuna.Study, trial: FrozenTrial, plan: Plan) -> None:
+        if trial.number == 1:
+            raise OSError("no entropy")
+        write(study, trial, plan)
+
+    monkeypatch.setattr(sampler, "write_plan", fails)
+    with pytest.raises(OSError, match="no entropy"):
+        ask(setting, 2)
+    assert [t.state.name for t in stored(setting).trials] == ["FAIL", "FAIL"]
+    assert [one.plan.slot for one in ask(setting, 2)] == [0, 1]
 
 
 def test_telling_twice(tiny: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -142,6 +143,32 @@ def test_a_worker_that_does_not_answer_is_killed_with_the_command(tiny: Path) ->
         assert not any(map(is_alive, workers))
     finally:
         process.kill()
+
+
+@pytest.mark.slow
+def test_the_command_says_whose_trial_the_others_wait_for(trained: Path) -> None:
+    longer(trained, trials=8, finetune=40)
+    process = start("search", trained, "--workers", 2)
+    until(lambda: len(trials_of(trained)) >= 3, process)
+    running = [t for t in trials_of(trained) if t.state == TrialState.RUNNING]
+    stopped = running[0].system_attrs["msnas:worker"]["pid"]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        said = next(line for line in lines if "waiting for" in line)
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    held = next(t for t in running if t.system_attrs["msnas:worker"]["pid"] == stopped)
+    since = held.datetime_start.isoformat(" ", "seconds")
+    assert said.startswith("search: 7/8 in ")
+    host = socket.gethostname()
+    assert (
+        f"2 workers, waiting for trial {held.number} of tiny (process {stopped} on {host} " in said
+    )
+    assert f" since {since})" in said
+    process.communicate(timeout=120)
+    assert process.returncode == 0
 
 
 @pytest.mark.slow

@@ -36,6 +36,7 @@ from msnas_optuna.storage import (
 )
 from msnas_optuna.storage.optuna_private import (
     database_of,
+    sample,
     set_system_attr,
     study_id,
     suggest,
@@ -254,7 +255,7 @@ def test_the_search_goes_on_as_if_it_had_not_moved(
 def test_a_trial_that_was_running_is_repeated_at_its_place(tiny: Path, postgres_url: str) -> None:
     home, server = moved_to(tiny, None, "home"), moved_to(tiny, postgres_url, "server")
     study = search(home, 5)
-    study.ask()
+    sample(study.ask())
     by_file(home, server)
     moved = search(server, 1)
     assert [t.state.name for t in moved.trials] == [*["COMPLETE"] * 5, "FAIL", "COMPLETE"]

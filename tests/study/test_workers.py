@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from math import inf
 from pathlib import Path
 
@@ -24,17 +26,21 @@ from msnas_optuna.methods.msnas.tabular import TabularObjective, load_table
 from msnas_optuna.samplers import ArchitectureSampler, queue_architectures
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.storage import (
+    OWNER,
     QUEUED,
+    WITHDRAWN,
     Sightings,
     StorageError,
     StorageFailures,
     Worker,
     claim_trial,
     finished_slots,
+    holders,
     is_withdrawn,
     n_slots,
     open_storage,
     open_study,
+    outstanding_trials,
     owner_of,
     read_plan,
     recover_lost_trials,
@@ -298,6 +304,43 @@ def test_the_last_trial_that_lost_its_storage_is_waited_for_and_repeated(
     assert study.trials[3].params == study.trials[2].params != {}
 
 
+def test_a_trial_that_could_not_be_given_back_at_once_is_given_back_later(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msnas_optuna.storage.failures.POLL_SECONDS", 0)
+    monkeypatch.setattr("msnas_optuna.study.workers.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("msnas_optuna.storage.recovery._HANDOVER_SECONDS", (0.2, 0.4))
+    study, refusals = cheap_study(url), []
+    write = study._storage.set_trial_system_attr
+
+    def written(*arguments) -> None:
+        if refusals:
+            raise StorageInternalError(refusals.pop())
+        write(*arguments)
+
+    def fails_once(trial: optuna.Trial) -> float:
+        if trial.number == 2:  # so do the two attempts to mark the trial
+            refusals[:] = ["gone", "gone"]
+            raise StorageInternalError("gone")
+        return cheap(trial)
+
+    monkeypatch.setattr(study._storage, "set_trial_system_attr", written)
+    evaluate_trials(study, fails_once, wanted=3, patience=2)
+    assert [t.state.name for t in study.trials] == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]
+    assert study.trials[3].params == read_plan(study.trials[2]).params
+
+
+def test_a_surplus_trial_whose_end_was_not_stored_is_nobody_s(url: str) -> None:
+    study = cheap_study(url)
+    for number in range(2):  # of a worker that dies, and of this one
+        owner = replace(Worker.current(), started="0") if number == 0 else Worker.current()
+        attrs = {OWNER: asdict(owner), WITHDRAWN: number}
+        study.add_trial(create_trial(state=TrialState.RUNNING, system_attrs=attrs))
+    evaluate_trials(study, cheap, wanted=2, patience=inf)
+    assert [t.state.name for t in study.trials] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    assert outstanding_trials(study) == []
+
+
 def test_a_proxy_that_stays_away_is_given_up_in_one_line(
     unused_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -450,20 +493,66 @@ def test_the_start_of_a_trial_by_another_clock_says_nothing(tmp_path: Path) -> N
         assert recover_lost_trials(study, sightings) == []
 
 
+CLAIMING = """
+import sys
+sys.path[:0] = ['tests/study', '.']
+from test_workers import cheap_study, claim_trial
+print(claim_trial(cheap_study(sys.argv[1]), wanted=1), flush=True)
+sys.stdin.readline()
+"""
+
+
 def test_a_worker_waits_for_the_others_or_leaves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("msnas_optuna.study.workers.POLL_SECONDS", 0.05)
-    study = cheap_study(f"journal:///{tmp_path}/s")
-    claimed = claim_trial(study, wanted=1)
-    with pytest.warns(UserWarning, match="1 trials are left to other workers"):
-        evaluate_trials(study, cheap, wanted=1, patience=0.2)
-    evaluate_trials(study, cheap, wanted=1, wait=False)
-    finish = (claimed, TrialState.COMPLETE, [1.0])
-    timer = threading.Timer(0.3, study._storage.set_trial_state_values, finish)
-    timer.start()
-    evaluate_trials(study, cheap, wanted=1)
+    url = f"journal:///{tmp_path}/s"
+    study, command = cheap_study(url), [sys.executable, "-c", CLAIMING, url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        claimed = int(other.stdout.readline())
+        with pytest.warns(UserWarning, match="1 trials are left to other workers"):
+            evaluate_trials(study, cheap, wanted=1, patience=0.2)
+        evaluate_trials(study, cheap, wanted=1, wait=False)
+        finish = (claimed, TrialState.COMPLETE, [1.0])
+        timer = threading.Timer(0.3, study._storage.set_trial_state_values, finish)
+        timer.start()
+        evaluate_trials(study, cheap, wanted=1)
     assert [t.state for t in study.trials] == [TrialState.COMPLETE]
+
+
+def test_it_is_told_at_once_whose_trials_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msnas_optuna.study.workers.POLL_SECONDS", 0.05)
+    study, told = cheap_study(f"journal:///{tmp_path}/s"), []
+    others = [replace(Worker.current(), host="elsewhere", pid=77), None, None, None]
+    for owner in others:
+        attrs = {} if owner is None else {OWNER: asdict(owner)}
+        study.add_trial(create_trial(state=TrialState.RUNNING, system_attrs=attrs))
+
+    def report(settled: int, awaited: Sequence[FrozenTrial]) -> None:
+        told.append(holders(study, awaited))
+
+    with pytest.warns(UserWarning, match=r"to other workers: trial 0 of s \(process 77 on else"):
+        evaluate_trials(study, cheap, wanted=5, patience=0.2, report=report)
+    since = study.trials[0].datetime_start.isoformat(" ", "seconds")
+    assert told[0] == ""  # it has evaluated one itself
+    assert told[1].startswith(
+        f"trial 0 of s (process 77 on elsewhere since {since}), trial 1 of s"
+    )
+    assert told[1].endswith(" and 1 more")
+
+
+def test_a_trial_without_an_owner_whose_heart_beats_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msnas_optuna.storage.recovery.UNOWNED_GRACE", 0)
+    study = cheap_study(f"sqlite:///{tmp_path}/study.db")
+    beats, silent = study.ask(), study.ask()  # of `Study.optimize`, before the first `suggest`
+    database_of(study).record_heartbeat(trial_id(beats))
+    sightings = Sightings()
+    recover_lost_trials(study, sightings)
+    assert recover_lost_trials(study, sightings) == [silent.number]
 
 
 def plain(url: str, killed: int = -1) -> list[float]:
