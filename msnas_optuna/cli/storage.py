@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from functools import partial
 from typing import Annotated
 
@@ -39,10 +40,8 @@ def storage_proxy(
         setting = Setting.load(study_file, storage=storage)
         line = f"serving {setting.storage_url} as grpc://{host}:{port}; Ctrl-C ends it"
         served, ready = setting.storage, partial(err.print, line, soft_wrap=True)
-        try:
+        with suppress(KeyboardInterrupt):  # it ends so
             serve_storage(served, host=host, port=port, ready=ready)
-        except KeyboardInterrupt:
-            raise typer.Exit(0) from None
 
 
 @app.command()

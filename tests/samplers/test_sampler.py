@@ -764,11 +764,3 @@ def test_a_new_trial_stores_nothing_before_its_first_suggestion() -> None:
     assert (before.system_attrs, before.user_attrs, before.params) == ({}, {}, {})
     suggest(trial, LATTICE)
     assert read_plan(study.trials[0]).params == study.trials[0].params
-
-
-def test_a_damaged_plan_is_named() -> None:
-    study = new_study()
-    trial = study.ask()
-    study._storage.set_trial_system_attr(trial._trial_id, "msnas:plan", {"params": {}})
-    with pytest.raises(ValueError, match="msnas:plan must hold a plan"):
-        study.ask(DISTRIBUTIONS)

@@ -549,7 +549,7 @@ def test_a_trial_without_an_owner_whose_heart_beats_is_not_lost(
     monkeypatch.setattr("msnas_optuna.storage.recovery.UNOWNED_GRACE", 0)
     study = cheap_study(f"sqlite:///{tmp_path}/study.db")
     beats, silent = study.ask(), study.ask()  # of `Study.optimize`, before the first `suggest`
-    database_of(study).record_heartbeat(trial_id(beats))
+    study._storage.record_heartbeat(trial_id(beats))
     sightings = Sightings()
     recover_lost_trials(study, sightings)
     assert recover_lost_trials(study, sightings) == [silent.number]
