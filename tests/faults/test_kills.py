@@ -160,14 +160,15 @@ def test_signals_at_random_moments_end_the_process(
 
 
 CALLING = """
+import os
 import sys
 from cheap import cheap_study
 from msnas_optuna.cli.terminal import app, session
 
 @app.command()
-def call(url: str) -> None:
+def call() -> None:
     with session():
-        study = cheap_study(url)
+        study = cheap_study(os.environ["OPTUNA_STORAGE"])
         with study._storage._backend.engine.connect() as connection:
             mine = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
             print(*connection.exec_driver_sql(mine).scalars(), flush=True)
@@ -183,7 +184,8 @@ def test_a_signal_in_a_call_that_postgresql_does_not_answer_is_told_as_any_other
     postgres_url: str, number: signal.Signals
 ) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", CALLING, "call", postgres_url], cwd=Path(__file__).parent,
+        [sys.executable, "-c", CALLING, "call"], cwd=Path(__file__).parent,
+        env={**os.environ, "OPTUNA_STORAGE": postgres_url},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
