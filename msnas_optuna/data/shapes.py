@@ -21,7 +21,7 @@ from msnas_optuna.data.images import DataError
 from msnas_optuna.runtime.files import atomic_write
 
 CLASSES: Final = ("circle", "square", "triangle")  # COCO category ids 1, 2, 3
-SPLITS: Final = ("train", "val")
+SPLITS: Final = ("train", "val", "test")
 MARKER: Final = "shapes.json"  # holds the settings of a data set and whether it is finished
 
 _VERSION: Final = 1  # to be raised when the same settings would give other pictures
@@ -43,6 +43,7 @@ class ShapesSettings:
     Attributes:
         train: pictures for training.
         val: pictures for validation.
+        test: pictures that no search looks at.
         size: S, side of the pictures, pixels.
         seed: 0 to 2**31 - 1; equal settings give equal pictures.
         objects: fewest and most objects of a picture, before occlusion hides some.
@@ -54,6 +55,7 @@ class ShapesSettings:
 
     train: int = 3000
     val: int = 200
+    test: int = 200
     size: int = 128
     seed: int = 0
     objects: tuple[int, int] = (1, 6)
@@ -65,9 +67,15 @@ class ShapesSettings:
         for rule in self._broken_rules():
             raise ValueError(rule)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of pictures of each split."""
+        return {name: getattr(self, name) for name in SPLITS}
+
     def _broken_rules(self) -> Iterator[str]:
-        if not (1 <= self.train < 2**31 and 1 <= self.val < 2**31):
-            yield f"train and val must be from 1 to 2,147,483,647, got {self.train} and {self.val}"
+        if not all(1 <= count < 2**31 for count in self.counts.values()):
+            counts = list(self.counts.values())
+            yield f"train, val and test must be from 1 to 2,147,483,647, got {counts}"
         if not 0 <= self.seed < 2**31:
             yield f"seed must be from 0 to 2,147,483,647, got {self.seed}"
         if not 1 <= self.objects[0] <= self.objects[1] <= 100:
@@ -105,7 +113,7 @@ class VisibleObject:
 def generate_shapes(
     folder: Path, settings: ShapesSettings, *, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Split]:
-    """Makes the splits "train" and "val" in a folder, unless they are there already.
+    """Makes the `SPLITS` in a folder, unless they are there already.
 
     An interrupted set is made anew. Files appear whole or not at all, so that several processes
     may ask for the same set at once. `progress` gets the numbers of pictures done and in all.
@@ -121,10 +129,10 @@ def generate_shapes(
     if _is_finished(folder, settings):
         return splits
     _write_json(folder / MARKER, _marker(settings, finished=False), indent=1)
-    counts, done = {"train": settings.train, "val": settings.val}, 0
+    done, total = 0, sum(settings.counts.values())
     for number, (name, split) in enumerate(splits.items()):
         pictures = []
-        for i in range(counts[name]):
+        for i in range(settings.counts[name]):
             picture, objects = draw(np.random.default_rng([settings.seed, number, i]), settings)
             pictures.append(objects)
             with atomic_write(split.images / _file_name(i), durable=False) as file:
@@ -132,7 +140,7 @@ def generate_shapes(
                 Image.fromarray(picture).save(file, "JPEG", quality=_QUALITY, subsampling=0)
             done += 1
             if progress is not None:
-                progress(done, settings.train + settings.val)
+                progress(done, total)
         _write_json(split.annotations, _coco(pictures, settings.size))
     _write_json(folder / MARKER, _marker(settings, finished=True), indent=1)
     return splits

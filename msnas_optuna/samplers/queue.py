@@ -9,7 +9,14 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from msnas_optuna.spaces.base import A, FeasibleSet, InvalidArchitectureError, Space
-from msnas_optuna.storage import QUEUED, is_withdrawn, known_params, read_plan, withdraw
+from msnas_optuna.storage import (
+    QUEUED,
+    QUEUED_REPEAT,
+    is_withdrawn,
+    known_params,
+    read_plan,
+    withdraw,
+)
 
 
 def resolve_architectures(
@@ -52,6 +59,7 @@ def queue_architectures(
     resolve: Callable[[str], A] | None = None,
     feasible: FeasibleSet[A] | None = None,
     retry_failed: bool = False,
+    times: int | None = None,
 ) -> int:
     """Queues the architectures that the study does not hold; its next trials evaluate them.
 
@@ -62,6 +70,7 @@ def queue_architectures(
         resolve: name or text -> architecture, or InvalidArchitectureError.
         feasible: what the study may evaluate; None allows all that is valid.
         retry_failed: whether to queue those again whose trials have all failed.
+        times: measurements of each, with other seeds; None is content with any one.
 
     Returns:
         How many were queued.
@@ -71,22 +80,27 @@ def queue_architectures(
     """
     gone = (TrialState.FAIL, TrialState.PRUNED) if retry_failed else ()
     wanted = resolve_architectures(architectures, space, resolve=resolve, feasible=feasible)
-    held = {_held(t, space) for t in study.get_trials(deepcopy=False) if t.state not in gone}
-    missing = [architecture for architecture in wanted if architecture not in held]
-    for architecture in missing:
+    repeats = range(times or 1)
+
+    def held(trial: FrozenTrial) -> tuple[A | None, int]:
+        return _held(trial, space), _repeat(trial) if times else 0
+
+    present = {held(t) for t in study.get_trials(deepcopy=False) if t.state not in gone}
+    # All for the first time, then all for the second: whatever is finished can be compared.
+    missing = [pair for repeat in repeats for a in wanted if (pair := (a, repeat)) not in present]
+    for architecture, repeat in missing:
         # Not `enqueue_trial`: optuna-dashboard loses its axes over trials without parameters.
         study.add_trial(
             create_trial(
                 state=TrialState.WAITING,
                 params=space.encode(architecture),
                 distributions=dict(space.distributions),
-                system_attrs={QUEUED: True},
+                system_attrs={QUEUED: True, **({} if times is None else {QUEUED_REPEAT: repeat})},
             )
         )
-    for architecture in missing:  # another worker may have queued the same meanwhile
+    for pair in missing:  # another worker may have queued the same meanwhile
         trials = study.get_trials(deepcopy=False)
-        equal = [t for t in trials if t.state not in gone and _held(t, space) == architecture]
-        withdraw(study, equal[1:])
+        withdraw(study, [t for t in trials if t.state not in gone and held(t) == pair][1:])
     return len(missing)
 
 
@@ -97,3 +111,9 @@ def _held(trial: FrozenTrial, space: Space[A]) -> A | None:
         return space.decode(known_params(trial, read_plan(trial)))
     except InvalidArchitectureError:
         return None
+
+
+def _repeat(trial: FrozenTrial) -> int:
+    plan = read_plan(trial)
+    stored = trial.system_attrs.get(QUEUED_REPEAT)
+    return int(stored or 0) if plan is None else plan.repeat

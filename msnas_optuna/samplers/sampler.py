@@ -31,6 +31,7 @@ from msnas_optuna.samplers.proposals import (
 )
 from msnas_optuna.spaces.base import A, FeasibleSet, InvalidArchitectureError
 from msnas_optuna.storage import (
+    QUEUED_REPEAT,
     WITHDRAWN,
     Plan,
     Worker,
@@ -315,7 +316,10 @@ class ArchitectureSampler(BaseGASampler, Generic[A]):
             text = "what is queued as trial %d is not feasible, and never a parent: %s"
             _logger.warning(text, number, violation)
             return params, 0
-        slot = history.records[number].slot
+        record = history.records[number]
+        if (given := record.trial.system_attrs.get(QUEUED_REPEAT)) is not None:
+            return params, given
+        slot = record.slot
         earlier = {s: r for s, r in history.repeats(architecture).items() if s < slot}
         return params, _next_repeat(earlier)
 

@@ -31,6 +31,8 @@ from msnas_optuna.storage.records import (
     PLAN as PLAN,
     PUBLISHED as PUBLISHED,
     QUEUED as QUEUED,
+    QUEUED_REPEAT as QUEUED_REPEAT,
+    REPEAT as REPEAT,
     SHOWN as SHOWN,
     WITHDRAWN as WITHDRAWN,
     Plan as Plan,

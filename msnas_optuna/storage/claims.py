@@ -21,6 +21,7 @@ from msnas_optuna.storage.optuna_private import (
 from msnas_optuna.storage.records import (
     OWNER,
     QUEUED,
+    QUEUED_REPEAT,
     Worker,
     is_withdrawn,
     known_params,
@@ -78,5 +79,6 @@ def _is_double(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
         and t.state not in (TrialState.FAIL, TrialState.PRUNED)
         and t.number < trial.number
         and known_params(t, None) == params
+        and t.system_attrs.get(QUEUED_REPEAT) == trial.system_attrs.get(QUEUED_REPEAT)
         for t in others
     )

@@ -33,6 +33,9 @@ from msnas_optuna.storage.passwords import redact
 PLAN: Final = "msnas:plan"  # its `Plan`
 OWNER: Final = "msnas:worker"  # the `Worker` that has claimed it, from the first moment on
 QUEUED: Final = "msnas:queued"  # we have queued it: it has parameters before it has a plan
+QUEUED_REPEAT: Final = (
+    "msnas:repeat"  # of a queued trial, 0 where it is missing; see `Plan.repeat`
+)
 INTERRUPTED: Final = "msnas:interrupted"  # mark: the user stopped it
 WITHDRAWN: Final = "msnas:withdrawn"  # mark: it was never evaluated, and has no slot
 LOST: Final = "msnas:lost"  # mark: its worker died, and it is repeated

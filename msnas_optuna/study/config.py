@@ -12,7 +12,7 @@ import math
 import os
 import tomllib
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import reduce
 from itertools import takewhile
 from pathlib import Path
@@ -31,9 +31,18 @@ from msnas_optuna.study.keys import toml, unpacked, values
 from msnas_optuna.training.recipe import Count, Recipe
 
 DATA_PATHS: Final = ("train_images", "train_annotations", "val_images", "val_annotations")
+TEST_PATHS: Final = ("test_images", "test_annotations")  # a study may do without
 
 DEFAULT_METHOD: Final = "msnas"
 """Of a study file that names none, and of what was stored before there were several."""
+
+LATER_KEYS: Final = {
+    "space.method": DEFAULT_METHOD,
+    "supernet.ema": 0.0,
+    "finetune.ema": 0.0,
+    "retrain.ema": 0.0,
+}
+"""What checkpoints and studies of earlier versions lack, with what it was then."""
 
 RETRAIN: Final = "retrain"
 """The stage of the retraining; it is an Optuna study of its own beside that of the search."""
@@ -114,6 +123,9 @@ class DataSection:
         train_annotations: COCO JSON of the training images.
         val_images: folder of the validation images; the search maximizes AP on them.
         val_annotations: COCO JSON of the validation images.
+        test_images: folder of the test images, on which trained detectors are reported; the
+            search never reads them. Without any, the validation images stand in.
+        test_annotations: COCO JSON of the test images.
         shapes: generate the shapes data set into `run_dir` instead.
         image_size: the shorter and the longer side of an image are at most these, in pixels.
         size_bounds: borders between small, medium and large objects, in pixels.
@@ -125,6 +137,8 @@ class DataSection:
     train_annotations: Path | None = None
     val_images: Path | None = None
     val_annotations: Path | None = None
+    test_images: Path | None = None
+    test_annotations: Path | None = None
     shapes: ShapesSettings | None = None
     image_size: tuple[Side, Side] = (800, 1333)
     size_bounds: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (32, 96)
@@ -232,11 +246,16 @@ class StudyConfig:
         del plain["retrain"]
         plain["study"] = {"seed": self.study.seed}  # of the supernet too, unlike the objectives
         plain["objectives"] = list(self.study.objectives)
-        for volatile in (*DATA_PATHS, "cache_gb", "workers"):
+        for volatile in (*DATA_PATHS, *TEST_PATHS, "cache_gb", "workers"):
             del plain["data"][volatile]
-        if self.space.method == DEFAULT_METHOD:
-            del plain["space"]["method"]  # checkpoints and studies of earlier versions lack it
-        return flatten(plain)
+        if self.data.shapes is not None:
+            del plain["data"]["shapes"]["test"]  # no search reads them
+        return comparable(flatten(plain))
+
+
+def comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as those that an earlier version has stored."""
+    return {k: v for k, v in identity.items() if k not in LATER_KEYS or v != LATER_KEYS[k]}
 
 
 def load_config(path: Path) -> StudyConfig:
@@ -361,7 +380,10 @@ def _broken_rules(config: StudyConfig) -> Iterator[str]:
     missing = [f"data.{name}" for name in DATA_PATHS if getattr(data, name) is None]
     if data.shapes is None and missing:
         yield f"{', '.join(missing)}: required unless [data.shapes] generates the data; add it"
-    if data.shapes is not None and len(missing) < len(DATA_PATHS):
+    given = [name for name in (*DATA_PATHS, *TEST_PATHS) if getattr(data, name) is not None]
+    if len({*TEST_PATHS} & {*given}) == 1:
+        yield "data.test_images, data.test_annotations: both or none; add the other one"
+    if data.shapes is not None and given:
         yield "data: give either [data.shapes] or the paths of your own data; remove one of them"
     if data.image_size[0] > data.image_size[1]:
         yield (
@@ -425,7 +447,9 @@ def _relative_to(config: StudyConfig, folder: Path) -> StudyConfig:
             f"there, or name it with --storage"
         )
     resolved = {
-        name: folder / path for name in DATA_PATHS if (path := getattr(data, name)) is not None
+        name: folder / path
+        for name in (*DATA_PATHS, *TEST_PATHS)
+        if (path := getattr(data, name)) is not None
     }
     return dataclasses.replace(
         config,

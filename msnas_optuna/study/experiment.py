@@ -31,6 +31,7 @@ from msnas_optuna.samplers.history import Ledger
 from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
 from msnas_optuna.storage import (
     PATIENCE,
+    REPEAT,
     StudyMismatchError,
     finished_slots,
     flatten,
@@ -43,7 +44,7 @@ from msnas_optuna.storage import (
     write_versions,
     write_wanted,
 )
-from msnas_optuna.study.config import RETRAIN, StudyConfig
+from msnas_optuna.study.config import RETRAIN, StudyConfig, comparable
 from msnas_optuna.study.selection import retraining
 from msnas_optuna.study.setting import Setting
 from msnas_optuna.study.view import StudyView
@@ -58,13 +59,15 @@ from msnas_optuna.training.checkpoint import (
 )
 from msnas_optuna.training.loop import NonFiniteLossError, train
 from msnas_optuna.training.metrics import Measurements
-from msnas_optuna.training.objectives import OneShotObjective, StandaloneObjective
+from msnas_optuna.training.objectives import OneShotObjective, StandaloneObjective, Training
 from msnas_optuna.training.task import DetectionTask
 
 EVALUATION = "evaluation"  # step of the validation images, reported anew for every network
 PATH_STREAM = 2  # separates the random stream of the paths from those of the batches
 
-EVALUATION_KEYS = frozenset({"data.val_annotations.sha256", "data.size_bounds"})
+EVALUATION_KEYS = frozenset(
+    {"data.val_annotations.sha256", "data.test_annotations.sha256", "data.size_bounds"}
+)
 """Settings that weights do not depend on, beside the method's."""
 
 FAILURES = (NonFiniteLossError, InvalidArchitectureError)  # of one trial; the study goes on
@@ -118,31 +121,36 @@ class Experiment:
 
     @cached_property
     def task(self) -> DetectionTask:
-        """Training and validation images and the device; a broken rule is a DataError."""
+        """Training, validation and test images and the device; a broken rule is a DataError.
+
+        Where a study has no test images, the validation images are those.
+        """
         data, runtime = self.config.data, self.config.runtime
         with self.ranks.rank_zero_first():  # generated data is made once
             splits = self.setting.splits(partial(self.report, "data set"))
-        train_set, val_set = (
-            CocoDetection(splits[name].images, splits[name].annotations)
-            for name in ("train", "val")
-        )
-        if train_set.categories != val_set.categories:
-            raise DataError(
-                f"training and validation images must have the same categories, got "
-                f"{[c.name for c in train_set.categories]} and "
-                f"{[c.name for c in val_set.categories]}; give both files the same list"
-            )
-        for part in (train_set, val_set):
+        sets = {n: CocoDetection(part.images, part.annotations) for n, part in splits.items()}
+        train_set = sets["train"]
+        for part in sets.values():
+            if part.categories != train_set.categories:
+                raise DataError(
+                    f"all images must have the same categories, got "
+                    f"{[c.name for c in part.categories]} in {part.annotations} and "
+                    f"{[c.name for c in train_set.categories]} in {train_set.annotations}; "
+                    f"give all files the same list"
+                )
             if not any(len(r.labels) > r.crowd.sum() for r in part.records):
                 raise DataError(
-                    f"training and validation need objects, {part.annotations} has none that is "
+                    f"training and evaluation need objects, {part.annotations} has none that is "
                     f"not a crowd; add some, or give other images"
                 )
-        shorter, longer = data.image_size
-        half_cache = int(data.cache_gb * 2**30) // 2 // self.ranks.local_size
+        cache = int(data.cache_gb * 2**30) // len(sets) // self.ranks.local_size
+        resized = {
+            n: ResizedImages(part, *data.image_size, cache_bytes=cache) for n, part in sets.items()
+        }
         return DetectionTask(
-            train=ResizedImages(train_set, shorter, longer, cache_bytes=half_cache),
-            val=ResizedImages(val_set, shorter, longer, cache_bytes=half_cache),
+            train=resized["train"],
+            val=resized["val"],
+            test=resized.get("test", resized["val"]),
             device=resolve_device(runtime.device, self.ranks),
             precision=runtime.precision,
             size_bounds=data.size_bounds,
@@ -150,11 +158,16 @@ class Experiment:
             progress=partial(self.report, EVALUATION),
         )
 
-    def build_detector(self, architecture: Any = None) -> DetectionNetwork:
-        """The detector of one architecture, or the supernet, with fresh weights."""
+    def build_detector(
+        self, architecture: Any = None, seed: int | None = None
+    ) -> DetectionNetwork:
+        """The detector of one architecture, or the supernet, with fresh weights.
+
+        They follow from a seed, by default the study's.
+        """
         config = self.config
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.study.seed)
+            torch.manual_seed(config.study.seed if seed is None else seed)
             network = self.setting.method.build_detector(
                 config.space,
                 config.detector,
@@ -176,9 +189,10 @@ class Experiment:
     def _stage_identity(self, recipe: str) -> dict[str, Any]:
         """The part of it that the values of networks trained by a recipe depend on."""
         parts = ("space.", "detector.", "data.", "study.seed", "runtime.", f"{recipe}.")
-        identity = self._identity | flatten(
-            {recipe: dataclasses.asdict(getattr(self.config, recipe))}
-        )
+        settings = flatten({recipe: dataclasses.asdict(getattr(self.config, recipe))})
+        identity = self._identity | comparable(settings)
+        if recipe == RETRAIN and (test_set := self.task.test.dataset) is not self.task.val.dataset:
+            identity["data.test_annotations.sha256"] = sha256(test_set.annotations)
         return {key: value for key, value in identity.items() if key.startswith(parts)}
 
     def _training_identity(self, recipe: str) -> dict[str, Any]:
@@ -279,8 +293,12 @@ class Experiment:
             fingerprint=self._training_identity("retrain"),
             checkpoint_seconds=self.config.runtime.checkpoint_seconds,
             seed=self.config.study.seed,
-            on_step=lambda architecture, done, loss: self.report(
-                f"retrain {architecture}", done, recipe.steps, f"loss {loss:.3f}"
+            on_step=lambda training, done, loss: self.report(
+                f"retrain {training.architecture}"
+                + (f", seed {training.repeat}" if training.repeat else ""),
+                done,
+                recipe.steps,
+                f"loss {loss:.3f}",
             ),
             ranks=self.ranks,
         )
@@ -315,17 +333,14 @@ class Experiment:
         self._run(study, [baseline], self.one_shot_objective, step=method.baseline, wait=wait)
         return study
 
-    def retrain(self, top: int) -> optuna.Study:
+    def retrain(self, top: int, *, seeds: int = 1) -> optuna.Study:
         """Trains the `top` best architectures (of the front, by AP) and the baseline from scratch.
 
-        Those whose value was stored before and whose weights are not in the run folder are
-        trained again; the stored value stays. Of several ranks the first one calls this, the
-        others `assist_retraining`.
+        See `train_alone`.
 
         Raises:
             ValueError: no trial is finished, or the ranks cannot share the batch.
         """
-        self.ranks.require_shares(self.config.retrain.batch_size, "retrain.batch_size")
         best = StudyView.load(self.setting).best[:top]
         if not best:
             raise ValueError(
@@ -335,23 +350,40 @@ class Experiment:
         stored = self.setting.stored_study()
         assert stored is not None
         require_config(stored, self._identity)
-        architectures = [*(result.architecture for result in best), self.setting.baseline]
+        study = self.train_alone([*(r.architecture for r in best), self.setting.baseline], seeds)
+        self.refresh()
+        return study
+
+    def train_alone(self, architectures: Iterable[Any], seeds: int = 1) -> optuna.Study:
+        """Trains architectures from scratch, each `seeds` times.
+
+        Trainings whose value was stored before and whose weights are not in the run folder are
+        done again; the stored value stays. Of several ranks the first one calls this, the others
+        `assist_retraining`.
+
+        Raises:
+            ValueError: the ranks cannot share the batch.
+        """
+        self.ranks.require_shares(self.config.retrain.batch_size, "retrain.batch_size")
+        wanted = dict.fromkeys(architectures)
         study = self._open(RETRAIN, self._stage_identity("retrain"))
         study.set_user_attr("parent_study", self.config.study.name)
-        before = {result.architecture for result in self._view(study).results}
+        before = self._view(study).results
         self._run(
             study,
-            architectures,
+            wanted,
             self.standalone_objective,
             step="retrained",
+            times=seeds,
             after=lambda _: keep_losses(self.setting),
         )
         objective = self.standalone_objective(self.setting.valid)
-        for architecture in dict.fromkeys(architectures):
-            if architecture in before and not objective.checkpoint(architecture).exists():
-                objective.train(architecture)
+        for result in before:
+            for record in result.records if result.architecture in wanted else ():
+                training = Training(result.architecture, record.repeat)
+                if not objective.checkpoint(training).exists():
+                    objective.train(training)
         objective.release_followers()
-        self.refresh()
         return study
 
     def assist_retraining(self) -> None:
@@ -364,22 +396,23 @@ class Experiment:
         self.standalone_objective(self.setting.valid).follow()
 
     def retrained_path(self, architecture: Any) -> Path:
-        """The checkpoint of an architecture's retraining."""
-        return self.standalone_objective(self.setting.valid).checkpoint(architecture)
+        """The checkpoint of an architecture's (first) retraining."""
+        return self.standalone_objective(self.setting.valid).checkpoint(Training(architecture))
 
     def retrained(self, architecture: Any) -> DetectionNetwork:
-        """The detector of an architecture with the weights of its retraining.
+        """The detector of an architecture with the weights of its (first) retraining.
 
         Raises:
             CheckpointError: it is not retrained, not to the end, or with other settings.
         """
         objective = self.standalone_objective(self.setting.valid)
-        path = objective.checkpoint(architecture)
+        training = Training(architecture)
+        path = objective.checkpoint(training)
         if not path.exists():
             raise CheckpointError(
                 f"there is no checkpoint {path}; {retraining(self.setting, architecture)}"
             )
-        steps, fingerprint = self.config.retrain.steps, objective.belongs_to(architecture)
+        steps, fingerprint = self.config.retrain.steps, objective.belongs_to(training)
         model = self.build_detector(architecture)
         _trained(model, path, fingerprint, steps=steps, verb="retrain")
         return model.to(self.task.device).eval()
@@ -426,13 +459,16 @@ class Experiment:
         *,
         step: str,
         wanted: int | None = None,
+        times: int | None = None,
         wait: bool = True,
         patience: float = PATIENCE,
         after: AfterTrial | None = None,
     ) -> None:
         """Evaluates architectures, see `evaluate_trials`; tells `after` of each trial."""
         recover_lost_trials(study)
-        queue_architectures(study, self.setting.space, queue, retry_failed=wanted is None)
+        queue_architectures(
+            study, self.setting.space, queue, retry_failed=wanted is None, times=times
+        )
         end = n_slots(study) if wanted is None else wanted
         if finished_slots(study) >= end:
             return
@@ -489,7 +525,10 @@ def keep_losses(setting: Setting) -> None:
         file = trial.user_attrs.get("checkpoint")
         if file is not None and trial.params:
             name = names.get(setting.space.decode(trial.params), "trial ?")
-            runs[name] = setting.run_dir / "retrained" / file
+            repeat = trial.user_attrs.get(REPEAT)
+            runs[f"{name}, seed {repeat:.0f}" if repeat else name] = (
+                setting.run_dir / "retrained" / file
+            )
     for run, checkpoint in runs.items():
         with suppress(CheckpointError):  # what is stored stays; who needs the weights complains
             write_curve(study, run, read_losses(checkpoint))

@@ -13,7 +13,7 @@ from typing import Any
 
 import optuna
 
-from msnas_optuna.data.shapes import Split, generate_shapes
+from msnas_optuna.data.shapes import SPLITS, Split, generate_shapes
 from msnas_optuna.methods.base import Method, MethodCost
 from msnas_optuna.samplers import ArchitectureSampler
 from msnas_optuna.samplers.history import Ledger
@@ -197,7 +197,9 @@ class Setting:
         return window_around(self.target, self.config.budget.tolerance)
 
     def splits(self, progress: Callable[[int, int], None] | None = None) -> dict[str, Split]:
-        """Where the parts "train" and "val" of the data lie; generates the shapes if need be.
+        """Where the parts "train", "val" and, if there is one, "test" of the data lie.
+
+        Generates the shapes if need be.
 
         `progress` is called with the number of generated pictures done and in all.
         """
@@ -206,8 +208,15 @@ class Setting:
             return generate_shapes(self.inside("data"), data.shapes, progress=progress)
         return {
             part: Split(getattr(data, f"{part}_images"), getattr(data, f"{part}_annotations"))
-            for part in ("train", "val")
+            for part in SPLITS
+            if getattr(data, f"{part}_images") is not None
         }
+
+    @property
+    def reported_images(self) -> str:
+        """The images that trained detectors are reported on, in words."""
+        data = self.config.data
+        return "validation" if data.shapes is None and data.test_images is None else "test"
 
     @cached_property
     def feasible(self) -> Lattice[Any]:

@@ -58,7 +58,8 @@ def train(
     """Trains a network in place, from its last checkpoint where there is one; returns all losses.
 
     With several ranks, called with equal arguments, batch norms become synchronized, and the first
-    rank alone reads and writes the checkpoint.
+    rank alone reads and writes the checkpoint. At the end the network has the recipe's average of
+    the weights, if it has one.
 
     Args:
         model: the network, on `device`.
@@ -78,7 +79,8 @@ def train(
     """
     model.train()
     optimizer = build_optimizer(model, recipe)
-    losses = resume(model, optimizer, checkpointing, ranks=ranks)
+    average = MovingAverage(model, recipe.ema) if recipe.ema else None
+    losses = resume(model, optimizer, average, checkpointing, ranks=ranks)
     if len(losses) >= recipe.steps:
         return losses
     if losses:
@@ -102,13 +104,18 @@ def train(
             norm = nn.utils.clip_grad_norm_(parameters, recipe.clip_norm or math.inf)
             check_finite("norm of the gradient", float(norm), step=step, architecture=architecture)
             optimizer.step()
+            if average is not None:
+                average.update(model, step)
             losses.append(value)
             on_step(step + 1, value)
             stop = ranks.any(bool(interrupts))  # all at one step, whoever got the signal
             last = stop or step + 1 == recipe.steps
+            if average is not None and step + 1 == recipe.steps:
+                model.load_state_dict(average.state)
             if checkpointing and ranks.first and (last or checkpointing.due(saved)):
                 content: dict[str, Any] = {"step": len(losses), "losses": losses}
                 content |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                content |= {} if average is None else {"average": average.state}
                 save_checkpoint(checkpointing.path, content, fingerprint=checkpointing.fingerprint)
                 saved = time.monotonic()
             if stop:
@@ -120,6 +127,7 @@ def train(
 def resume(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    average: MovingAverage | None,
     checkpointing: Checkpointing | None,
     *,
     ranks: Ranks,
@@ -135,7 +143,31 @@ def resume(
     with damage_named(checkpointing.path):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        if average is not None:
+            average.state = state["average"]
         return [float(loss) for loss in state["losses"]]
+
+
+class MovingAverage:
+    """The exponential moving average of a network's weights and statistics.
+
+    Attributes:
+        state: as `Module.state_dict` has it.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.state = {name: value.clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Takes in the weights after a 0-based step; the first ones fade fast."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.state[name].lerp_(value, 1 - decay)
+            else:
+                self.state[name].copy_(value)
 
 
 def parallelize(model: nn.Module, device: torch.device, ranks: Ranks) -> nn.Module:

@@ -36,6 +36,8 @@ class Recipe:
         warmup_start: the rate of the first step as a fraction of `learning_rate`.
         clip_norm: gradients are scaled down to this norm; 0 leaves them.
         flip_probability: share of images mirrored left to right.
+        ema: the weights that are kept are the exponential moving average over the steps with this
+            decay, or with (1 + step) / (10 + step) where that is less; 0 keeps the last ones.
     """
 
     steps: Count
@@ -49,6 +51,7 @@ class Recipe:
     warmup_start: Annotated[float, Field(ge=0, le=1)] = 1 / 32
     clip_norm: Annotated[float, Field(ge=0)] = 10.0
     flip_probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def rate(self, step: int) -> float:
         """Learning rate of a 0-based step."""

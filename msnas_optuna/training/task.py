@@ -1,4 +1,4 @@
-"""The detection task: training and validation images, the device, and what is measured on them."""
+"""The detection task: its images, the device, and what is measured on them."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ class DetectionTask:
     """The images that networks are trained and measured on, and where."""
 
     train: ResizedImages[CocoDetection]
-    val: ResizedImages[CocoDetection]
+    val: ResizedImages[CocoDetection]  # that a search looks at
+    test: ResizedImages[CocoDetection]  # that trained detectors are reported on
     device: torch.device
     precision: Precision = "bf16"
     size_bounds: tuple[float, float] = (32.0, 96.0)  # see `average_precision`
     loader_workers: int = 0  # processes that decode images
-    progress: Progress | None = None  # of the validation images
+    progress: Progress | None = None  # of the images of an evaluation
 
     def batches(self, recipe: Recipe, seed: int, ranks: Ranks = ALONE) -> BatchSource:
         """This rank's training batches of a range of steps; equal for equal steps and seeds."""
@@ -49,23 +50,27 @@ class DetectionTask:
             rank=ranks.rank,
         )
 
-    def evaluate(self, model: DetectionNetwork) -> Measurements:
-        """COCO's box metrics of a stand-alone detector on the validation images."""
+    def evaluate(
+        self, model: DetectionNetwork, images: ResizedImages[CocoDetection]
+    ) -> Measurements:
+        """COCO's box metrics of a stand-alone detector."""
         results = detect(
             model,
-            self.val,
+            images,
             device=self.device,
             precision=self.precision,
             workers=self.loader_workers,
             progress=self.progress,
         )
-        ground_truth = self.val.dataset.ground_truth
+        ground_truth = images.dataset.ground_truth
         return average_precision(ground_truth, results, size_bounds=self.size_bounds)
 
-    def measure(self, model: DetectionNetwork) -> Measurements:
+    def measure(
+        self, model: DetectionNetwork, images: ResizedImages[CocoDetection]
+    ) -> Measurements:
         """COCO's box metrics, the seconds that they took, and 1e6 parameters."""
         start = time.perf_counter()
-        measured = self.evaluate(model)
+        measured = self.evaluate(model, images)
         measured["evaluate_seconds"] = time.perf_counter() - start
         return measured | {"mparams": model.n_parameters / 1e6}
 

@@ -68,7 +68,7 @@ class OneShotObjective(Generic[A]):
         start = time.perf_counter()
         model = self.network(architecture, repeat=repeat)
         measured = self.costs(architecture) | {"train_seconds": time.perf_counter() - start}
-        measured |= self.task.measure(model)
+        measured |= self.task.measure(model, self.task.val)
         if any(metric.key == METRICS["latency"].key for metric in self.objectives):
             measured["latency_ms"] = self.task.latency(model)
         return measured
