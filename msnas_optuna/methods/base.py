@@ -117,6 +117,8 @@ class Method(Protocol[A]):
         legend: of the signs of a picture, for readers.
         columns_note: how the columns are written, for readers.
         metrics: what a search may have as objectives, by name; "ap" is one.
+        mixed: the part of the space, see `Space.parts`, whose choices are candidates with weights
+            of their own in the supernet; "" where there is none.
         width: the key of [space] that the cost grows with, by its square; "" where none does.
     """
 
@@ -132,6 +134,7 @@ class Method(Protocol[A]):
     legend: str
     columns_note: str = ""
     metrics: Mapping[str, Metric] = METRICS
+    mixed: str = ""
     width: str = ""
     published: Mapping[str, PublishedArchitecture[A]] = _NONE
     presets: Mapping[str, Preset] = _NONE
