@@ -560,7 +560,9 @@ def test_the_search_never_reads_the_test_images_and_a_trained_detector_is_report
     first.write_bytes(picture)
     by_hand = experiment.setting.baseline
     trials = experiment.retrain(top=1).trials
-    (value,) = (t.value for t in trials if t.value and t.user_attrs["arch"] == str(by_hand))
+    (value,) = (
+        t.value for t in trials if t.value is not None and t.user_attrs["arch"] == str(by_hand)
+    )
     detector = experiment.retrained(by_hand)
     assert experiment.task.evaluate(detector, experiment.task.test)["ap"] == value
     assert experiment.setting.reported_images == "test"
