@@ -17,7 +17,6 @@ from typing import Any, Final, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -100,10 +99,7 @@ class ResizedImages(Dataset[Sample], Generic[Images]):
         record, (h, w) = self.dataset.records[index], self.sizes[index]
         pixels = self._cache.get(index)
         if pixels is None:
-            image = self.dataset.read(index, at_least=(w, h))
-            # Pillow widens the filter when it shrinks, i.e. antialiases; the gap keeps that exact
-            # enough while a box filter does most of a strong reduction.
-            image = image.resize((w, h), Image.Resampling.BILINEAR, reducing_gap=3.0)
+            image = self.dataset.read(index, size=(w, h))
             pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
             self._cache.put(index, pixels)
         scale = w / record.width, h / record.height
