@@ -271,11 +271,22 @@ def training_batches(
 def evaluation_batches(
     dataset: ResizedImages[ImageSet], *, batch_size: int, workers: int = 0
 ) -> Iterator[Batch]:
-    """Every image once, in order, not flipped; the last batch may be short."""
-    keys = [(i, False) for i in range(len(dataset))]
-    chunks = (keys[i : i + batch_size] for i in range(0, len(keys), batch_size))
+    """Every image once, not flipped, in the batches of `evenly_padded`."""
+    chunks = ([(i, False) for i in c] for c in evenly_padded(dataset.sizes, batch_size))
     plans = ((chunk, _padding(dataset, chunk)) for chunk in chunks)
     return _load(dataset, plans, workers=workers)
+
+
+def evenly_padded(sizes: Sequence[tuple[int, int]], batch_size: int) -> list[list[int]]:
+    """Positions of images of (h, w) in batches in which each has the padding it has alone.
+
+    A network sees the padding, and what it finds must not depend on the images beside it. Images
+    of one padded size keep their order.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for position, size in enumerate(sizes):
+        groups.setdefault(padded_size([size]), []).append(position)
+    return [g[i : i + batch_size] for g in groups.values() for i in range(0, len(g), batch_size)]
 
 
 def _padding(dataset: ResizedImages[ImageSet], keys: Sequence[_Key]) -> tuple[int, int]:

@@ -23,7 +23,7 @@ def scene(seed: int):
             for _ in range(rng.integers(3)):
                 near = np.array([x, y, side, side]) + rng.normal(0, 2, 4)
                 results.append(
-                    {"image_id": image, "category_id": category if rng.random() < 0.8 else 3 - category,
+                    {"image_id": image, "category_id": category if rng.random() < 0.8 else 1,
                      "bbox": near.tolist(), "score": float(rng.random())}
                 )  # fmt: skip
     categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]

@@ -9,7 +9,12 @@ from torchvision.models.detection.image_list import ImageList
 from msnas_optuna.methods.msnas.detector import Detector
 from msnas_optuna.methods.msnas.encoder import MSNASEncoder
 from msnas_optuna.methods.msnas.space import MSNASSpace
-from msnas_optuna.models.torchvision_parts import CenteredAnchorGenerator, ImageWiseSampler
+from msnas_optuna.models.torchvision_parts import (
+    PIXEL_MEAN,
+    PIXEL_STD,
+    CenteredAnchorGenerator,
+    ImageWiseSampler,
+)
 from msnas_optuna.spaces.lattice import Lattice
 
 FPN_LIKE = MSNASSpace(7).fpn_like()
@@ -84,6 +89,21 @@ def test_detections_stay_inside_the_unpadded_image():
     for detections, (height, width) in zip(found, SIZES, strict=True):
         x1, y1, x2, y2 = detections["boxes"].unbind(1)
         assert ((x1 >= 0) & (y1 >= 0) & (x2 <= width) & (y2 <= height)).all()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_padding_that_the_encoder_gets_is_zero(training):
+    model, seen = detector(FPN_LIKE).train(training), []
+    model.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    model(images(), SIZES, targets=targets() if training else None)
+    whole, padded = seen[0]
+    assert (padded[:, 100:] == 0).all()
+    assert (padded[:, :, 150:] == 0).all()
+    black = -torch.tensor(PIXEL_MEAN) / torch.tensor(PIXEL_STD)
+    expected = images().float() / 255 / torch.tensor(PIXEL_STD)[:, None, None]
+    expected += black[:, None, None]
+    torch.testing.assert_close(whole, expected[0])
+    torch.testing.assert_close(padded[:, :100, :150], expected[1, :, :100, :150])
 
 
 def test_anchors_sit_in_the_middle_of_their_cells():
