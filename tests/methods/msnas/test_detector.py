@@ -82,6 +82,34 @@ def test_alone_detects_what_the_supernet_detects():
         assert all(torch.equal(a[key], b[key]) for key in ("boxes", "scores", "labels"))
 
 
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_alone_learns_what_the_supernet_learns(norm):
+    """Equal weights and draws: each loss and each gradient, on several paths."""
+    supernet = detector(norm=norm).train()
+    for path in Lattice(MSNASSpace(7)).sample(np.random.default_rng(1), 3):
+        alone = detector(path, norm=norm).train()
+        weights = supernet.state_dict()
+        alone.load_state_dict({name: weights[name] for name in alone.state_dict()})
+        found = []
+        for model, given in ((supernet, path), (alone, None)):
+            draws = [torch.Generator().manual_seed(i) for i in range(2)]
+            model.zero_grad()
+            _, losses = model(
+                images(), SIZES, targets=targets(), architecture=given, generators=draws
+            )
+            sum(losses.values()).backward()
+            found.append((losses, {n: p.grad for n, p in model.named_parameters()}))
+        (theirs, their_gradients), (ours, gradients) = found
+        assert theirs.keys() == ours.keys()
+        assert all(loss > 0 for loss in ours.values())
+        for name, loss in ours.items():
+            assert torch.equal(loss, theirs[name]), name
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, their_gradients[name], rtol=1e-4, atol=1e-6)
+        unused = their_gradients.keys() - gradients.keys()
+        assert all(their_gradients[name] is None for name in unused)
+
+
 def test_detections_stay_inside_the_unpadded_image():
     with torch.no_grad():
         found, losses = detector(FPN_LIKE).eval()(images(), SIZES)
