@@ -128,6 +128,21 @@ def test_images_of_any_mode_and_size_are_read(retrained, tmp_path):
         assert Image.open(entry["picture"]).mode == "RGB"
 
 
+def test_an_image_is_found_the_same_on_beside_larger_ones(retrained, tmp_path):
+    rng = np.random.default_rng(0)
+    for i, (w, h) in enumerate([(60, 60), (40, 100), (100, 40), (60, 61)]):
+        Image.fromarray(rng.integers(0, 256, (h, w, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    paths = sorted(tmp_path.glob("*.png"))
+    together = predicted(retrained, *paths, "--out", tmp_path / "out")["images"]
+    assert [image["file_name"] for image in together] == [str(path) for path in paths]
+    for path, image in zip(paths, together, strict=True):
+        (alone,) = predicted(retrained, path, "--out", tmp_path / "alone")["images"]
+        pairs = list(zip(image["boxes"], alone["boxes"], strict=True))
+        assert len(pairs) > 3
+        for a, b in pairs:
+            assert a["score"] == pytest.approx(b["score"], abs=0.02)  # in bfloat16
+
+
 def test_unreadable_images_are_named_and_the_others_done(retrained, tmp_path):
     good = val_images(retrained)[0]
     broken = tmp_path / "broken.jpg"

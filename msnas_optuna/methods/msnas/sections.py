@@ -24,7 +24,8 @@ class SpaceSection:
         block: residual block of every candidate.
         channels: C.
         stem_channels: channels of the stem's output.
-        norm: "batch", or "group" (with weight standardization) for very small batches.
+        norm: "batch", or "group" (of 8 channels, or the divisor of C nearest to it, with weight
+            standardization) for very small batches.
     """
 
     method: Literal["msnas"] = "msnas"
