@@ -100,7 +100,9 @@ def predict(
         OSError: the folder cannot be written.
     """
     task = experiment.task
-    records, unreadable = assign_ids(paths, [task.val.dataset, task.train.dataset])
+    records, unreadable = assign_ids(
+        paths, [task.test.dataset, task.val.dataset, task.train.dataset]
+    )
     images = ImageSet(records, task.val.dataset.categories)
     folder.mkdir(parents=True, exist_ok=True)
     names = _file_names(records)
