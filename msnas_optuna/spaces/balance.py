@@ -7,18 +7,19 @@ and Stephan, 1940) scales the weights of each choice by wanted over present shar
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msnas_optuna.spaces.base import A, FeasibleSet
+from msnas_optuna.spaces.base import A, FeasibleSet, GeneValues
 
 ROUNDS: Final = 40
 DRAWS: Final = 4000  # of a round: shares are known to 0.01
 
 
-def balanced_weights(feasible: FeasibleSet[A], genes: slice) -> list[dict[object, float]]:
+def balanced_weights(feasible: FeasibleSet[A], genes: slice) -> GeneValues:
     """For each gene of the space a weight of each choice; those outside of `genes` all weigh 1.
 
     The choices of a gene that occur get equal shares, as nearly as the rules of the space allow;
@@ -41,7 +42,7 @@ def balanced_weights(feasible: FeasibleSet[A], genes: slice) -> list[dict[object
     return weights
 
 
-def _shares(drawn: list[object], choices: tuple[object, ...]) -> NDArray[np.float64]:
+def _shares(drawn: Sequence[Any], choices: Sequence[Any]) -> NDArray[np.float64]:
     """How often each choice was drawn, [number of choices], summing to 1."""
     counts = np.array([drawn.count(choice) for choice in choices], np.float64)
     return counts / len(drawn)
