@@ -245,7 +245,8 @@ def test_a_wrong_type_is_told_in_the_words_of_toml(tmp_path, name):
             continue
         assert ".".join(key) in message or f"{'.'.join(key[:-1])}: " in message
         for line in message.splitlines():
-            assert not set(re.findall(r"\w+", line)) & FOREIGN, line
+            words = re.sub(r'"[^"]*"', "", line)  # values that a key may have are no words
+            assert not set(re.findall(r"\w+", words)) & FOREIGN, line
             if "expected " in line:
                 assert line.startswith(f"{tmp_path / 'study.toml'}: {'.'.join(key)}: expected ")
                 assert f", got {toml(value):.80}; " in line
