@@ -94,7 +94,12 @@ class Result(Generic[A]):
     @property
     def by_seed(self) -> Trainings:
         """The AP of each of its trials, which are those of a stage that trains from scratch."""
-        found = {r.repeat: r.trial.values[0] for r in reversed(self.records)}  # the first counts
+        found: dict[int, float] = {}
+        for record in self.records:
+            repeat = record.repeat
+            while repeat in found:  # somebody has added the trial
+                repeat += 1
+            found[repeat] = record.trial.values[0]
         return Trainings(dict(sorted(found.items())))
 
     def metric(self, name: str) -> float | None:

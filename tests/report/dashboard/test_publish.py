@@ -402,9 +402,9 @@ def test_a_kill_never_leaves_pictures_under_another_trial_s_name(finished):
     study = setting.stored_study()
     refresh_detections(setting, study, lambda _: Drawing("first.pt", {"a.png": b"1"}))
     retrained = setting.stored_study("retrain")
-    best = max(retrained.trials[:2], key=lambda t: t.value)
-    retrained.add_trial(  # measured again: it has another mean, and is drawn again
-        optuna.create_trial(params=best.params, distributions=best.distributions, value=0.9)
+    other = min(retrained.trials[:2], key=lambda t: t.value)
+    retrained.add_trial(  # measured again: it has the best mean, and is drawn in its place
+        optuna.create_trial(params=other.params, distributions=other.distributions, value=0.9)
     )
     for step in (1, 2):
         with writes(setting, stop_at=step), pytest.raises(Killed):
