@@ -10,10 +10,11 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TextIO, TypeVar, cast
+from typing import Annotated, Any, Final, NoReturn, TextIO, TypeVar, cast
 
 import optuna
 import typer
@@ -60,11 +61,16 @@ def redact_output() -> None:
             setattr(sys, name, cast(TextIO, _Redacted(stream)))
 
 
+typed_words: Final[ContextVar[tuple[str, ...]]] = ContextVar("typed_words")
+"""The words behind `msnas`, as they were typed."""
+
+
 class _Group(TyperGroup):
     """The command itself; a password that it is given goes to a storage and nowhere else."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         redact_output()
+        typed_words.set(tuple(args))
         parameters = getattr(self.commands.get(args[0]), "params", ()) if args else ()
         takes_urls = any(p.metavar and p.metavar.endswith("|URL") for p in parameters)
         for before, word in pairwise(["", *args]):
