@@ -47,6 +47,9 @@ LATER_KEYS: Final = {
 RETRAIN: Final = "retrain"
 """The stage of the retraining; it is an Optuna study of its own beside that of the search."""
 
+BASELINE: Final = "baseline"
+"""The stage that trains other detectors in the same way, to compare with; likewise."""
+
 _NO_EFFECT = "remove it: the operators that it set are gone, too"
 
 REMOVED_KEYS: Final = {
@@ -399,7 +402,7 @@ def _broken_rules(config: StudyConfig) -> Iterator[str]:
             f"budget.input_size: both must be multiples of {multiple} (the coarsest feature's "
             f"stride), got {list(budget.input_size)}; write {up}"
         )
-    for stage in (RETRAIN, config.method.baseline_stage):
+    for stage in (RETRAIN, BASELINE, config.method.baseline_stage):
         if config.study.name.endswith(f"-{stage}"):
             yield (
                 f"study.name: a name ending in -{stage} is that of a stage beside a search, got "

@@ -28,7 +28,7 @@ from msnas_optuna.runtime.files import sha256
 from msnas_optuna.runtime.processes import Place
 from msnas_optuna.samplers import queue_architectures
 from msnas_optuna.samplers.history import Ledger
-from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
+from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError, Space
 from msnas_optuna.storage import (
     PATIENCE,
     REPEAT,
@@ -44,7 +44,7 @@ from msnas_optuna.storage import (
     write_versions,
     write_wanted,
 )
-from msnas_optuna.study.config import RETRAIN, StudyConfig, comparable
+from msnas_optuna.study.config import BASELINE, RETRAIN, StudyConfig, comparable
 from msnas_optuna.study.selection import retraining
 from msnas_optuna.study.setting import Setting
 from msnas_optuna.study.view import StudyView
@@ -82,6 +82,10 @@ class Report(Protocol):
 
 AfterTrial = Callable[[optuna.Study], None]
 """Called with the study whenever one of its trials has ended."""
+
+
+Run = Callable[[Mapping[str, optuna.Study]], None]
+"""Evaluates what is queued in the studies of stages, by whatever processes."""
 
 
 def silent(step: str, done: int, total: int, note: str = "") -> None:
@@ -165,15 +169,22 @@ class Experiment:
 
         They follow from a seed, by default the study's.
         """
+        build = partial(self.setting.method.build_detector, only=architecture)
+        return self._built(build, self.config.study.seed if seed is None else seed)
+
+    def build_baseline(self, name: str, seed: int) -> DetectionNetwork:
+        """One of the detectors that the method compares its own with, with fresh weights."""
+        return self._built(self.setting.baseline_detector(name).build, seed)
+
+    def _built(self, build: Callable[..., DetectionNetwork], seed: int) -> DetectionNetwork:
         config = self.config
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.study.seed if seed is None else seed)
-            network = self.setting.method.build_detector(
+            torch.manual_seed(seed)
+            network = build(
                 config.space,
                 config.detector,
                 n_classes=len(self.task.train.dataset.categories),
                 image_size=config.data.image_size,
-                only=architecture,
             )
         return network.to(memory_format=torch.channels_last)
 
@@ -280,21 +291,23 @@ class Experiment:
             objectives=self.setting.metrics,
         )
 
-    def standalone_objective(self, feasible: FeasibleSet[Any]) -> StandaloneObjective[Any]:
-        """The objective of the retraining."""
-        recipe = self.config.retrain
+    def standalone_objective(
+        self, feasible: FeasibleSet[Any], stage: str = RETRAIN
+    ) -> StandaloneObjective[Any]:
+        """The objective of the retraining, or of the baselines, which are trained alike."""
+        recipe, by_name = self.config.retrain, stage == BASELINE
         return StandaloneObjective(
             feasible,
-            self.build_detector,
+            self.build_baseline if by_name else self.build_detector,
             task=self.task,
-            costs=self._costs,
+            costs=self.setting.baseline_costs if by_name else self._costs,
             recipe=recipe,
-            folder=self.setting.inside("retrained"),
-            fingerprint=self._training_identity("retrain"),
+            folder=self.setting.inside("baselines" if by_name else "retrained"),
+            fingerprint=self._training_identity(RETRAIN) | self._budget(stage),
             checkpoint_seconds=self.config.runtime.checkpoint_seconds,
             seed=self.config.study.seed,
             on_step=lambda training, done, loss: self.report(
-                f"retrain {training.architecture}"
+                f"{stage} {training.architecture}"
                 + (f", seed {training.repeat}" if training.repeat else ""),
                 done,
                 recipe.steps,
@@ -302,6 +315,10 @@ class Experiment:
             ),
             ranks=self.ranks,
         )
+
+    def _budget(self, stage: str) -> dict[str, Any]:
+        """The part of an identity that only the baselines have: some are scaled to the budget."""
+        return {"budget.target": self.setting.target} if stage == BASELINE else {}
 
     def search(self, trials: int | None = None, *, patience: float = PATIENCE) -> optuna.Study:
         """Searches until the study has this many trials, over all runs and workers.
@@ -318,6 +335,7 @@ class Experiment:
             study,
             seeds,
             self.one_shot_objective,
+            stage=None,
             step="search",
             wanted=wanted,
             patience=patience,
@@ -330,10 +348,17 @@ class Experiment:
         """Evaluates the baseline as the search does; may `wait` for a worker that is at it."""
         method, baseline = self.setting.method, self.setting.baseline
         study = self._open(method.baseline_stage, self._search_identity)
-        self._run(study, [baseline], self.one_shot_objective, step=method.baseline, wait=wait)
+        self._run(
+            study,
+            [baseline],
+            self.one_shot_objective,
+            stage=method.baseline_stage,
+            step=method.baseline,
+            wait=wait,
+        )
         return study
 
-    def retrain(self, top: int, *, seeds: int = 1) -> optuna.Study:
+    def retrain(self, top: int, *, seeds: int = 1, run: Run | None = None) -> optuna.Study:
         """Trains the `top` best architectures (of the front, by AP) and the baseline from scratch.
 
         See `train_alone`.
@@ -350,50 +375,89 @@ class Experiment:
         stored = self.setting.stored_study()
         assert stored is not None
         require_config(stored, self._identity)
-        study = self.train_alone([*(r.architecture for r in best), self.setting.baseline], seeds)
+        architectures = [*(r.architecture for r in best), self.setting.baseline]
+        study = self.train_alone(architectures, seeds, run=run)
         self.refresh()
         return study
 
-    def train_alone(self, architectures: Iterable[Any], seeds: int = 1) -> optuna.Study:
+    def train_alone(
+        self, architectures: Iterable[Any], seeds: int = 1, *, run: Run | None = None
+    ) -> optuna.Study:
         """Trains architectures from scratch, each `seeds` times.
 
-        Trainings whose value was stored before and whose weights are not in the run folder are
-        done again; the stored value stays. Of several ranks the first one calls this, the others
-        `assist_retraining`.
+        Where the value of a first training was stored before and its weights are not in the run
+        folder, it is done again; the stored value stays. Of several ranks the first one calls
+        this, the others `assist_training`. `run` lets others evaluate what is queued.
 
         Raises:
             ValueError: the ranks cannot share the batch.
         """
+        return self._train({RETRAIN: architectures}, seeds, run)[RETRAIN]
+
+    def train_baselines(
+        self, names: Iterable[str], seeds: int = 1, *, run: Run | None = None
+    ) -> optuna.Study:
+        """Trains detectors that the method compares with, and its hand-made architecture, alike.
+
+        See `train_alone`.
+        """
+        by_hand = [self.setting.baseline]
+        studies = self._train({RETRAIN: by_hand, BASELINE: names}, seeds, run)
+        self.refresh()
+        return studies[BASELINE]
+
+    def _train(
+        self, wanted: Mapping[str, Iterable[Any]], seeds: int, run: Run | None
+    ) -> Mapping[str, optuna.Study]:
+        """Trains what each stage is to hold, each `seeds` times."""
         self.ranks.require_shares(self.config.retrain.batch_size, "retrain.batch_size")
-        wanted = dict.fromkeys(architectures)
-        study = self._open(RETRAIN, self._stage_identity("retrain"))
-        study.set_user_attr("parent_study", self.config.study.name)
-        before = self._view(study).results
-        self._run(
-            study,
-            wanted,
-            self.standalone_objective,
-            step="retrained",
-            times=seeds,
-            after=lambda _: keep_losses(self.setting),
-        )
-        objective = self.standalone_objective(self.setting.valid)
-        for result in before:
-            for record in result.records if result.architecture in wanted else ():
-                training = Training(result.architecture, record.repeat)
+        stages = {stage: self.setting.evaluable(stage) for stage in wanted}
+        studies, stored = {}, {}
+        for stage, chosen in wanted.items():
+            study = studies[stage] = self._open_training(stage)
+            study.set_user_attr("parent_study", self.config.study.name)
+            architectures = dict.fromkeys(chosen)
+            results = self._view(study, stages[stage].space).results
+            stored[stage] = [r.architecture for r in results if r.architecture in architectures]
+            recover_lost_trials(study)
+            queue_architectures(
+                study, stages[stage].space, architectures, retry_failed=True, times=seeds
+            )
+        if run is not None:
+            run(studies)
+        for stage in wanted:
+            self.train_queued([stage])
+            objective = self.standalone_objective(stages[stage], stage)
+            for training in map(Training, stored[stage]):
                 if not objective.checkpoint(training).exists():
                     objective.train(training)
-        objective.release_followers()
-        return study
+            objective.release_followers()
+        return studies
 
-    def assist_retraining(self) -> None:
-        """Trains along with the first rank, which alone has trials, until `retrain` has ended.
+    def train_queued(self, stages: Sequence[str], *, patience: float = PATIENCE) -> None:
+        """Trains what is queued in stages; other processes may do the same at once."""
+        for wait in (False, True):  # for others only when nothing is left to do
+            for stage in stages:
+                self._run(
+                    self._open_training(stage),
+                    (),
+                    partial(self.standalone_objective, stage=stage),
+                    stage=stage,
+                    step="retrained" if stage == RETRAIN else stage,
+                    wait=wait,
+                    patience=patience,
+                    after=lambda _: keep_losses(self.setting),
+                )
+
+    def assist_training(self, stages: Sequence[str] = (RETRAIN,)) -> None:
+        """Trains along with the first rank, which alone has trials, until its stages have ended.
 
         Raises:
             PeerLostError: the first rank has ended before.
         """
         self.ranks.require_shares(self.config.retrain.batch_size, "retrain.batch_size")
-        self.standalone_objective(self.setting.valid).follow()
+        for stage in stages:
+            self.standalone_objective(self.setting.evaluable(stage), stage).follow()
 
     def retrained_path(self, architecture: Any) -> Path:
         """The checkpoint of an architecture's (first) retraining."""
@@ -439,16 +503,20 @@ class Experiment:
             require_config(begun, identity)
         return identity
 
+    def _open_training(self, stage: str) -> optuna.Study:
+        return self._open(stage, self._stage_identity(RETRAIN) | self._budget(stage))
+
     def _open(self, stage: str | None, identity: dict[str, Any]) -> optuna.Study:
         try:
             return self.setting.open_study(identity, stage)
         except StudyMismatchError as error:
             if stage is None:
                 raise
-            folder = " and the folder retrained" if stage == RETRAIN else ""
+            folder = {RETRAIN: " and the folder retrained", BASELINE: " and the folder baselines"}
             raise StudyMismatchError(
                 f"{error}; or begin this stage anew: delete study "
-                f"{self.setting.study_name(stage)!r} with `optuna delete-study`{folder}"
+                f"{self.setting.study_name(stage)!r} with `optuna delete-study`"
+                f"{folder.get(stage, '')}"
             ) from None
 
     def _run(
@@ -457,31 +525,31 @@ class Experiment:
         queue: Iterable[Any],
         objective: Callable[[FeasibleSet[Any]], Objective],
         *,
+        stage: str | None,
         step: str,
         wanted: int | None = None,
-        times: int | None = None,
         wait: bool = True,
         patience: float = PATIENCE,
         after: AfterTrial | None = None,
     ) -> None:
         """Evaluates architectures, see `evaluate_trials`; tells `after` of each trial."""
+        feasible = self.setting.evaluable(stage)
         recover_lost_trials(study)
-        queue_architectures(
-            study, self.setting.space, queue, retry_failed=wanted is None, times=times
-        )
+        queue_architectures(study, feasible.space, queue, retry_failed=wanted is None)
         end = n_slots(study) if wanted is None else wanted
         if finished_slots(study) >= end:
             return
 
         def report(settled: int, others: Sequence[FrozenTrial]) -> None:
-            best = self._view(study, self.setting.ledger if wanted else None).results[:1]
+            ledger = self.setting.ledger if stage is None else None
+            best = self._view(study, feasible.space, ledger).results[:1]
             note = f"best mAP {100 * best[0].ap:.1f}" if best else ""
             note = f"waiting for {holders(study, others)}" if others else note
             self.report(step, settled, end, note)
             if after is not None and not others:
                 after(study)
 
-        evaluated = objective(self.setting.valid if wanted is None else self.setting.feasible)
+        evaluated = objective(feasible)
         self.report(step, finished_slots(study), end)
         evaluate_trials(
             study,
@@ -494,9 +562,10 @@ class Experiment:
             report=report,
         )
 
-    def _view(self, study: optuna.Study, ledger: Ledger[Any] | None = None) -> StudyView[Any]:
-        method, space = self.setting.method, self.setting.space
-        return StudyView(study, method=method, space=space, ledger=ledger)
+    def _view(
+        self, study: optuna.Study, space: Space[Any], ledger: Ledger[Any] | None = None
+    ) -> StudyView[Any]:
+        return StudyView(study, method=self.setting.method, space=space, ledger=ledger)
 
 
 def _trained(

@@ -20,6 +20,7 @@ from msnas_optuna.samplers.history import Ledger
 from msnas_optuna.samplers.queue import resolve_architectures
 from msnas_optuna.spaces.base import InvalidArchitectureError, Space
 from msnas_optuna.spaces.lattice import Lattice
+from msnas_optuna.spaces.names import NameSpace
 from msnas_optuna.spaces.window import violation
 from msnas_optuna.storage import (
     CONFIG,
@@ -37,6 +38,7 @@ from msnas_optuna.storage import (
 )
 from msnas_optuna.storage.optuna_private import system_attrs
 from msnas_optuna.study.config import (
+    BASELINE,
     RETRAIN,
     BudgetSection,
     ConfigError,
@@ -167,8 +169,8 @@ class Setting:
 
     @property
     def stages(self) -> tuple[str | None, ...]:
-        """The search itself (None), the measurement of the baseline, the retraining."""
-        return None, self.method.baseline_stage, RETRAIN
+        """The search itself (None), and what is measured and trained beside it."""
+        return None, self.method.baseline_stage, RETRAIN, BASELINE
 
     @cached_property
     def space(self) -> Space[Any]:
@@ -229,6 +231,23 @@ class Setting:
         return Lattice(self.space)
 
     @cached_property
+    def baselines(self) -> Lattice[str]:
+        """The names of the detectors that the method compares its architectures with.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        if not self.method.baselines:
+            raise ConfigError(f"space.method: {self.method.name} has no baselines to train")
+        return Lattice(NameSpace("detector", self.method.baselines))
+
+    def evaluable(self, stage: str | None) -> Lattice[Any]:
+        """All that the study of the search or of a stage may evaluate."""
+        if stage is None:
+            return self.feasible
+        return self.baselines if stage == BASELINE else self.valid
+
+    @cached_property
     def seeds(self) -> list[Any]:
         """The architectures to evaluate before any proposal; ConfigError for one not inside."""
         feasible = self.feasible
@@ -251,8 +270,7 @@ class Setting:
         """Proposes architectures for the search or a stage as the study file says."""
         settings = dataclasses.asdict(self.config.sampler)
         del settings["seeds"]
-        feasible = self.feasible if stage is None else self.valid
-        sampler = ArchitectureSampler(feasible, seed=self.config.study.seed, **settings)
+        sampler = ArchitectureSampler(self.evaluable(stage), seed=self.config.study.seed, **settings)
         if stage is None:
             sampler.ledger = self.ledger
         return sampler
@@ -299,7 +317,7 @@ class Setting:
 
     def open_study(self, config: dict[str, Any], stage: str | None = None) -> optuna.Study:
         """The Optuna study of the search or of a stage, made if need be, with its sampler."""
-        metrics = [METRICS["ap"]] if stage == RETRAIN else self.metrics
+        metrics = [METRICS["ap"]] if stage in (RETRAIN, BASELINE) else self.metrics
         return open_study(
             self.storage,
             name=self.study_name(stage),
