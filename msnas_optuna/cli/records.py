@@ -9,7 +9,7 @@ import platform
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -52,7 +52,7 @@ def write_result(
     content = {
         "command": _command(typed_words.get()),
         "commit": _commit(),
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "date": datetime.now(UTC).date().isoformat(),
         "versions": versions(),
         "machine": _machine(setting, workers),
         "settings": config.identity() | flatten(more),

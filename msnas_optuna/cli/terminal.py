@@ -121,6 +121,12 @@ OneShot = Annotated[
     bool, typer.Option("--one-shot", help="Take the supernet's weights, fine-tuned, instead.")
 ]
 Top = Annotated[int, typer.Option(min=1, help="Number of architectures, best first.")]
+Seeds = Annotated[
+    int, typer.Option(min=1, help="Trainings of each, with the study's seed and those after it.")
+]
+Workers = Annotated[
+    int, typer.Option(min=1, help="Processes on this machine; each has a GPU, if there is one.")
+]
 
 
 def print_json(value: Any) -> None:

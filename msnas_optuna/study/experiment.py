@@ -44,10 +44,11 @@ from msnas_optuna.storage import (
     write_versions,
     write_wanted,
 )
+from msnas_optuna.study.baselines import baseline_detector
 from msnas_optuna.study.config import BASELINE, RETRAIN, StudyConfig, comparable
 from msnas_optuna.study.selection import retraining
 from msnas_optuna.study.setting import Setting
-from msnas_optuna.study.view import StudyView
+from msnas_optuna.study.view import TESTED, StudyView
 from msnas_optuna.study.workers import Objective, evaluate_trials
 from msnas_optuna.training.checkpoint import (
     CheckpointError,
@@ -65,9 +66,7 @@ from msnas_optuna.training.task import DetectionTask
 EVALUATION = "evaluation"  # step of the validation images, reported anew for every network
 PATH_STREAM = 2  # separates the random stream of the paths from those of the batches
 
-EVALUATION_KEYS = frozenset(
-    {"data.val_annotations.sha256", "data.test_annotations.sha256", "data.size_bounds"}
-)
+EVALUATION_KEYS = frozenset({"data.val_annotations.sha256", TESTED, "data.size_bounds"})
 """Settings that weights do not depend on, beside the method's."""
 
 FAILURES = (NonFiniteLossError, InvalidArchitectureError)  # of one trial; the study goes on
@@ -174,7 +173,7 @@ class Experiment:
 
     def build_baseline(self, name: str, seed: int) -> DetectionNetwork:
         """One of the detectors that the method compares its own with, with fresh weights."""
-        return self._built(self.setting.baseline_detector(name).build, seed)
+        return self._built(baseline_detector(self.setting, name).build, seed)
 
     def _built(self, build: Callable[..., DetectionNetwork], seed: int) -> DetectionNetwork:
         config = self.config
@@ -203,7 +202,7 @@ class Experiment:
         settings = flatten({recipe: dataclasses.asdict(getattr(self.config, recipe))})
         identity = self._identity | comparable(settings)
         if recipe == RETRAIN and (test_set := self.task.test.dataset) is not self.task.val.dataset:
-            identity["data.test_annotations.sha256"] = sha256(test_set.annotations)
+            identity[TESTED] = sha256(test_set.annotations)
         return {key: value for key, value in identity.items() if key.startswith(parts)}
 
     def _training_identity(self, recipe: str) -> dict[str, Any]:
@@ -277,6 +276,9 @@ class Experiment:
         """The costs of an architecture, as trials store them."""
         return self.setting.method.costs(architecture, self.setting.cost)
 
+    def _baseline_costs(self, name: str) -> Measurements:
+        return {"gflops": baseline_detector(self.setting, name).cost / 1e9}
+
     def one_shot_objective(self, feasible: FeasibleSet[Any]) -> OneShotObjective[Any]:
         """The objective of the search."""
         return OneShotObjective(
@@ -300,7 +302,7 @@ class Experiment:
             feasible,
             self.build_baseline if by_name else self.build_detector,
             task=self.task,
-            costs=self.setting.baseline_costs if by_name else self._costs,
+            costs=self._baseline_costs if by_name else self._costs,
             recipe=recipe,
             folder=self.setting.inside("baselines" if by_name else "retrained"),
             fingerprint=self._training_identity(RETRAIN) | self._budget(stage),
@@ -395,14 +397,16 @@ class Experiment:
         return self._train({RETRAIN: architectures}, seeds, run)[RETRAIN]
 
     def train_baselines(
-        self, names: Iterable[str], seeds: int = 1, *, run: Run | None = None
+        self, names: Sequence[str], seeds: int = 1, *, run: Run | None = None
     ) -> optuna.Study:
-        """Trains detectors that the method compares with, and its hand-made architecture, alike.
+        """Trains hand-made detectors, see `train_alone` and `baselines.chosen_baselines`.
 
-        See `train_alone`.
+        The method's own architecture is one of those that are retrained.
         """
-        by_hand = [self.setting.baseline]
-        studies = self._train({RETRAIN: by_hand, BASELINE: names}, seeds, run)
+        by_hand = {self.setting.method.baseline_stage: self.setting.baseline}
+        others = [name for name in names if name not in by_hand]
+        own = [by_hand[name] for name in names if name in by_hand]
+        studies = self._train({RETRAIN: own, BASELINE: others}, seeds, run)
         self.refresh()
         return studies[BASELINE]
 
@@ -418,7 +422,11 @@ class Experiment:
             study.set_user_attr("parent_study", self.config.study.name)
             architectures = dict.fromkeys(chosen)
             results = self._view(study, stages[stage].space).results
-            stored[stage] = [r.architecture for r in results if r.architecture in architectures]
+            stored[stage] = [
+                r.architecture
+                for r in results
+                if r.architecture in architectures and 0 in r.by_seed.values
+            ]
             recover_lost_trials(study)
             queue_architectures(
                 study, stages[stage].space, architectures, retry_failed=True, times=seeds

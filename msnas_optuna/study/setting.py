@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import optuna
 
@@ -46,6 +46,9 @@ from msnas_optuna.study.config import (
     load_config,
 )
 from msnas_optuna.training.metrics import METRICS, Metric
+
+VALIDATION: Final = "validation"
+"""The images that a search looks at, in words."""
 
 
 def stage_name(search: str, stage: str) -> str:
@@ -218,7 +221,7 @@ class Setting:
     def reported_images(self) -> str:
         """The images that trained detectors are reported on, in words."""
         data = self.config.data
-        return "validation" if data.shapes is None and data.test_images is None else "test"
+        return VALIDATION if data.shapes is None and data.test_images is None else "test"
 
     @cached_property
     def feasible(self) -> Lattice[Any]:
@@ -270,7 +273,9 @@ class Setting:
         """Proposes architectures for the search or a stage as the study file says."""
         settings = dataclasses.asdict(self.config.sampler)
         del settings["seeds"]
-        sampler = ArchitectureSampler(self.evaluable(stage), seed=self.config.study.seed, **settings)
+        sampler = ArchitectureSampler(
+            self.evaluable(stage), seed=self.config.study.seed, **settings
+        )
         if stage is None:
             sampler.ledger = self.ledger
         return sampler

@@ -494,7 +494,7 @@ def test_a_retrained_detector_is_loaded_with_its_weights(searched):
     study = experiment.retrain(top=1)
     detector = experiment.retrained(by_hand)
     (value,) = [t.value for t in study.trials if t.user_attrs["arch"] == str(by_hand)]
-    assert experiment.task.evaluate(detector)["ap"] == value
+    assert experiment.task.evaluate(detector, experiment.task.test)["ap"] == value
 
 
 def test_lost_weights_are_trained_again_and_the_stored_value_stays(searched):
@@ -506,11 +506,14 @@ def test_lost_weights_are_trained_again_and_the_stored_value_stays(searched):
     assert len(lost) == len(values) == 2
     for file in lost:
         file.unlink()
-    with pytest.raises(CheckpointError, match=r"there is no .*; run `msnas retrain .* --top 1`"):
+    with pytest.raises(
+        CheckpointError, match=r"there is no .*; run `msnas retrain .* --trial \d+`"
+    ):
         experiment.retrained(best)
     assert [t.value for t in experiment.retrain(top=1).trials] == values
     assert all(file.exists() for file in lost)
-    assert experiment.task.evaluate(experiment.retrained(best))["ap"] == values[0]
+    measured = experiment.task.evaluate(experiment.retrained(best), experiment.task.test)
+    assert measured["ap"] == values[0]
 
 
 def test_more_measurements_than_architectures_end_cleanly(trained):
