@@ -207,7 +207,7 @@ def trainers(
     refuse_torchrun()
 
     def run(studies: Mapping[str, optuna.Study]) -> None:
-        wanted = {stage: n_slots(study) for stage, study in studies.items()}
+        wanted: dict[str | None, int] = {s: n_slots(study) for s, study in studies.items()}
         if any(finished_slots(study) < wanted[stage] for stage, study in studies.items()):
             job = Job("training", wanted, partial(_train_queued, stages=tuple(studies)))
             run_with_workers(setting, storage, job, count=workers, progress=progress)
