@@ -38,6 +38,8 @@ DEFAULT_METHOD: Final = "msnas"
 
 LATER_KEYS: Final = {
     "space.method": DEFAULT_METHOD,
+    "space.feature_strides": "searched",
+    "space.constraints": True,
     "supernet.ema": 0.0,
     "finetune.ema": 0.0,
     "retrain.ema": 0.0,

@@ -113,14 +113,18 @@ class MSNASMethod(Method[Architecture]):
                 )
 
     def describe(self, section: SpaceSection) -> str:
-        return (
+        encoder = (
             f"the stride of each of {section.n_blocks} {section.block} blocks with "
-            f"{section.channels} channels, and the feature that each of the {N_GROUPS} detection "
-            f"heads reads"
+            f"{section.channels} channels"
         )
+        if section.feature_strides == "fpn":
+            return f"{encoder}; the {N_GROUPS} detection heads read FPN's features, 4 to 64"
+        free = "" if section.constraints else ", without the constraints of Eq. 7"
+        heads = f"the feature that each of the {N_GROUPS} detection heads reads"
+        return f"{encoder}, and {heads}{free}"
 
     def space(self, section: SpaceSection) -> MSNASSpace:
-        return MSNASSpace(section.n_blocks)
+        return section.space()
 
     def cost(self, section: SpaceSection, *, input_size: tuple[int, int]) -> EncoderCost:
         return EncoderCost(section.block, section.channels, input_size, section.stem_channels)
