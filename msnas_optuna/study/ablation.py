@@ -1,7 +1,8 @@
-"""An ablation of the paper (Tables 2-5): two arms that differ in a few keys of a study file.
+"""An ablation of the paper (Tables 2-5): a study file, and the same with a few keys changed.
 
-Each arm has a study of its own for every seed, which the other verbs read as any other. Arms with
-equal supernets share it, and so do their trainings of one architecture. Needs no torch.
+Each arm has a study of its own for every seed, which the other verbs read as any other. All
+ablations of a folder share the unchanged arm; arms with equal supernets train it once, and an
+architecture that both have found, too. Needs no torch.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from msnas_optuna.study.config import DATA_PATHS, TEST_PATHS, StudyConfig
 from msnas_optuna.study.keys import toml
 from msnas_optuna.study.setting import Setting
 
-BASE: Final = "base"  # the study file beside the ablations, whose keys the arms change
+BASE: Final = "base"  # the arm without changes, and the file of its setting
 
 _OF_SUPERNET: Final = ("space", "detector", "data", "supernet")
 
@@ -29,13 +30,13 @@ class Arm:
     """One of the two settings that are compared."""
 
     title: str
-    paper: Mapping[str, float]  # MSNAS-R18's: mean, variance, max in percent; tau
-    changes: Mapping[str, Mapping[str, Any]]  # section -> key -> value
+    paper: Mapping[str, float]  # of MSNAS-R18: mean, variance and max in percent; tau
+    changes: Mapping[str, Mapping[str, Any]]  # section -> key -> value; none for the base
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """Two arms by name, the plainer one first."""
+    """Two arms by name, the changed one first; the other one is `BASE`."""
 
     name: str
     title: str
@@ -54,32 +55,42 @@ class Ablation:
     def write_studies(
         self, base: Setting, folder: Path, *, seed: int, trials: int | None = None
     ) -> dict[str, Path]:
-        """Writes the study file of each arm for a seed, with the budget of the base for both.
+        """Writes the study file of each arm for a seed, with the window of the base for both.
 
         Args:
-            base: the setting that the arms change.
-            folder: of the ablation; a seed has a folder in it.
+            base: the setting that one arm changes.
+            folder: of the ablations; a seed has a folder in it.
             seed: of supernet, search and retraining.
             trials: of each search, by default those of the base.
 
         Raises:
+            ValueError: the base has what the arm changes, so that there is nothing to compare.
             OSError: a file cannot be written.
         """
         trees = {name: _tree(base, arm) for name, arm in self.arms.items()}
-        first, *others = ([tree[section] for section in _OF_SUPERNET] for tree in trees.values())
-        shared = all(other == first for other in others)
         files = {}
         for name, tree in trees.items():
-            tree["study"] |= {
-                "name": f"{self.name}-{name}-seed-{seed}",
-                "run_dir": "run" if shared else name,
-                "seed": seed,
+            if name != BASE and tree == trees[BASE]:
+                changes = self.arms[name].changes
+                keys = [f"{section}.{key}" for section, own in changes.items() for key in own]
+                raise ValueError(
+                    f"both arms of {self.name} are equal: {base.study_file} has the value of "
+                    f"{', '.join(keys)} that the arm {name!r} sets; change it there"
+                )
+            shares = all(tree[section] == trees[BASE][section] for section in _OF_SUPERNET)
+            study = tree["study"] | {
+                "name": f"{name}-seed-{seed}",
+                "run_dir": BASE if shares else name,
                 "trials": trials or base.config.study.trials,
+                "seed": seed,
             }
+            text = f"# {self.arms[name].title}; `msnas ablation` writes this file anew.\n"
+            for section, keys_of in (tree | {"study": study}).items():
+                text += f"\n[{section}]\n"
+                text += "".join(f"{key} = {toml(value)}\n" for key, value in keys_of.items())
             files[name] = folder / f"seed-{seed}" / f"{name}.toml"
-            title = f"# {self.title}: {self.arms[name].title}.\n# Written by `msnas ablation`, anew each time.\n"
             with atomic_write(files[name]) as file:
-                file.write((title + _text(tree)).encode())
+                file.write(text.encode())
         return files
 
 
@@ -95,11 +106,3 @@ def _tree(base: Setting, arm: Arm) -> dict[str, dict[str, Any]]:
     for section, changes in arm.changes.items():
         tree[section] |= changes
     return tree
-
-
-def _text(tree: Mapping[str, Mapping[str, Any]]) -> str:
-    """A study file."""
-    return "".join(
-        f"\n[{section}]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in keys.items())
-        for section, keys in tree.items()
-    )
