@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from msnas_optuna.cli.progress import Bars
+from msnas_optuna.cli.records import RecordFile, write_result
 from msnas_optuna.cli.search import Trials, Workers, shipped_study
 from msnas_optuna.cli.terminal import (
     AsJson,
@@ -44,6 +45,7 @@ def ablation(
     so_far: Annotated[
         bool, typer.Option("--so-far", help="Print what is finished, and begin nothing.")
     ] = False,
+    record_file: RecordFile = None,
     storage: StorageUrl = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -78,6 +80,15 @@ def ablation(
         }
         progress.stop()
         numbers = comparison(chosen, outcomes, top=top)
+        if record_file is not None:
+            setting = settings[BASE, first]
+            write_result(
+                record_file,
+                setting,
+                seeds=range(first, first + seeds),
+                numbers=numbers,
+                workers=workers,
+            )
         if as_json:
             print_json(numbers)
         else:

@@ -198,11 +198,16 @@ def results(
     top: Top = 5,
     storage: StorageUrl = None,
     as_json: AsJson = False,
+    record: RecordFile = None,
     quiet: Quiet = False,
 ) -> None:
     """Print the best architectures found so far."""
     with session(quiet=quiet, plain=as_json):
-        print_results(Setting.load(study_file, storage=storage), top=top, as_json=as_json)
+        setting = Setting.load(study_file, storage=storage)
+        print_results(setting, top=top, as_json=as_json)
+        if record is not None:
+            numbers = result_numbers(StudyView.load(setting), setting, top=top)
+            write_result(record, setting, seeds=[setting.config.study.seed], numbers=numbers)
 
 
 def result_numbers(view: StudyView[Any], setting: Setting, *, top: int) -> dict[str, Any]:
