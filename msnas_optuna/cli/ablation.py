@@ -74,6 +74,7 @@ def ablation(
         for done, (arm, seed) in enumerate(settings if not so_far else ()):
             progress(name, done, len(settings), f"{arm}, seed {seed}")
             _run(settings[arm, seed], top=top, workers=workers, storage=storage, progress=progress)
+            progress(name, done + 1, len(settings))
         outcomes = {
             arm: {seed: outcome(s, top=top) for (a, seed), s in settings.items() if a == arm}
             for arm in chosen.arms
@@ -93,7 +94,9 @@ def ablation(
             print_json(numbers)
         else:
             heading, *rows = comparison_rows(numbers)
-            drawn = Table(*heading, title=chosen.title, show_edge=False, pad_edge=False)
+            drawn = Table(title=chosen.title, show_edge=False, pad_edge=False)
+            for title in heading:
+                drawn.add_column(title, no_wrap=True)
             for row in rows:
                 drawn.add_row(*row)
             out.print(drawn)

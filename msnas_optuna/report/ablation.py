@@ -97,37 +97,39 @@ def _spread(values: Sequence[float | None]) -> dict[str, Any]:
 
 def comparison_rows(numbers: Mapping[str, Any]) -> list[list[str]]:
     """The table of a `comparison`: a heading, then the paper's row and ours for each arm."""
-    rows = [["", *_TITLES.values()]]
+    rows = [["", "", *_TITLES.values()]]
     for arm in numbers["arms"]:
         ours = arm["ours"]
-        rows.append([f"{arm['title']}: paper", *(_cell(k, arm["paper"].get(k)) for k in _TITLES)])
-        rows.append(
-            [f"{arm['title']}: ours, {_seeds(ours['mean']['n'])}"]
-            + [_cell(k, ours[k]["mean"], ours[k]["standard_error"]) for k in _TITLES]
-        )
+        rows.append([arm["title"], "paper", *(_cell(k, arm["paper"].get(k)) for k in _TITLES)])
+        cells = (_cell(k, ours[k]["mean"], error=ours[k]["standard_error"]) for k in _TITLES)
+        rows.append(["", f"ours, {_counted(ours['mean']['n'], 'seed')}", *cells])
     difference = numbers["difference"]
-    rows.append(
-        ["difference: paper", *(_cell(k, difference[k]["paper"], sign="+") for k in _TITLES)]
-    )
-    n = difference["mean"]["ours"]["n"]
-    pairs = f"difference: ours, {n} pair{'' if n == 1 else 's'}"
-    cells = []
-    for key in _TITLES:
-        ours = difference[key]["ours"]
-        cells.append(_cell(key, ours["mean"], sign="+"))
-        if ours["interval"] is not None:
-            low, high = (ours["mean"] + side * ours["interval"] for side in (-1, 1))
-            cells[-1] += f" ({low:+{_FORMATS[key]}} to {high:+{_FORMATS[key]}})"
-    return [*rows, [pairs, *cells]]
+    published = (_cell(k, difference[k]["paper"], sign="+") for k in _TITLES)
+    ours = {key: difference[key]["ours"] for key in _TITLES}
+    cells = (_cell(k, own["mean"], sign="+") + _range(k, own) for k, own in ours.items())
+    return [
+        *rows,
+        ["difference", "paper", *published],
+        ["", f"ours, {_counted(ours['mean']['n'], 'pair')}", *cells],
+    ]
 
 
-def _seeds(n: int) -> str:
-    return "1 seed" if n == 1 else f"{n} seeds"
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def _cell(key: str, value: float | None, error: float | None = None, *, sign: str = "") -> str:
+def _cell(key: str, value: float | None, *, error: float | None = None, sign: str = "") -> str:
+    """A number of the table, with its standard error where that is known."""
     if value is None:
         return "-"
-    return f"{value:{sign}{_FORMATS[key]}}" + (
-        "" if error is None else f" ± {error:{_FORMATS[key]}}"
-    )
+    end = "" if error is None else f" ± {error:{_FORMATS[key]}}"
+    return f"{value:{sign}{_FORMATS[key]}}{end}"
+
+
+def _range(key: str, spread: Mapping[str, Any]) -> str:
+    """The interval of a difference, where there is one."""
+    mean, width = spread["mean"], spread["interval"]
+    if width is None:
+        return ""
+    low, high = (f"{end:+{_FORMATS[key]}}" for end in (mean - width, mean + width))
+    return f" ({low} to {high})"
