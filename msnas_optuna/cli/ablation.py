@@ -96,7 +96,7 @@ def ablation(
             heading, *rows = comparison_rows(numbers)
             drawn = Table(title=chosen.title, show_edge=False, pad_edge=False)
             for title in heading:
-                drawn.add_column(title, no_wrap=True)
+                drawn.add_column(title, no_wrap=not title)
             for row in rows:
                 drawn.add_row(*row)
             out.print(drawn)
