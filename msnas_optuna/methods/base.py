@@ -121,6 +121,7 @@ class Method(Protocol[A]):
         section: frozen dataclass of [space] in a study file; its field `method` is `name`.
         detector_section: likewise of [detector].
         evaluation_keys: of [detector], what trained weights do not depend on.
+        later_keys: of [space], what studies of earlier versions lack, with what it was then.
         size_multiple: inputs that the cost counts have sides of multiples of this many pixels; it
             divides `data.transforms.SIZE_MULTIPLE`, to which images are padded.
         legend: of the signs of a picture, for readers.
@@ -148,6 +149,7 @@ class Method(Protocol[A]):
     published: Mapping[str, PublishedArchitecture[A]] = _NONE
     presets: Mapping[str, Preset] = _NONE
     heatmaps: Mapping[str, Heatmap[A]] = _NONE
+    later_keys: Mapping[str, Any] = _NONE
 
     # ------------------------------------------------------------------ the study file
 

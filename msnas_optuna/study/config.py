@@ -38,11 +38,14 @@ DEFAULT_METHOD: Final = "msnas"
 
 LATER_KEYS: Final = {
     "space.method": DEFAULT_METHOD,
-    "space.feature_strides": "searched",
-    "space.constraints": True,
     "supernet.ema": 0.0,
     "finetune.ema": 0.0,
     "retrain.ema": 0.0,
+    **{
+        f"space.{key}": value
+        for method in METHODS.values()
+        for key, value in method.later_keys.items()
+    },
 }
 """What checkpoints and studies of earlier versions lack, with what it was then."""
 

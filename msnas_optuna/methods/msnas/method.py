@@ -56,6 +56,7 @@ class MSNASMethod(Method[Architecture]):
     detector_section = DetectorSection
     baselines = tuple(f"ResNet-{n}-FPN{s}" for s in (SCALED, "") for n in (18, 34, 50))
     evaluation_keys = frozenset({"max_detections", "proposals_test", "score_threshold"})
+    later_keys = {"feature_strides": "searched", "constraints": True}  # noqa: RUF012  # read alone
     size_multiple = FEATURE_STRIDES[-1]
     columns = (
         Column("strides", "strides", lambda a: list(a.strides), Architecture.strides_text),
