@@ -10,18 +10,19 @@ from rich.table import Table
 
 from msnas_optuna.cli.progress import Bars
 from msnas_optuna.cli.records import RecordFile, write_result
-from msnas_optuna.cli.search import Trials, Workers, shipped_study
+from msnas_optuna.cli.search import Trials, run_search, shipped_study
 from msnas_optuna.cli.terminal import (
     AsJson,
     Quiet,
     StorageUrl,
     Top,
+    Workers,
     app,
     out,
     print_json,
     session,
 )
-from msnas_optuna.cli.workers import search_with_workers
+from msnas_optuna.cli.workers import trainers
 from msnas_optuna.runtime.processes import torchrun_place
 from msnas_optuna.study.ablation import BASE, Ablation
 from msnas_optuna.study.setting import Setting
@@ -45,9 +46,9 @@ def ablation(
     so_far: Annotated[
         bool, typer.Option("--so-far", help="Print what is finished, and begin nothing.")
     ] = False,
-    record_file: RecordFile = None,
     storage: StorageUrl = None,
     as_json: AsJson = False,
+    record: RecordFile = None,
     quiet: Quiet = False,
 ) -> None:
     """Repeat an ablation of the paper at the small scale: train, search and retrain both arms.
@@ -81,10 +82,10 @@ def ablation(
         }
         progress.stop()
         numbers = comparison(chosen, outcomes, top=top)
-        if record_file is not None:
+        if record is not None:
             setting = settings[BASE, first]
             write_result(
-                record_file,
+                record,
                 setting,
                 seeds=range(first, first + seeds),
                 numbers=numbers,
@@ -111,14 +112,8 @@ def _load(name: str) -> Ablation:
 
 def _run(setting: Setting, *, top: int, workers: int, storage: str | None, progress: Bars) -> None:
     """The steps of one study, as far as they are not done."""
-    from msnas_optuna.study.experiment import Experiment
-
-    experiment = Experiment(setting, report=progress)
-    experiment.train_supernet()
-    if workers > 1:
-        assert setting.study_file is not None
-        search_with_workers(setting, storage, None, count=workers, progress=progress)
-    else:
-        experiment.search()
-    best = StudyView.load(setting).best[:top]
-    experiment.train_alone([result.architecture for result in best])
+    with trainers(setting, storage, progress, workers=workers) as (experiment, run):
+        experiment.train_supernet()
+        run_search(setting, storage, None, workers=workers, progress=progress)
+        best = StudyView.load(setting).best[:top]
+        experiment.train_alone([result.architecture for result in best], run=run)

@@ -31,7 +31,8 @@ def outcome(setting: Setting, *, top: int) -> dict[str, float | None] | None:
     view = StudyView.load(setting)
     summary, best = view.summary, view.best[:top]
     alone = [100 * r.standalone_ap for r in best if r.standalone_ap is not None]
-    if summary.completed + summary.failed < setting.n_trials() or len(alone) < len(best):
+    searched = summary.completed + summary.failed >= setting.n_trials()
+    if not searched or not alone or len(alone) < len(best):
         return None
     return {
         "mean": float(np.mean(alone)),
