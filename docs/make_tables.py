@@ -37,16 +37,19 @@ def markdown(name: str, folder: Path) -> str:
     """The table of a record, and a line about its origin, for a page in a folder."""
     record = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     numbers = record["numbers"]
-    heading, *rows = comparison_rows(numbers) if "arms" in numbers else result_rows(numbers)
+    rows_of = {"arms": comparison_rows, "detectors": detector_rows, "best": result_rows}
+    heading, *rows = next(make for key, make in rows_of.items() if key in numbers)(numbers)
     link = os.path.relpath(RESULTS / f"{name}.json", folder)
     return f"{table(heading, rows)}\n\n{origin(record)} ([record]({link})).\n"
 
 
 def result_rows(numbers: Mapping[str, Any]) -> list[list[str]]:
-    """The best architectures of a search and the baseline, of `msnas results`."""
-    method = METHODS["msnas"]
-    rows = [["", "strides", "reading", "GFLOPs", "one-shot mAP", "retrained mAP"]]
-    for found in (*numbers["best"], numbers["baseline"]):
+    """The best architectures of a search and the baseline, of `msnas results` or `retrain`."""
+    method, images = METHODS["msnas"], numbers["images"]
+    one_shot, alone = (f"{images[kind]} images" for kind in ("one_shot", "standalone"))
+    rows = [["", "strides", "reading", "GFLOPs"]]
+    rows[0] += [f"one-shot mAP, {one_shot}", f"retrained mAP, {alone}"]
+    for found in (*numbers["best"], *filter(None, [numbers["baseline"]])):
         trial = found["trial"]
         strides = " ".join(f"{s:g}".removeprefix("0") for s in found["strides"])
         rows.append(
@@ -56,10 +59,36 @@ def result_rows(numbers: Mapping[str, Any]) -> list[list[str]]:
                 f"`{' '.join(map(str, found['feature_strides']))}`",
                 f"{found['gflops']:.4f}",
                 percent(found["one_shot_ap"]),
-                percent(found["standalone_ap"]),
+                spread(found["standalone_ap"], found.get("standalone_error")),
             ]
         )
     return rows
+
+
+def detector_rows(numbers: Mapping[str, Any]) -> list[list[str]]:
+    """The hand-made detectors and the best of the search, of `msnas baseline`."""
+    rows = [["", "GFLOPs", "million parameters", "mAP, {images} images".format_map(numbers)]]
+    rows[0] += ["seeds", "against the best"]
+    for found in numbers["detectors"]:
+        ahead = found["ahead_of_best"]
+        rows.append(
+            [
+                found["name"],
+                f"{found['gflops']:.4f}",
+                f"{found['mparams']:.3f}",
+                spread(found["standalone_ap"], found["standalone_error"]),
+                str(len(found["standalone_by_seed"])),
+                "-" if ahead is None else spread(ahead, found["ahead_of_best_error"], sign="+"),
+            ]
+        )
+    return rows
+
+
+def spread(ap: float | None, error: float | None, *, sign: str = "") -> str:
+    """An AP in percent with its standard error, where that is known."""
+    if ap is None:
+        return "-"
+    return f"{100 * ap:{sign}.1f}" + ("" if error is None else f" ± {percent(error)}")
 
 
 def origin(record: Mapping[str, Any]) -> str:

@@ -55,3 +55,25 @@ def test_a_changed_number_is_noticed(make_tables, tmp_path, monkeypatch):
     (tmp_path / RECORDS[0].name).write_text(json.dumps(record))
     monkeypatch.setattr(make_tables, "RESULTS", tmp_path)
     assert "seed 97" in make_tables.made(page)
+
+
+def test_the_table_of_hand_made_detectors_has_errors_where_there_are_several_seeds(make_tables):
+    detector = {"name": "R18-FPN", "gflops": 0.098, "mparams": 0.5, "standalone_ap": 0.4}
+    several = detector | {
+        "standalone_error": 0.01,
+        "standalone_by_seed": {"0": 0.39, "1": 0.41},
+        "ahead_of_best": -0.05,
+        "ahead_of_best_error": 0.02,
+    }
+    one = detector | {
+        "standalone_error": None,
+        "standalone_by_seed": {"0": 0.4},
+        "ahead_of_best": None,
+        "ahead_of_best_error": None,
+    }
+    _, *rows = make_tables.detector_rows({"images": "test", "detectors": [several, one]})
+    first = ["R18-FPN", "0.0980", "0.500"]
+    assert rows == [
+        [*first, "40.0 ± 1.0", "2", "-5.0 ± 2.0"],
+        [*first, "40.0", "1", "-"],
+    ]
