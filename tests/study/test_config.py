@@ -266,6 +266,7 @@ def test_what_a_study_is_leaves_out_where_it_runs(tmp_path):
     other = load_config(write(tmp_path, changed("channels = 32", "channels = 48"))).identity()
     assert {k for k in first if first[k] != other[k]} == {"space.channels"}
     for line in ('feature_strides = "searched"', "constraints = true"):  # came with Tables 2 and 3
+        assert f"space.{line.split()[0]}" not in first
         same = changed("n_blocks = 7", f"n_blocks = 7\n{line}")
         assert load_config(write(tmp_path, same)).identity() == first
     free = changed("n_blocks = 7", "n_blocks = 7\nconstraints = false")
