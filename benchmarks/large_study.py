@@ -65,7 +65,7 @@ channels = 64
 tolerance = 0.01
 [data]
 image_size = [832, 1280]
-shapes = {{ train = 1, val = 1, size = 128 }}
+shapes = {{ train = 1, val = 1, test = 1, size = 128 }}
 [supernet]
 steps = 1
 batch_size = 1

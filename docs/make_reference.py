@@ -138,15 +138,15 @@ def section(
     if summary:
         yield summary[0].upper() + summary[1:]
     if default is not dataclasses.MISSING:
-        yield left_out(default)
+        yield "May be left out."
     known = next((base for base in kind.__mro__ if base in shown), None)
     if known is not None:
-        yield f"The keys of [{shown[known]}]{'.' if known is kind else ', and:'}"
+        yield f"The keys of [{shown[known]}]{'.' if known is kind else ', but for:'}"
     texts, hints = attribute_texts(kind), typing.get_type_hints(kind, include_extras=True)
     rows, tables = [], []
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
-        if known is not None and field.name in known.__annotations__:
+        if known is not None and (kind is known or field.name not in kind.__annotations__):
             continue
         allowed = values(hint)
         if dataclasses.is_dataclass(nested := unpacked(hint)[0]):
@@ -159,16 +159,6 @@ def section(
     shown.setdefault(kind, name)
     for inner, nested in tables:
         yield from section(inner, nested, dataclasses.MISSING, shown)
-
-
-def left_out(default: Any) -> str:
-    """What a section is where the file has none."""
-    changed = [
-        code(f"{field.name} = {toml(value)}")
-        for field in dataclasses.fields(default)
-        if (value := getattr(default, field.name)) != field.default
-    ]
-    return f"May be left out{', for ' if changed else ''}{', '.join(changed)}."
 
 
 def required(field: dataclasses.Field[Any]) -> bool:

@@ -158,8 +158,8 @@ def retrained(_retrained_once: Path, tmp_path: Path) -> Path:
 
 
 REDUCED = {
-    "trials = 60": "trials = 16",
-    "train = 3000, val = 150": "train = 200, val = 32",
+    "trials = 40": "trials = 16",
+    "train = 3000, val = 2000, test = 2000": "train = 200, val = 32, test = 32",
     "steps = 2200\nbatch_size = 8": "steps = 100\nbatch_size = 4",
     "steps = 20\nbatch_size = 8": "steps = 2\nbatch_size = 4",
     "steps = 700\nbatch_size = 8": "steps = 50\nbatch_size = 4",

@@ -54,8 +54,8 @@ class ShapesSettings:
     """
 
     train: int = 3000
-    val: int = 200
-    test: int = 200
+    val: int = 2000
+    test: int = 2000
     size: int = 128
     seed: int = 0
     objects: tuple[int, int] = (1, 6)

@@ -17,7 +17,6 @@ from typing import Any, Final, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -100,10 +99,7 @@ class ResizedImages(Dataset[Sample], Generic[Images]):
         record, (h, w) = self.dataset.records[index], self.sizes[index]
         pixels = self._cache.get(index)
         if pixels is None:
-            image = self.dataset.read(index, at_least=(w, h))
-            # Pillow widens the filter when it shrinks, i.e. antialiases; the gap keeps that exact
-            # enough while a box filter does most of a strong reduction.
-            image = image.resize((w, h), Image.Resampling.BILINEAR, reducing_gap=3.0)
+            image = self.dataset.read(index, size=(w, h))
             pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
             self._cache.put(index, pixels)
         scale = w / record.width, h / record.height
@@ -275,11 +271,22 @@ def training_batches(
 def evaluation_batches(
     dataset: ResizedImages[ImageSet], *, batch_size: int, workers: int = 0
 ) -> Iterator[Batch]:
-    """Every image once, in order, not flipped; the last batch may be short."""
-    keys = [(i, False) for i in range(len(dataset))]
-    chunks = (keys[i : i + batch_size] for i in range(0, len(keys), batch_size))
+    """Every image once, not flipped, in the batches of `evenly_padded`."""
+    chunks = ([(i, False) for i in c] for c in evenly_padded(dataset.sizes, batch_size))
     plans = ((chunk, _padding(dataset, chunk)) for chunk in chunks)
     return _load(dataset, plans, workers=workers)
+
+
+def evenly_padded(sizes: Sequence[tuple[int, int]], batch_size: int) -> list[list[int]]:
+    """Positions of images of (h, w) in batches in which each has the padding it has alone.
+
+    A network sees the padding, and what it finds must not depend on the images beside it. Images
+    of one padded size keep their order.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for position, size in enumerate(sizes):
+        groups.setdefault(padded_size([size]), []).append(position)
+    return [g[i : i + batch_size] for g in groups.values() for i in range(0, len(g), batch_size)]
 
 
 def _padding(dataset: ResizedImages[ImageSet], keys: Sequence[_Key]) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Detections of a study's detector on any images: pictures and COCO-format results.
 
-Images go through what the evaluation does to them, in batches of the same size: the results of
-the validation images, in order, are those that the stored AP was computed from.
+Images go through what the evaluation does to them, in the same batches: the results of the
+validation images, in order, are those that the stored AP was computed from.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.data.images import DataError, ImageRecord, ImageSet, image_record
-from msnas_optuna.data.transforms import ResizedImages, Sample, collate
+from msnas_optuna.data.transforms import ResizedImages, Sample, collate, evenly_padded
 from msnas_optuna.models.network import DetectionNetwork
 from msnas_optuna.report.drawing import LabeledBox, draw_boxes
 from msnas_optuna.runtime.files import atomic_write
@@ -100,12 +100,14 @@ def predict(
         OSError: the folder cannot be written.
     """
     task = experiment.task
-    records, unreadable = assign_ids(paths, [task.val.dataset, task.train.dataset])
+    records, unreadable = assign_ids(
+        paths, [task.test.dataset, task.val.dataset, task.train.dataset]
+    )
     images = ImageSet(records, task.val.dataset.categories)
     folder.mkdir(parents=True, exist_ok=True)
     names = _file_names(records)
     classes = [category.name for category in images.categories]
-    pictures: list[ImagePrediction] = []
+    found_at: dict[int, ImagePrediction] = {}
     resized = ResizedImages(images, *task.val.image_size, cache_bytes=0)
     for samples in _batches(resized, unreadable):
         batch = collate(samples)
@@ -117,8 +119,10 @@ def predict(
             kind = "JPEG" if drawn.suffix == ".jpg" else "PNG"
             with atomic_write(drawn, durable=False) as file:
                 picture.save(file, kind, quality=JPEG_QUALITY, subsampling=0)
-            pictures.append(ImagePrediction(records[found.index], results, boxes, drawn))
-            experiment.report("detections", len(pictures), len(records))
+            record = records[found.index]
+            found_at[found.index] = ImagePrediction(record, results, boxes, drawn)
+            experiment.report("detections", len(found_at), len(records))
+    pictures = [found_at[index] for index in sorted(found_at)]
     known = {
         "images": [
             {"id": r.id, "file_name": str(r.path), "width": r.width, "height": r.height}
@@ -150,18 +154,16 @@ def labeled_boxes(results: Sequence[Mapping[str, Any]], images: ImageSet) -> lis
 def _batches(
     resized: ResizedImages[ImageSet], unreadable: list[tuple[Path, str]]
 ) -> Iterator[list[Sample]]:
-    """Samples in batches, without those whose pixels cannot be read."""
-    samples: list[Sample] = []
-    for index, record in enumerate(resized.dataset.records):
-        try:
-            samples.append(resized[index])
-        except DataError as error:
-            unreadable.append((record.path, str(error)))
-        if len(samples) == EVALUATION_BATCH:
+    """Samples in the batches of an evaluation, without those whose pixels cannot be read."""
+    for indices in evenly_padded(resized.sizes, EVALUATION_BATCH):
+        samples = []
+        for index in indices:
+            try:
+                samples.append(resized[index])
+            except DataError as error:
+                unreadable.append((resized.dataset.records[index].path, str(error)))
+        if samples:
             yield samples
-            samples = []
-    if samples:
-        yield samples
 
 
 def _file_names(records: Sequence[ImageRecord]) -> list[str]:

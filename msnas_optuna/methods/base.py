@@ -129,6 +129,8 @@ class Method(Protocol[A]):
         metrics: what a search may have as objectives, by name; "ap" is one.
         baselines: names of further hand-made detectors, see `baseline_detector`; studies store
             them.
+        mixed: the part of the space, see `Space.parts`, whose choices are candidates with weights
+            of their own in the supernet; "" where there is none.
         width: the key of [space] that the cost grows with, by its square; "" where none does.
     """
 
@@ -145,6 +147,7 @@ class Method(Protocol[A]):
     columns_note: str = ""
     metrics: Mapping[str, Metric] = METRICS
     baselines: tuple[str, ...] = ()
+    mixed: str = ""
     width: str = ""
     published: Mapping[str, PublishedArchitecture[A]] = _NONE
     presets: Mapping[str, Preset] = _NONE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 import torch.nn.functional as F
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from msnas_optuna.models import Norm
 
-GROUP_CHANNELS: Final = 8  # of one normalization group, where they divide C
+GROUP_CHANNELS: Final = 8  # of one normalization group, where 8 divides C
 
 
 class StandardizedConv2d(nn.Conv2d):
@@ -24,15 +23,24 @@ class StandardizedConv2d(nn.Conv2d):
         return F.conv2d(x, standardized, self.bias, self.stride, self.padding)
 
 
+def group_channels(C: int) -> int:
+    """Channels of one normalization group: the divisor of C, at least 2, that is nearest to 8.
+
+    Of two that are equally near it is the smaller. A group of one channel would turn a feature of
+    one cell into zeros.
+    """
+    divisors = [d for d in range(2, C + 1) if C % d == 0]
+    return min(divisors, key=lambda d: abs(d - GROUP_CHANNELS))
+
+
 def conv_norm(C_in: int, C_out: int, *, kernel: int, norm: Norm, stride: int = 1) -> nn.Sequential:
     """A convolution without bias and its normalization."""
     padding = kernel // 2
     if norm == "batch":
         convolution = nn.Conv2d(C_in, C_out, kernel, stride, padding, bias=False)
         return nn.Sequential(convolution, nn.BatchNorm2d(C_out))
-    groups = math.gcd(C_out, max(C_out // GROUP_CHANNELS, 1))
     standardized = StandardizedConv2d(C_in, C_out, kernel, stride, padding, bias=False)
-    return nn.Sequential(standardized, nn.GroupNorm(groups, C_out))
+    return nn.Sequential(standardized, nn.GroupNorm(C_out // group_channels(C_out), C_out))
 
 
 class Stem(nn.Module):

@@ -18,6 +18,17 @@ PIXEL_MEAN: Final = (0.485, 0.456, 0.406)  # of ImageNet's red, green and blue i
 PIXEL_STD: Final = (0.229, 0.224, 0.225)
 
 
+def normalized(images: Tensor, sizes: Tensor, *, mean: Tensor, std: Tensor) -> Tensor:
+    """Images [B, 3, H, W], uint8, with pixels of mean 0 and deviation 1, and padding of 0.
+
+    `sizes` [B, 2] are height and width before padding, `mean` and `std` are [1, 3, 1, 1].
+    """
+    height, width = images.shape[2:]
+    rows = torch.arange(height, device=images.device)[:, None] < sizes[:, :1, None]  # [B, H, 1]
+    columns = torch.arange(width, device=images.device) < sizes[:, 1:, None]  # [B, 1, W]
+    return (images.float() / 255 - mean) / std * (rows & columns)[:, None]
+
+
 class CenteredAnchorGenerator(AnchorGenerator):  # type: ignore[misc]
     """Anchors in the middle of their cell; torchvision puts them on its top-left corner."""
 

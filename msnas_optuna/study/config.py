@@ -41,6 +41,9 @@ LATER_KEYS: Final = {
     "supernet.ema": 0.0,
     "finetune.ema": 0.0,
     "retrain.ema": 0.0,
+    "supernet.paths": "valid",
+    "supernet.tolerance": None,
+    "supernet.balanced": False,
     **{
         f"space.{key}": value
         for method in METHODS.values()
@@ -155,14 +158,43 @@ class DataSection:
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
+class SupernetSection(Recipe):
+    """[supernet]: how the weights that all architectures share are trained.
+
+    Attributes:
+        paths: those that steps draw from: "valid", all of the space (the paper's), or "window",
+            those whose cost lies around the budget's target.
+        tolerance: half width of that window as a fraction of the target; the default is the
+            budget's. With paths = "window" alone.
+        balanced: draw so that the candidates of a block are trained equally often, as nearly as
+            the rules of the space allow; else every path is equally likely (the paper's).
+    """
+
+    paths: Literal["valid", "window"] = "valid"
+    tolerance: Annotated[float, Field(ge=0, lt=1)] | None = None
+    balanced: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class FinetuneSection(Recipe):
     """[finetune]: what happens to the supernet's weights of a path before it is evaluated.
 
     Attributes:
+        steps: optimizer steps; 0 trains nothing. 100 is the paper's.
+        batch_size: images of a step, over all processes; 32 is the paper's.
+        learning_rate: the rate after the warm-up; 0.004 is the paper's.
+        schedule: "step" divides by 10 at 84 % and 94 % of the steps, "cosine" falls to zero,
+            "constant" stays. The paper names one rate alone.
         recalibration_batches: after the recipe, batch norm statistics are taken from this many
-            batches; 0 leaves those of the training.
+            batches; 0 leaves those of the training. The paper names none.
     """
 
+    # Deviation: the other defaults, AdamW with its weight decay, warm-up and clipping, are those
+    # of [supernet], because both train the same weights.
+    steps: Count = 100  # §4.1
+    batch_size: PositiveInt = 32  # §4.1
+    learning_rate: Annotated[float, Field(gt=0, lt=10)] = 4e-3  # §4.1
+    schedule: Literal["step", "cosine", "constant"] = "constant"
     recalibration_batches: Count = 0
 
 
@@ -227,15 +259,10 @@ class StudyConfig:
     space: Any
     detector: Any
     data: DataSection
-    supernet: Recipe
+    supernet: SupernetSection
     retrain: Recipe
     budget: BudgetSection = BudgetSection()
-    finetune: FinetuneSection = FinetuneSection(
-        steps=100,
-        batch_size=32,
-        learning_rate=4e-3,
-        schedule="constant",  # §4.1
-    )
+    finetune: FinetuneSection = FinetuneSection()
     sampler: SamplerSection = SamplerSection()
     runtime: RuntimeSection = RuntimeSection()
 
@@ -427,6 +454,16 @@ def _broken_rules(config: StudyConfig) -> Iterator[str]:
             config.method.resolve(name, space)
         except InvalidArchitectureError as error:
             yield f"sampler.seeds: {error}"
+    if config.supernet.tolerance is not None and config.supernet.paths != "window":
+        yield (
+            f'supernet.tolerance: it is the half width of paths = "window", got paths = '
+            f"{toml(config.supernet.paths)}; change paths, or remove it"
+        )
+    if config.supernet.balanced and not config.method.mixed:
+        yield (
+            f"supernet.balanced: method {config.method.name} has no candidate blocks to balance, "
+            f"got true; remove it"
+        )
     for section in ("supernet", "retrain"):
         if getattr(config, section).steps == 0:
             yield f"{section}.steps: the value should be greater than 0, got 0; raise it"

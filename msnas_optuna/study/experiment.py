@@ -201,6 +201,8 @@ class Experiment:
         parts = ("space.", "detector.", "data.", "study.seed", "runtime.", f"{recipe}.")
         settings = flatten({recipe: dataclasses.asdict(getattr(self.config, recipe))})
         identity = self._identity | comparable(settings)
+        if recipe == "supernet" and (window := self.setting.paths_window) is not None:
+            identity["supernet.window"] = list(window)
         if recipe == RETRAIN and (test_set := self.task.test.dataset) is not self.task.val.dataset:
             identity[TESTED] = sha256(test_set.annotations)
         return {key: value for key, value in identity.items() if key.startswith(parts)}
@@ -227,7 +229,7 @@ class Experiment:
             DataError, CheckpointError, NonFiniteLossError: see there.
         """
         _ = self.setting.feasible  # hours of training would be lost on an empty window
-        recipe, seed = self.config.supernet, self.config.study.seed
+        recipe, seed, draw = self.config.supernet, self.config.study.seed, self.setting.draw_path
         self.ranks.require_shares(recipe.batch_size, "supernet.batch_size")
         task = self.task
         model = self.build_detector().to(task.device)
@@ -247,9 +249,7 @@ class Experiment:
                 seed=seed,
                 device=task.device,
                 precision=task.precision,
-                sample=lambda step: self.setting.valid.sample(
-                    np.random.default_rng([seed, PATH_STREAM, step])
-                ),
+                sample=lambda step: draw(np.random.default_rng([seed, PATH_STREAM, step])),
                 checkpointing=Checkpointing(
                     self.supernet_path,
                     self._training_identity("supernet"),

@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import optuna
 
 from msnas_optuna.data.shapes import SPLITS, Split, generate_shapes
@@ -18,6 +19,7 @@ from msnas_optuna.methods.base import Method, MethodCost
 from msnas_optuna.samplers import ArchitectureSampler
 from msnas_optuna.samplers.history import Ledger
 from msnas_optuna.samplers.queue import resolve_architectures
+from msnas_optuna.spaces.balance import balanced_weights
 from msnas_optuna.spaces.base import InvalidArchitectureError, Space
 from msnas_optuna.spaces.lattice import Lattice
 from msnas_optuna.spaces.names import NameSpace
@@ -232,6 +234,25 @@ class Setting:
     def valid(self) -> Lattice[Any]:
         """All valid architectures, whatever they cost: the paths of the supernet."""
         return Lattice(self.space)
+
+    @property
+    def paths_window(self) -> tuple[int, int] | None:
+        """Least and largest multiply-adds of a path of the supernet; None without bounds."""
+        supernet, budget = self.config.supernet, self.config.budget
+        if supernet.paths == "valid":
+            return None
+        tolerance = budget.tolerance if supernet.tolerance is None else supernet.tolerance
+        return window_around(self.target, tolerance)
+
+    @cached_property
+    def draw_path(self) -> Callable[[np.random.Generator], Any]:
+        """Draws a path of the supernet for a step of its training."""
+        window = self.paths_window
+        paths = self.valid if window is None else Lattice(self.space, self.cost, window=window)
+        if not self.config.supernet.balanced:
+            return paths.sample
+        mixed = self.space.parts[self.method.mixed]
+        return paths.weighted(balanced_weights(paths, mixed)).sample
 
     @cached_property
     def baselines(self) -> Lattice[str]:

@@ -174,17 +174,16 @@ def detect(
     workers: int = 0,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """The detections of every image, in COCO's result format and original pixels.
+    """The detections of every image, in order, in COCO's result format and original pixels.
 
-    The `models.network.DetectionNetwork`, of one architecture, is put into evaluation mode;
+    Those of an image do not depend on the other images, but for rounding. The
+    `models.network.DetectionNetwork`, of one architecture, is put into evaluation mode;
     `progress` is called after every batch.
     """
-    results: list[dict[str, Any]] = []
-    done = 0
+    results: dict[int, list[dict[str, Any]]] = {}
     for batch in evaluation_batches(dataset, batch_size=EVALUATION_BATCH, workers=workers):
         for found in detect_batch(model, batch, device=device, precision=precision):
-            results += coco_results(dataset.dataset, found)
-        done += len(batch)
+            results[found.index] = coco_results(dataset.dataset, found)
         if progress is not None:
-            progress(done, len(dataset))
-    return results
+            progress(len(results), len(dataset))
+    return [result for index in sorted(results) for result in results[index]]

@@ -235,6 +235,9 @@ def check_finite(name: str, value: float, *, step: int, architecture: Hashable) 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimizer; biases and normalization have no weight decay."""
+    # Deviation: the paper names no parameters without weight decay; biases and norms have none,
+    # because it would only draw the scales of normalized features to zero (Goyal et al.,
+    # "Accurate, Large Minibatch SGD", 2017, §5.1).
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     groups: list[dict[str, Any]] = [

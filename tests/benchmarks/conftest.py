@@ -34,3 +34,8 @@ def population() -> ModuleType:
 @pytest.fixture(scope="session")
 def large_study() -> ModuleType:
     return loaded("large_study")
+
+
+@pytest.fixture(scope="session")
+def validation_noise() -> ModuleType:
+    return loaded("validation_noise")

@@ -140,7 +140,7 @@ def test_space_of_a_published_setting():
 
 def test_space_of_the_quickstart(tmp_path):
     text = shipped_study("quickstart.toml").read_text()
-    few = text.replace("train = 3000, val = 150", "train = 20, val = 1")
+    few = text.replace("train = 3000, val = 2000, test = 2000", "train = 20, val = 1, test = 1")
     (tmp_path / "quickstart.toml").write_text(few)
     found = as_json("space", tmp_path / "quickstart.toml")
     assert (found["valid"], found["in_window"]) == (16_363, 297)

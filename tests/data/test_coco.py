@@ -435,6 +435,16 @@ def exif(orientation: int) -> Image.Exif:
     return block
 
 
+INVERSE = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
+"""EXIF orientation -> the one that undoes it."""
+
+
+def with_exif(image: Image.Image, orientation: int) -> Image.Image:
+    """The image as if it had been read with an orientation to undo."""
+    image.getexif()[ORIENTATION] = orientation
+    return image
+
+
 def is_red(image: Image.Image, at: tuple[int, int]) -> bool:
     red, _, blue = image.getpixel(at)  # type: ignore[misc]
     return bool(red > 200 and blue < 60)
@@ -490,10 +500,36 @@ def test_a_missing_size_is_read_from_the_upright_image(tmp_path: Path, missing: 
     assert data.read(0).size == (40, 20)
 
 
-def test_a_reduced_jpeg_is_upright_and_no_smaller_than_asked(tmp_path: Path) -> None:
+def test_a_large_jpeg_is_decoded_reduced(tmp_path: Path) -> None:
     large = half_red().resize((200, 400))
     data = one_image(tmp_path, large, "a.jpg", exif=exif(6), stated=(400, 200))
-    assert data.read(0, at_least=(100, 50)).size == (100, 50)
-    assert data.read(0, at_least=(101, 50)).size == (200, 100)
+    with Image.open(tmp_path / "a.jpg") as image:
+        image.draft(None, (50, 100))
+        reduced = ImageOps.exif_transpose(image)
+    read = data.read(0, size=(100, 50))
+    assert reduced.size == (100, 50)
+    assert np.array_equal(np.asarray(read), np.asarray(reduced))
+    assert is_red(read, (10, 25))
     assert data.read(0).size == (400, 200)
-    assert is_red(data.read(0, at_least=(100, 50)), (10, 25))
+
+
+@pytest.mark.parametrize("stated", [(1001, 667), (599, 801)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_edges_of_a_reduced_jpeg_lie_where_those_of_its_boxes_do(
+    tmp_path: Path, orientation: int, stated: tuple[int, int]
+) -> None:
+    """The decoder rounds the sides up, and the rest of the last pixel may come first."""
+    width, height = stated
+    right, bottom = round(0.97 * width), round(0.97 * height)
+    upright = Image.new("L", stated, 228)
+    upright.paste(28, (0, 0, right, bottom))
+    turned = ImageOps.exif_transpose(with_exif(upright, INVERSE[orientation]))
+    data = one_image(
+        tmp_path, turned.convert("RGB"), "a.jpg", exif=exif(orientation), stated=stated
+    )
+    for factor in (8, 5, 3):  # decoded at 1/8, 1/4 and 1/2
+        size = width // factor, height // factor
+        pixels = np.asarray(data.read(0, size=size)).mean(axis=2)
+        dark = (228 - pixels) / 200
+        assert dark[0].sum() == pytest.approx(right * size[0] / width, abs=0.1)
+        assert dark[:, 0].sum() == pytest.approx(bottom * size[1] / height, abs=0.1)

@@ -21,7 +21,7 @@ from msnas_optuna.data.shapes import (
     generate_shapes,
 )
 
-SMALL = ShapesSettings(train=6, val=3, size=64, extent=(8.0, 40.0))
+SMALL = ShapesSettings(train=6, val=3, test=2, size=64, extent=(8.0, 40.0))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -31,8 +31,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_the_set_loads_without_a_warning_and_has_the_size_asked_for(tmp_path: Path) -> None:
     splits = generate_shapes(tmp_path / "new" / "set", SMALL)
-    assert list(splits) == ["train", "val"]
-    for split, n in zip(splits.values(), (6, 3), strict=True):
+    assert list(splits) == ["train", "val", "test"]
+    for split, n in zip(splits.values(), (6, 3, 2), strict=True):
         data = CocoDetection(split.images, split.annotations)
         assert len(data) == n
         assert [c.name for c in data.categories] == list(CLASSES)
@@ -44,19 +44,21 @@ def test_equal_settings_give_equal_files_and_another_seed_others(tmp_path: Path)
     for name in ("a", "b"):
         generate_shapes(tmp_path / name, SMALL)
     generate_shapes(
-        tmp_path / "c", ShapesSettings(train=6, val=3, size=64, extent=(8, 40), seed=1)
+        tmp_path / "c", ShapesSettings(train=6, val=3, test=2, size=64, extent=(8, 40), seed=1)
     )
     a, b, c = (contents(tmp_path / name) for name in "abc")
     assert a == b
-    assert len(a) == 6 + 3 + 2 + 1
+    assert len(a) == 6 + 3 + 2 + 3 + 1
     pictures = [name for name in a if name.endswith(".jpg")]
     assert all(a[name] != c[name] for name in pictures)
-    assert len({a[name] for name in pictures}) == 9
+    assert len({a[name] for name in pictures}) == 11
 
 
 def test_a_picture_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
     generate_shapes(tmp_path / "few", SMALL)
-    generate_shapes(tmp_path / "more", ShapesSettings(train=8, val=4, size=64, extent=(8, 40)))
+    generate_shapes(
+        tmp_path / "more", ShapesSettings(train=8, val=4, test=3, size=64, extent=(8, 40))
+    )
     few, more = contents(tmp_path / "few"), contents(tmp_path / "more")
     assert all(few[name] == more[name] for name in few if name.endswith(".jpg"))
 
@@ -75,7 +77,7 @@ def test_an_interrupted_set_is_made_anew_even_with_other_settings(tmp_path: Path
         if done == 4:
             raise KeyboardInterrupt
 
-    other = ShapesSettings(train=6, val=3, size=64, extent=(8.0, 40.0), seed=9)
+    other = ShapesSettings(train=6, val=3, test=2, size=64, extent=(8.0, 40.0), seed=9)
     with pytest.raises(KeyboardInterrupt):
         generate_shapes(tmp_path / "stopped", other, progress=stop)
     generate_shapes(tmp_path / "stopped", SMALL)
@@ -85,7 +87,7 @@ def test_an_interrupted_set_is_made_anew_even_with_other_settings(tmp_path: Path
 
 def test_a_finished_set_with_other_settings_is_refused(tmp_path: Path) -> None:
     generate_shapes(tmp_path, SMALL)
-    other = ShapesSettings(train=7, val=3, size=64, extent=(8.0, 40.0))
+    other = ShapesSettings(train=7, val=3, test=2, size=64, extent=(8.0, 40.0))
     with pytest.raises(
         DataError, match=r"other settings, got \{'train': 6\}; remove .* or choose"
     ):
@@ -101,7 +103,7 @@ def test_files_of_others_are_not_touched(tmp_path: Path) -> None:
 
 def test_a_half_written_marker_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / f".{MARKER}.123").write_text("{")
-    assert len(generate_shapes(tmp_path, SMALL)) == 2
+    assert len(generate_shapes(tmp_path, SMALL)) == 3
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, "9" * 5000])
@@ -114,7 +116,7 @@ def test_a_damaged_marker_is_named(tmp_path: Path, text: str) -> None:
 def test_progress_counts_every_picture(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     generate_shapes(tmp_path, SMALL, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(i, 9) for i in range(1, 10)]
+    assert seen == [(i, 11) for i in range(1, 12)]
 
 
 def test_the_annotation_file_is_plain_coco(tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ from msnas_optuna.data.transforms import (
     batch_keys,
     collate,
     evaluation_batches,
+    evenly_padded,
     flip,
+    padded_size,
     resized_size,
     training_batches,
 )
@@ -271,6 +273,23 @@ def test_evaluation_takes_every_image_once_in_order(data: CocoDetection) -> None
     batches = list(evaluation_batches(samples, batch_size=2))
     assert [b.indices for b in batches] == [(0, 1), (2, 3), (4,)]
     assert torch.equal(batches[0].targets[0]["boxes"], samples[0].boxes)
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 300), st.integers(1, 300)), max_size=30),
+    batch_size=st.integers(1, 5),
+)
+def test_in_an_evaluation_each_image_is_padded_as_if_it_were_alone(
+    sizes: list[tuple[int, int]], batch_size: int
+) -> None:
+    batches = evenly_padded(sizes, batch_size)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(sizes)))
+    for batch in batches:
+        assert batch == sorted(batch)
+        assert {padded_size([sizes[i]]) for i in batch} == {padded_size(sizes[i] for i in batch)}
+        assert len(batch) <= batch_size
+    short = [padded_size([sizes[b[0]]]) for b in batches if len(b) < batch_size]
+    assert len(short) == len(set(short))  # no more batches than need be
 
 
 # ---------------------------------------------------------------- order

@@ -30,12 +30,12 @@ def predicted(study_file: Path, *arguments: str | Path, code: int = 0):
     return json.loads(found.stdout)
 
 
-def val_images(study_file: Path) -> list[Path]:
-    return [r.path for r in Experiment.load(study_file).task.val.dataset.records]
+def images_of(study_file: Path, part: str = "val") -> list[Path]:
+    return [r.path for r in getattr(Experiment.load(study_file).task, part).dataset.records]
 
 
-def truth(study_file: Path) -> dict:
-    return Experiment.load(study_file).task.val.dataset.ground_truth
+def truth(study_file: Path, part: str = "val") -> dict:
+    return getattr(Experiment.load(study_file).task, part).dataset.ground_truth
 
 
 def stored(study_file: Path, stage: str | None) -> dict[str, float]:
@@ -44,22 +44,22 @@ def stored(study_file: Path, stage: str | None) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("trial", ["best", "fpn-like", "number"])
-def test_the_results_of_the_validation_images_have_the_stored_ap(retrained, trial):
+def test_the_results_of_the_test_images_have_the_stored_ap(retrained, trial):
     word = (
         str(select(Experiment.load(retrained).setting, "best").trial)
         if trial == "number"
         else trial
     )
-    found = predicted(retrained, *val_images(retrained), "--trial", word)
+    found = predicted(retrained, *images_of(retrained, "test"), "--trial", word)
     results = json.loads(Path(found["results"]).read_text())
-    assert average_precision(truth(retrained), results)["ap"] == found["ap"]
+    assert average_precision(truth(retrained, "test"), results)["ap"] == found["ap"]
     assert found["ap"] in stored(retrained, RETRAIN).values()
     assert found["weights"] == "retrained"
 
 
 @pytest.mark.parametrize("trial", ["0", "fpn-like"])
 def test_one_shot_weights_are_those_of_the_search(retrained, trial):
-    found = predicted(retrained, *val_images(retrained), "--trial", trial, "--one-shot")
+    found = predicted(retrained, *images_of(retrained), "--trial", trial, "--one-shot")
     results = json.loads(Path(found["results"]).read_text())
     values = stored(retrained, "fpn-like" if trial == "fpn-like" else None)
     assert average_precision(truth(retrained), results)["ap"] == found["ap"]
@@ -74,7 +74,7 @@ def test_the_best_has_the_highest_stand_alone_ap_of_the_search(retrained):
 
 
 def test_pictures_and_results_lie_in_the_run_folder(retrained):
-    images = val_images(retrained)[:2]
+    images = images_of(retrained)[:2]
     found = predicted(retrained, *images)
     folder = retrained.parent / "predictions"
     assert [Path(i["picture"]).parent for i in found["images"]] == [folder, folder]
@@ -89,7 +89,7 @@ def test_pictures_and_results_lie_in_the_run_folder(retrained):
 
 
 def test_boxes_below_the_asked_score_are_in_the_results_alone(retrained):
-    image = val_images(retrained)[0]
+    image = images_of(retrained)[0]
     results = json.loads(Path(predicted(retrained, image)["results"]).read_text())
     scores = sorted(result["score"] for result in results)
     asked = str(scores[len(scores) // 2])
@@ -128,8 +128,23 @@ def test_images_of_any_mode_and_size_are_read(retrained, tmp_path):
         assert Image.open(entry["picture"]).mode == "RGB"
 
 
+def test_an_image_is_found_the_same_on_beside_larger_ones(retrained, tmp_path):
+    rng = np.random.default_rng(0)
+    for i, (w, h) in enumerate([(60, 60), (40, 100), (100, 40), (60, 61)]):
+        Image.fromarray(rng.integers(0, 256, (h, w, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    paths = sorted(tmp_path.glob("*.png"))
+    together = predicted(retrained, *paths, "--out", tmp_path / "out")["images"]
+    assert [image["file_name"] for image in together] == [str(path) for path in paths]
+    for path, image in zip(paths, together, strict=True):
+        (alone,) = predicted(retrained, path, "--out", tmp_path / "alone")["images"]
+        pairs = list(zip(image["boxes"], alone["boxes"], strict=True))
+        assert len(pairs) > 3
+        for a, b in pairs:
+            assert a["score"] == pytest.approx(b["score"], abs=0.02)  # in bfloat16
+
+
 def test_unreadable_images_are_named_and_the_others_done(retrained, tmp_path):
-    good = val_images(retrained)[0]
+    good = images_of(retrained)[0]
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(good.read_bytes()[:500])
     (tmp_path / "text.png").write_text("no picture")

@@ -45,16 +45,55 @@ def changed(old: str, new: str) -> str:
     return MINIMAL.replace(old, new)
 
 
-def test_a_minimal_file_has_the_sampler_s_and_the_paper_s_defaults(tmp_path):
+def test_a_minimal_file_has_the_sampler_s_defaults(tmp_path):
     config = load_config(write(tmp_path, MINIMAL))
     sampler = inspect.signature(ArchitectureSampler).parameters
     for setting in dataclasses.fields(config.sampler):
         if setting.name != "seeds":
             assert getattr(config.sampler, setting.name) == sampler[setting.name].default
-    assert config.budget.tolerance == 0.01
-    assert (config.finetune.steps, config.finetune.batch_size) == (100, 32)
-    assert config.data.image_size == (800, 1333)
     assert config.study.run_dir == tmp_path / "run"
+
+
+PAPER = {
+    "space.stem_channels": (64, None),
+    "budget.tolerance": (0.01, None),
+    "data.image_size": ((800, 1333), None),
+    "detector.anchor_base": (32, None),
+    "supernet.batch_size": (32, "the paper: 32."),
+    "supernet.learning_rate": (0.04, "the paper: 0.04."),
+    "supernet.optimizer": ("sgd", '"sgd" (the paper\'s)'),
+    "supernet.momentum": (0.9, "0.9 is the paper's."),
+    "supernet.weight_decay": (1e-4, "The paper: 1e-4."),
+    "supernet.schedule": ("step", '"step" (the paper\'s)'),
+    "supernet.warmup": (1 / 50, "the paper: one epoch, 0.02."),
+    "supernet.warmup_start": (0.00125 / 0.04, "1/32 is the paper's."),
+    "supernet.clip_norm": (0, "The paper names none."),
+    "supernet.ema": (0, None),
+    "finetune.steps": (100, "100 is the paper's."),
+    "finetune.batch_size": (32, "32 is the paper's."),
+    "finetune.learning_rate": (0.004, "0.004 is the paper's."),
+    "finetune.recalibration_batches": (0, None),
+}
+"""§4.1, and the words of the reference; without words the default is the paper's."""
+
+
+@pytest.mark.parametrize("key", PAPER)
+def test_a_default_is_the_paper_s_or_the_reference_names_the_paper_s(tmp_path, key):
+    section, name = key.split(".")
+    published, words = PAPER[key]
+    default = getattr(getattr(load_config(write(tmp_path, MINIMAL)), section), name)
+    page = (STUDIES.parent / "docs" / "study-file.md").read_text()
+    _, _, text = page.partition(f"## [{section}]")
+    (row,) = re.findall(rf"^\| `{name}` \|.*", text.partition("\n## ")[0], re.MULTILINE)
+    assert words is None or words in row
+    is_ours = words is not None and not words.endswith("is the paper's.")
+    assert (default == published) == (not is_ours)
+
+
+def test_a_key_that_is_left_out_of_finetune_has_the_default_of_a_section_that_is(tmp_path):
+    whole = load_config(write(tmp_path, MINIMAL)).finetune
+    part = load_config(write(tmp_path, MINIMAL + "[finetune]\nclip_norm = 1.0")).finetune
+    assert part == dataclasses.replace(whole, clip_norm=1.0)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +249,8 @@ def test_a_wrong_type_is_told_in_the_words_of_toml(tmp_path, name):
             continue
         assert ".".join(key) in message or f"{'.'.join(key[:-1])}: " in message
         for line in message.splitlines():
-            assert not set(re.findall(r"\w+", line)) & FOREIGN, line
+            words = re.sub(r'"[^"]*"', "", line)  # values that a key may have are no words
+            assert not set(re.findall(r"\w+", words)) & FOREIGN, line
             if "expected " in line:
                 assert line.startswith(f"{tmp_path / 'study.toml'}: {'.'.join(key)}: expected ")
                 assert f", got {toml(value):.80}; " in line

@@ -154,7 +154,7 @@ def export(folder: Path) -> None:
 
 
 def unfinished_shapes(folder: Path) -> None:
-    settings = ShapesSettings(train=1, val=1)
+    settings = ShapesSettings(train=1, val=1, test=1)
     generate_shapes(folder / "made", settings)
     marker = folder / "made" / MARKER
     marker.write_text(marker.read_text().replace("true", "false"))

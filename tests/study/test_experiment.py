@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from msnas_optuna.data.images import DataError
 from msnas_optuna.methods.msnas.space import Architecture
 from msnas_optuna.runtime.distributed import resolve_device
+from msnas_optuna.samplers import queue_architectures
 from msnas_optuna.spaces.lattice import EmptyWindowError
 from msnas_optuna.storage import StudyMismatchError, read_record
 from msnas_optuna.study.config import ConfigError
@@ -536,10 +537,104 @@ def test_a_retraining_refuses_other_data_than_the_search_had(searched, trained):
 
 
 def test_results_refuse_another_source_of_data(searched, trained):
-    shapes = "shapes = { train = 12, val = 4, size = 128, extent = [30.0, 90.0] }"
+    shapes = "shapes = { train = 12, val = 4, test = 4, size = 128, extent = [30.0, 90.0] }"
     paths = [
         f'{part}_{kind} = "x"' for part in ("train", "val") for kind in ("images", "annotations")
     ]
     edited(trained, shapes, "\n".join(paths))
     with pytest.raises(StudyMismatchError, match=r"data\.shapes"):
         StudyView.load(Experiment.load(trained).setting)
+
+
+def test_the_search_never_reads_the_test_images_and_a_trained_detector_is_reported_on_them(
+    trained,
+):
+    experiment = Experiment.load(trained)
+    first = experiment.task.test.dataset.records[0].path
+    picture = first.read_bytes()
+    first.write_bytes(b"no picture")
+    study = experiment.search(2)
+    assert not any(key.startswith("data.test") for key in study.user_attrs["msnas:config"])
+    with pytest.raises(DataError, match=r"test/000000\.jpg"):
+        experiment.retrain(top=1)
+    first.write_bytes(picture)
+    by_hand = experiment.setting.baseline
+    trials = experiment.retrain(top=1).trials
+    (value,) = (
+        t.value for t in trials if t.value is not None and t.user_attrs["arch"] == str(by_hand)
+    )
+    detector = experiment.retrained(by_hand)
+    assert experiment.task.evaluate(detector, experiment.task.test)["ap"] == value
+    assert experiment.setting.reported_images == "test"
+
+
+def test_another_test_set_changes_the_retraining_alone(searched, trained):
+    experiment, _ = searched
+    experiment.retrain(top=1)
+    folder = experiment.setting.run_dir / "data" / "annotations"
+    content = json.loads((folder / "instances_test.json").read_text())
+    content["annotations"] = content["annotations"][:-1]
+    (folder / "instances_test.json").write_text(json.dumps(content))
+    again = Experiment.load(trained)
+    again.search()
+    with pytest.raises(StudyMismatchError, match=r"data\.test_annotations\.sha256"):
+        again.retrain(top=1)
+
+
+def test_without_test_images_the_validation_images_stand_in(searched, tmp_path):
+    experiment, _ = searched
+    data = experiment.setting.run_dir / "data"
+    text = (data.parent / "tiny.toml").read_text()
+    start = text.index("shapes = ")
+    paths = "".join(
+        f'{part}_images = "data/{part}"\n'
+        f'{part}_annotations = "data/annotations/instances_{part}.json"\n'
+        for part in ("train", "val")
+    )
+    own = data.parent / "own.toml"
+    own.write_text(text[:start] + paths + text[text.index("\n", start) :])
+    found = Experiment.load(own)
+    assert found.task.test is found.task.val
+    assert found.setting.reported_images == "validation"
+
+
+def test_each_training_of_an_architecture_has_a_seed_of_its_own(searched, trained):
+    experiment, _ = searched
+    by_hand = experiment.setting.baseline
+    experiment.train_alone([by_hand])
+    study = Experiment.load(trained).train_alone([by_hand], 3)
+    assert [t.user_attrs.get("repeat", 0) for t in study.trials] == [0, 1, 2]
+    files = [
+        experiment.setting.run_dir / "retrained" / t.user_attrs["checkpoint"] for t in study.trials
+    ]
+    weights = [torch.load(file, weights_only=True)["model"] for file in files]
+    heads = [w["encoder.stem.convolution.0.weight"] for w in weights]
+    assert not any(torch.equal(a, b) for a, b in zip(heads, heads[1:] + heads[:1], strict=True))
+    values = [t.values for t in study.trials]
+    files[1].unlink()
+    again = Experiment.load(trained).train_alone([by_hand], 3)
+    assert [t.values for t in again.trials] == values
+    retrained = torch.load(files[1], weights_only=True)["model"]
+    assert all(torch.equal(retrained[k], v) for k, v in weights[1].items())
+
+
+def test_a_failed_training_is_tried_again_with_its_own_seed(searched):
+    experiment, _ = searched
+    by_hand = experiment.setting.baseline
+    study = experiment.train_alone([by_hand], 2)
+    (experiment.setting.run_dir / "retrained" / study.trials[0].user_attrs["checkpoint"]).unlink()
+    gone = study.trials[0]
+    copied = optuna.create_study(
+        study_name="copied", storage=study._storage, direction="maximize", sampler=study.sampler
+    )
+    for trial in study.trials:
+        trial.state = TrialState.FAIL if trial.number == gone.number else trial.state
+        trial.values = None if trial.number == gone.number else trial.values
+        copied.add_trial(trial)
+    space = experiment.setting.space
+    assert queue_architectures(copied, space, [by_hand], retry_failed=True, times=2) == 1
+    assert queue_architectures(copied, space, [by_hand], retry_failed=True, times=2) == 0
+    experiment._run(copied, [by_hand], experiment.standalone_objective, step="again", times=2)
+    assert copied.trials[-1].user_attrs["arch"] == gone.user_attrs["arch"]
+    assert copied.trials[-1].user_attrs.get("repeat", 0) == 0
+    assert copied.trials[-1].values == gone.values

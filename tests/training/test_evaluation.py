@@ -13,10 +13,15 @@ import torch
 from PIL import Image
 
 from msnas_optuna.data.coco import CocoDetection
+from msnas_optuna.data.images import ImageSet, image_record
+from msnas_optuna.data.transforms import ResizedImages, collate
+from msnas_optuna.methods.msnas.single import SingleImageDetector
 from msnas_optuna.training.evaluation import (
     ImageDetections,
     average_precision,
     coco_results,
+    detect,
+    detect_batch,
 )
 
 
@@ -170,6 +175,40 @@ def test_settings_out_of_range_are_refused(change: dict[str, Any]) -> None:
 
 
 # ---------------------------------------------------------------- results
+
+
+@torch.no_grad()
+def test_detections_depend_on_their_image_alone(tmp_path, random_detector, data) -> None:
+    """In an evaluation with larger images, by itself, and in the program that is exported."""
+    model, rng = random_detector("1 2 2 2 .5 .5 .5 | 4 8 16 32 32"), np.random.default_rng(0)
+    sizes = [(96, 70), (128, 100), (64, 190), (60, 60), (190, 64), (128, 128), (96, 71)]
+    for i, (w, h) in enumerate(sizes):
+        noise = rng.integers(0, 256, (h, w, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{i}.png")
+    records = [image_record(tmp_path / f"{i}.png", i) for i in range(len(sizes))]
+    images, seen = ResizedImages(ImageSet(records, data.categories * 2), 128, 192), []
+    results = detect(
+        model, images, device=torch.device("cpu"), precision="fp32",
+        progress=lambda *done: seen.append(done),
+    )  # fmt: skip
+    assert [r["image_id"] for r in results] == sorted(r["image_id"] for r in results)
+    assert seen[-1] == (7, 7)
+    single = SingleImageDetector(model)
+    for i in range(len(sizes)):
+        batch = collate([images[i]])
+        (alone,) = detect_batch(model, batch, device=torch.device("cpu"), precision="fp32")
+        expected = coco_results(images.dataset, alone)
+        exported = single(batch.images, torch.tensor(batch.sizes[0]))
+        program = ImageDetections(i, batch.to_original(0, exported[0]), *exported[1:])
+        assert len(expected) > 10
+        for found_ in (
+            [r for r in results if r["image_id"] == i],
+            coco_results(images.dataset, program),
+        ):
+            assert [r["category_id"] for r in found_] == [r["category_id"] for r in expected]
+            for a, b in zip(found_, expected, strict=True):
+                assert a["score"] == pytest.approx(b["score"], abs=1e-4)
+                assert a["bbox"] == pytest.approx(b["bbox"], abs=2e-3)
 
 
 @pytest.fixture(scope="module")

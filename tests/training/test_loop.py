@@ -161,6 +161,34 @@ def test_training_leaves_the_global_generator_alone(experiment):
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_the_average_of_the_weights_is_kept_and_resumed(experiment, tmp_path):
+    decay, shots = 0.4, []
+    model = experiment.build_detector()
+    first = {k: v.clone() for k, v in model.state_dict().items()}
+    train(
+        model, experiment.task.batches(RECIPE, 7), recipe=RECIPE, seed=7, device=CPU,
+        sample=lambda step: experiment.setting.valid.sample(np.random.default_rng([7, step])),
+        on_step=lambda *_: shots.append({k: v.clone() for k, v in model.state_dict().items()}),
+    )  # fmt: skip
+    _, _, averaged = run(experiment, ema=decay)
+    expected = first
+    for step, shot in enumerate(shots):
+        share = min(decay, (1 + step) / (10 + step))
+        expected = {
+            k: share * expected[k] + (1 - share) * v if v.is_floating_point() else v
+            for k, v in shot.items()
+        }
+    assert all(torch.allclose(averaged[k], v, atol=1e-6) for k, v in expected.items())
+    assert not torch.equal(
+        averaged["rpn.head.objectness.0.weight"], shots[-1]["rpn.head.objectness.0.weight"]
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run(experiment, path=tmp_path / "net.pt", stop=4, ema=decay)
+    for _ in range(2):  # resumed, then finished already
+        _, _, resumed = run(experiment, path=tmp_path / "net.pt", ema=decay)
+        assert all(torch.equal(averaged[k], v) for k, v in resumed.items())
+
+
 def test_gradients_are_clipped(experiment):
     _free, _, loose = run(experiment, steps=2, clip_norm=0, optimizer="sgd")
     _, _, tight = run(experiment, steps=2, clip_norm=1e-6, optimizer="sgd", weight_decay=0)

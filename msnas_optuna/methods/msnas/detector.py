@@ -26,6 +26,7 @@ from msnas_optuna.models.torchvision_parts import (
     PIXEL_STD,
     CenteredAnchorGenerator,
     ImageWiseSampler,
+    normalized,
 )
 
 ASPECT_RATIOS: Final = (0.5, 1.0, 2.0)
@@ -119,9 +120,9 @@ class Detector(DetectionNetwork):
         strides = self.encoder.feature_strides(architecture)
         self.rpn.fg_bg_sampler.generators = generators
         self.roi_heads.fg_bg_sampler.generators = generators
-        x = ((images.float() / 255 - self.mean) / self.std).contiguous(
-            memory_format=torch.channels_last
-        )
+        unpadded = torch.tensor(sizes, device=images.device)  # [B, 2]
+        x = normalized(images, unpadded, mean=self.mean, std=self.std)
+        x = x.contiguous(memory_format=torch.channels_last)
         features = heads.GroupFeatures(self.encoder(x, architecture), strides)
         proposals, rpn_losses = self.rpn(ImageList(x, list(sizes)), features, targets)
         detections, roi_losses = self.roi_heads(features, proposals, list(sizes), targets)

@@ -69,6 +69,7 @@ class MSNASMethod(Method[Architecture]):
     )
     legend = LEGEND
     columns_note = "Strides and feature strides are written as in the paper's Tables 7-9."
+    mixed = "encoder"
     width = "channels"
     published = PUBLISHED
     presets = {  # noqa: RUF012  # read alone

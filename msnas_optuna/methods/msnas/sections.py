@@ -25,7 +25,8 @@ class SpaceSection:
         block: residual block of every candidate.
         channels: C.
         stem_channels: channels of the stem's output.
-        norm: "batch", or "group" (with weight standardization) for very small batches.
+        norm: "batch", or "group" (of 8 channels, or the divisor of C nearest to it, with weight
+            standardization) for very small batches.
         feature_strides: "searched", or "fpn": the heads read 4, 8, 16, 32 and 64 as FPN's do, and
             the encoder alone is searched (Table 2).
         constraints: Eq. 7 limits the feature strides; without it, heads read whatever feature the

@@ -16,7 +16,7 @@ from torchvision.ops import nms
 from msnas_optuna.methods.msnas.detector import Detector
 from msnas_optuna.methods.msnas.encoder import MSNASEncoder
 from msnas_optuna.methods.msnas.heads import GroupRPNHead
-from msnas_optuna.models.torchvision_parts import CenteredAnchorGenerator
+from msnas_optuna.models.torchvision_parts import CenteredAnchorGenerator, normalized
 
 PROPOSAL_SIDE, DETECTION_SIDE = 1e-3, 1e-2  # pixels; torchvision drops shorter ones
 
@@ -53,7 +53,7 @@ class SingleImageDetector(nn.Module):
             boxes [n, 4] (x1, y1, x2, y2 in pixels of `image`), scores [n] and labels [n] (1..K).
         """
         bounds = size.flip(0).repeat(2).float()  # w h w h
-        x = (image.float() / 255 - self.pixel_mean) / self.pixel_std
+        x = normalized(image, size[None], mean=self.pixel_mean, std=self.pixel_std)
         features: list[Tensor] = self.encoder(x)
         proposals = self._proposals(features, bounds)
         return self._detections(features, proposals, bounds)

@@ -8,10 +8,10 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.rpn import RPNHead
 
 from msnas_optuna.methods.msnas.cost import EncoderCost, fpn_baseline
-from msnas_optuna.methods.msnas.encoder import MSNASEncoder, ResidualBlock
+from msnas_optuna.methods.msnas.encoder import CANDIDATES, MSNASEncoder, ResidualBlock
 from msnas_optuna.methods.msnas.heads import GroupRPNHead
 from msnas_optuna.methods.msnas.published import PRESETS, PUBLISHED
-from msnas_optuna.methods.msnas.space import MSNASSpace
+from msnas_optuna.methods.msnas.space import Architecture
 from msnas_optuna.models.blocks import Stem
 
 
@@ -77,13 +77,44 @@ def test_fpn_baselines_equal_the_counter(name, gflops):
     assert fpn_baseline(name) / 1e9 == pytest.approx(gflops, abs=0.005)
 
 
-def test_the_parts_add_up():
-    cost = EncoderCost("bottleneck", 16, (128, 128))
-    architecture = MSNASSpace(9).fpn_like()
-    parts = cost.breakdown(architecture)
-    every = (parts.stem, *parts.blocks, *parts.laterals, *parts.outputs.values(), *parts.rpn)
-    assert sum(every) == cost.total(architecture)
-    assert [i for i, flops in enumerate(parts.laterals) if flops] == list(architecture.laterals)
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1 2 .5 2 .5 1 1 | 4 8 8 8 8",
+        "1 2 2 2 .5 .5 .5 | 4 8 16 32 32",
+        "2 1 .5 2 2 1 2 | 4 4 8 16 32",
+    ],
+)
+def test_each_part_is_what_the_counter_finds_in_the_module_of_its_name(block, text):
+    path = Architecture.parse(text)
+    cost = EncoderCost(block, 16, (128, 192), stem_channels=24)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        encoder = MSNASEncoder(7, block, channels=16, stem_channels=24, only=path).eval()
+        GroupRPNHead(16)(encoder(torch.zeros(1, 3, 128, 192)))
+
+    def found(name: str) -> int:
+        return sum(counter.flop_counts.get(name, {}).values()) // 2
+
+    laterals = [
+        found(f"MSNASEncoder.laterals.{path.laterals[i]}") if i in path.laterals else 0
+        for i in range(7)
+    ]
+    own = cost.breakdown(path)
+    assert own.stem == found("MSNASEncoder.stem")
+    assert list(own.blocks) == [
+        found(f"MSNASEncoder.blocks.{i}.{CANDIDATES[stride]}")
+        for i, stride in enumerate(path.strides)
+    ]
+    assert list(own.laterals) == laterals
+    assert own.outputs == {
+        stride: found(f"MSNASEncoder.outputs.{stride}") for stride in {*path.feature_strides}
+    }
+    modules = ("convolutions", "objectness", "deltas")
+    assert list(own.rpn) == [
+        sum(found(f"GroupRPNHead.{m}.{g}") for m in modules) for g in range(5)
+    ]
+    assert cost.total(path) == found("Global")
 
 
 def test_input_sizes_must_be_multiples_of_the_largest_stride():

@@ -9,7 +9,12 @@ from torchvision.models.detection.image_list import ImageList
 from msnas_optuna.methods.msnas.detector import Detector
 from msnas_optuna.methods.msnas.encoder import MSNASEncoder
 from msnas_optuna.methods.msnas.space import MSNASSpace
-from msnas_optuna.models.torchvision_parts import CenteredAnchorGenerator, ImageWiseSampler
+from msnas_optuna.models.torchvision_parts import (
+    PIXEL_MEAN,
+    PIXEL_STD,
+    CenteredAnchorGenerator,
+    ImageWiseSampler,
+)
 from msnas_optuna.spaces.lattice import Lattice
 
 FPN_LIKE = MSNASSpace(7).fpn_like()
@@ -77,6 +82,34 @@ def test_alone_detects_what_the_supernet_detects():
         assert all(torch.equal(a[key], b[key]) for key in ("boxes", "scores", "labels"))
 
 
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_alone_learns_what_the_supernet_learns(norm):
+    """Equal weights and draws: each loss and each gradient, on several paths."""
+    supernet = detector(norm=norm).train()
+    for path in Lattice(MSNASSpace(7)).sample(np.random.default_rng(1), 3):
+        alone = detector(path, norm=norm).train()
+        weights = supernet.state_dict()
+        alone.load_state_dict({name: weights[name] for name in alone.state_dict()})
+        found = []
+        for model, given in ((supernet, path), (alone, None)):
+            draws = [torch.Generator().manual_seed(i) for i in range(2)]
+            model.zero_grad()
+            _, losses = model(
+                images(), SIZES, targets=targets(), architecture=given, generators=draws
+            )
+            sum(losses.values()).backward()
+            found.append((losses, {n: p.grad for n, p in model.named_parameters()}))
+        (theirs, their_gradients), (ours, gradients) = found
+        assert theirs.keys() == ours.keys()
+        assert all(loss > 0 for loss in ours.values())
+        for name, loss in ours.items():
+            assert torch.equal(loss, theirs[name]), name
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, their_gradients[name], rtol=1e-4, atol=1e-6)
+        unused = their_gradients.keys() - gradients.keys()
+        assert all(their_gradients[name] is None for name in unused)
+
+
 def test_detections_stay_inside_the_unpadded_image():
     with torch.no_grad():
         found, losses = detector(FPN_LIKE).eval()(images(), SIZES)
@@ -84,6 +117,21 @@ def test_detections_stay_inside_the_unpadded_image():
     for detections, (height, width) in zip(found, SIZES, strict=True):
         x1, y1, x2, y2 = detections["boxes"].unbind(1)
         assert ((x1 >= 0) & (y1 >= 0) & (x2 <= width) & (y2 <= height)).all()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_padding_that_the_encoder_gets_is_zero(training):
+    model, seen = detector(FPN_LIKE).train(training), []
+    model.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    model(images(), SIZES, targets=targets() if training else None)
+    whole, padded = seen[0]
+    assert (padded[:, 100:] == 0).all()
+    assert (padded[:, :, 150:] == 0).all()
+    black = -torch.tensor(PIXEL_MEAN) / torch.tensor(PIXEL_STD)
+    expected = images().float() / 255 / torch.tensor(PIXEL_STD)[:, None, None]
+    expected += black[:, None, None]
+    torch.testing.assert_close(whole, expected[0])
+    torch.testing.assert_close(padded[:, :100, :150], expected[1, :, :100, :150])
 
 
 def test_anchors_sit_in_the_middle_of_their_cells():

@@ -28,6 +28,20 @@ def test_the_detections_are_those_of_the_detector(random_detector, text, size):
     torch.testing.assert_close(boxes, expected["boxes"], rtol=0, atol=2e-3)
 
 
+@torch.no_grad()
+def test_pixels_outside_the_image_are_not_seen(random_detector):
+    """Zero after normalization, whatever they hold."""
+    model = random_detector(ARCHITECTURES["fpn-like"])
+    single, size = SingleImageDetector(model), (100, 150)
+    image = torch.randint(0, 256, (1, 3, 128, 192), dtype=torch.uint8)
+    expected = single(image, torch.tensor(size))
+    assert len(expected[0]) > 10
+    image[:, :, 100:], image[:, :, :, 150:] = 0, 255
+    assert all(map(torch.equal, single(image, torch.tensor(size)), expected))
+    (found,), _ = model(image, [size])
+    torch.testing.assert_close(found["boxes"], expected[0], rtol=0, atol=2e-3)
+
+
 def test_the_cases_have_detections(random_detector):
     image = torch.randint(0, 256, (1, 3, 128, 192), dtype=torch.uint8)
     with torch.no_grad():

@@ -15,7 +15,9 @@ from msnas_optuna.methods.msnas.tabular import TABLE_FILE, TabularObjective, loa
 from msnas_optuna.spaces.base import InvalidArchitectureError
 from msnas_optuna.study.setting import Setting
 
-STUDY = Path(__file__).parents[3] / "benchmarks" / "tabular" / "study.toml"
+ROOT = Path(__file__).parents[3]
+STUDY, DOCS = ROOT / "benchmarks" / "tabular" / "study.toml", ROOT / "docs"
+CONTENT = json.loads(TABLE_FILE.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +41,26 @@ def test_values_are_ap_and_costs_those_of_the_architectures(table):
         assert measured.gflops == pytest.approx(table.feasible.cost.total(architecture) / 1e9)
 
 
-def test_architectures_differ_by_more_than_the_noise(table):
-    repeated = [m.ap for m in table.measurements.values() if len(m.ap) > 1]
-    assert len(repeated) >= 50
-    noise = np.mean([np.var(aps, ddof=1) for aps in repeated]) ** 0.5
-    assert 0 < noise < (table.quantile(0.95) - table.quantile(0.05)) / 3
+def test_the_documentation_tells_the_noise_of_the_values(table):
+    """Recomputed from the file; what is measured twice tells the noise of one measurement."""
+    rows = [dict(zip(CONTENT["columns"], row, strict=True)) for row in CONTENT["rows"]]
+    first, second = np.array([row["ap"] for row in rows if len(row["ap"]) == 2]).T
+    noise = np.sqrt(np.mean((first - second) ** 2) / 2)
+    spread = np.std([row["ap"][0] for row in rows])
+    a, b = (np.sign(values[:, None] - values) for values in (first, second))
+    tau = np.sum(a * b) / np.sqrt(np.sum(a**2) * np.sum(b**2))  # Kendall's tau-b
+    best = np.sort([row["ap"][0] for row in rows])[::-1][: len(rows) // 100 + 1]
+    assert len(best) == 11
+    text = " ".join((DOCS / "samplers.md").read_text().split())
+    assert (
+        f"{len(first)} of them were fine-tuned a second time, with other batches: the standard "
+        f"deviation of one measurement is {100 * noise:.2f} AP, that of the architectures "
+        f"{100 * spread:.1f} AP, and Kendall's tau of both rankings is {tau:.2f}. The best 1 % "
+        f"lie within {100 * (best[0] - best[-1]):.2f} AP"
+    ) in text
+    assert best[0] - best[-1] < noise  # which of them is the best of all is not known
+    again = [m.ap for m in table.measurements.values() if len(m.ap) == 2]
+    assert sorted(again) == sorted(zip(first, second, strict=True))
 
 
 def test_the_provenance_says_how_to_make_it_again(table):
@@ -95,17 +112,14 @@ def test_nothing_else_has_a_value(table, text, why):
         table.value(Architecture.parse(text))
 
 
-def test_a_study_finds_good_architectures(table):
+def test_a_study_has_the_values_of_the_table(table):
     study = optuna.create_study(
-        direction="maximize",
-        sampler=ArchitectureSampler(
-            table.feasible, population_size=20, n_children=10, n_random=2, seed=0
-        ),
+        direction="maximize", sampler=ArchitectureSampler(table.feasible, seed=0)
     )
-    study.optimize(TabularObjective(table), n_trials=60)
-    assert len({table.space.decode(t.params) for t in study.trials}) == 60
-    assert study.best_value > table.quantile(0.95)
-    assert study.best_value == table.value(table.space.decode(study.best_params))
+    study.optimize(TabularObjective(table), n_trials=30)
+    decoded = [table.space.decode(t.params) for t in study.trials]
+    assert len(set(decoded)) == 30
+    assert [t.value for t in study.trials] == [table.measurements[a].ap[0] for a in decoded]
 
 
 def test_a_trial_outside_the_table_fails(table):
