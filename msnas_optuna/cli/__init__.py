@@ -1,6 +1,7 @@
 """The `msnas` command: one function for each verb, and the only place that prints."""
 
 from msnas_optuna.cli import (
+    ablation,
     asktell,
     baseline,
     detectors,
@@ -13,6 +14,7 @@ from msnas_optuna.cli import (
 from msnas_optuna.cli.terminal import app
 
 __all__ = [
+    "ablation",
     "app",
     "asktell",
     "baseline",

@@ -13,6 +13,7 @@ import typer
 from rich.table import Table
 
 from msnas_optuna.cli.experiments import joint_experiment, open_experiment
+from msnas_optuna.cli.progress import Bars
 from msnas_optuna.cli.records import RecordFile, write_result
 from msnas_optuna.cli.terminal import (
     BASELINES,
@@ -132,16 +133,7 @@ def search(
     with session(joint=True, quiet=quiet, plain=as_json) as progress:
         place, setting = torchrun_place(), Setting.load(study_file, storage=storage)
         progress.beside(partial(live_table, setting), step="search")
-        if workers > 1:
-            refuse_torchrun()
-            by_hand = (setting.method.baseline_stage,)
-            wanted: dict[str | None, int] = {None: setting.n_trials(trials)}
-            job = Job("search", wanted, partial(_search, trials=trials), beside=by_hand)
-            run_with_workers(setting, storage, job, count=workers, progress=progress)
-        else:
-            experiment = open_experiment(setting, progress, place=place)
-            experiment.evaluate_baseline()
-            experiment.search(trials)
+        run_search(setting, storage, trials, workers=workers, progress=progress)
         progress.stop()
         if place is None or place.rank == 0:
             print_results(setting, top=top, as_json=as_json)
@@ -198,11 +190,16 @@ def results(
     top: Top = 5,
     storage: StorageUrl = None,
     as_json: AsJson = False,
+    record: RecordFile = None,
     quiet: Quiet = False,
 ) -> None:
     """Print the best architectures found so far."""
     with session(quiet=quiet, plain=as_json):
-        print_results(Setting.load(study_file, storage=storage), top=top, as_json=as_json)
+        setting = Setting.load(study_file, storage=storage)
+        print_results(setting, top=top, as_json=as_json)
+        if record is not None:
+            numbers = result_numbers(StudyView.load(setting), setting, top=top)
+            write_result(record, setting, seeds=[setting.config.study.seed], numbers=numbers)
 
 
 def result_numbers(view: StudyView[Any], setting: Setting, *, top: int) -> dict[str, Any]:
@@ -247,6 +244,22 @@ def print_results(setting: Setting, *, top: int, as_json: bool) -> None:
             f"variance {1e4 * (summary.standalone_variance or 0):.4f}, "
             f"max {percent(summary.standalone_max)} mAP"
         )
+
+
+def run_search(
+    setting: Setting, storage: str | None, trials: int | None, *, workers: int, progress: Bars
+) -> None:
+    """Evaluates the baseline, and searches with so many processes, or as one of torchrun's."""
+    if workers > 1:
+        refuse_torchrun()
+        by_hand = (setting.method.baseline_stage,)
+        wanted: dict[str | None, int] = {None: setting.n_trials(trials)}
+        job = Job("search", wanted, partial(_search, trials=trials), beside=by_hand)
+        run_with_workers(setting, storage, job, count=workers, progress=progress)
+    else:
+        experiment = open_experiment(setting, progress, place=torchrun_place())
+        experiment.evaluate_baseline()
+        experiment.search(trials)
 
 
 def _search(experiment: Experiment, trials: int | None) -> None:

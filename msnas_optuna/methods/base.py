@@ -121,11 +121,14 @@ class Method(Protocol[A]):
         section: frozen dataclass of [space] in a study file; its field `method` is `name`.
         detector_section: likewise of [detector].
         evaluation_keys: of [detector], what trained weights do not depend on.
+        later_keys: of [space], what studies of earlier versions lack, with what it was then.
         size_multiple: inputs that the cost counts have sides of multiples of this many pixels; it
             divides `data.transforms.SIZE_MULTIPLE`, to which images are padded.
         legend: of the signs of a picture, for readers.
         columns_note: how the columns are written, for readers.
         metrics: what a search may have as objectives, by name; "ap" is one.
+        baselines: names of further hand-made detectors, see `baseline_detector`; studies store
+            them.
         mixed: the part of the space, see `Space.parts`, whose choices are candidates with weights
             of their own in the supernet; "" where there is none.
         baselines: names of further hand-made detectors, see `baseline_detector`; studies store
@@ -145,12 +148,14 @@ class Method(Protocol[A]):
     legend: str
     columns_note: str = ""
     metrics: Mapping[str, Metric] = METRICS
+    baselines: tuple[str, ...] = ()
     mixed: str = ""
     baselines: tuple[str, ...] = ()
     width: str = ""
     published: Mapping[str, PublishedArchitecture[A]] = _NONE
     presets: Mapping[str, Preset] = _NONE
     heatmaps: Mapping[str, Heatmap[A]] = _NONE
+    later_keys: Mapping[str, Any] = _NONE
 
     # ------------------------------------------------------------------ the study file
 

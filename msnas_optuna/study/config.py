@@ -44,6 +44,11 @@ LATER_KEYS: Final = {
     "supernet.paths": "valid",
     "supernet.tolerance": None,
     "supernet.balanced": False,
+    **{
+        f"space.{key}": value
+        for method in METHODS.values()
+        for key, value in method.later_keys.items()
+    },
 }
 """What checkpoints and studies of earlier versions lack, with what it was then."""
 

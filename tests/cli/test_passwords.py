@@ -373,4 +373,5 @@ def test_a_program_without_a_shell_can_start_what_ask_prints(
 
 def test_shipped_study_files_and_their_comments_are_read() -> None:
     for path in (Path(__file__).parents[2] / "studies").rglob("*.toml"):
-        assert load_config(path).study.name == tomllib.loads(path.read_text())["study"]["name"]
+        if "study" in (plain := tomllib.loads(path.read_text())):
+            assert load_config(path).study.name == plain["study"]["name"]

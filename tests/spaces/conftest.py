@@ -329,6 +329,10 @@ class Case:
 CASES = {
     "msnas": Case(MSNASSpace(3), EncoderCost("basic", 32, (128, 128), 32)),
     "msnas-bottleneck": Case(MSNASSpace(3), EncoderCost("bottleneck", 24, (128, 192))),
+    "msnas-fpn": Case(MSNASSpace(7, "fpn"), EncoderCost("basic", 32, (128, 128), 32)),
+    "msnas-free": Case(
+        MSNASSpace(3, constraints=False), EncoderCost("bottleneck", 24, (128, 192))
+    ),
     "walk": Case(Walk(6), Effort()),
     "walk-ends-listed": Case(Walk(6, (1, 2)), Effort(odd=3)),
     "walk-all-listed": Case(Walk(5, (2, 9)), Effort(odd=-3)),

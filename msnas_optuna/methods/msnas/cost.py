@@ -123,14 +123,14 @@ class EncoderCost:
     def step(self, position: int, before: State, gene: float, after: State) -> int:
         """Cost of one gene: a block and the lateral of the stage that ends before it, or a head.
 
-        The output convolution is paid where the feature stride changes.
+        The output convolution of a resolution is paid by the first group that reads it.
         """
         if isinstance(after, EncoderState):
             paid = self.mixed_block(position, absolute_stride=after.absolute_stride, stride=gene)
         else:
-            paid = self.rpn(after.last)
-            if isinstance(before, EncoderState) or before.last != after.last:
-                paid += self.output(after.last)
+            paid = self.rpn(int(gene))
+            if isinstance(before, EncoderState) or before.read != after.read:
+                paid += self.output(int(gene))
         ends_stage = gene != 1 or not isinstance(after, EncoderState)
         if ends_stage and isinstance(before, EncoderState) and before.receives_lateral:
             paid += self.lateral(before.absolute_stride)

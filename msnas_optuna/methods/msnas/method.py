@@ -56,6 +56,7 @@ class MSNASMethod(Method[Architecture]):
     detector_section = DetectorSection
     baselines = tuple(f"ResNet-{n}-FPN{s}" for s in (SCALED, "") for n in (18, 34, 50))
     evaluation_keys = frozenset({"max_detections", "proposals_test", "score_threshold"})
+    later_keys = {"feature_strides": "searched", "constraints": True}  # noqa: RUF012  # read alone
     size_multiple = FEATURE_STRIDES[-1]
     columns = (
         Column("strides", "strides", lambda a: list(a.strides), Architecture.strides_text),
@@ -114,14 +115,18 @@ class MSNASMethod(Method[Architecture]):
                 )
 
     def describe(self, section: SpaceSection) -> str:
-        return (
+        encoder = (
             f"the stride of each of {section.n_blocks} {section.block} blocks with "
-            f"{section.channels} channels, and the feature that each of the {N_GROUPS} detection "
-            f"heads reads"
+            f"{section.channels} channels"
         )
+        if section.feature_strides == "fpn":
+            return f"{encoder}; the {N_GROUPS} detection heads read FPN's features, 4 to 64"
+        free = "" if section.constraints else ", without the constraints of Eq. 7"
+        heads = f"the feature that each of the {N_GROUPS} detection heads reads"
+        return f"{encoder}, and {heads}{free}"
 
     def space(self, section: SpaceSection) -> MSNASSpace:
-        return MSNASSpace(section.n_blocks)
+        return section.space()
 
     def cost(self, section: SpaceSection, *, input_size: tuple[int, int]) -> EncoderCost:
         return EncoderCost(section.block, section.channels, input_size, section.stem_channels)

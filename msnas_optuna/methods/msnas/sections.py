@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from msnas_optuna.methods.base import CHECKED, PositiveInt
 from msnas_optuna.methods.msnas.published import Block
+from msnas_optuna.methods.msnas.space import FeatureStrides, MSNASSpace
 from msnas_optuna.models import Norm
 
 CANONICAL_SIZE: Final = 224 / 800  # RoI of level 4 by shorter side of the image (Lin et al., 2017)
@@ -26,6 +27,10 @@ class SpaceSection:
         stem_channels: channels of the stem's output.
         norm: "batch", or "group" (of 8 channels, or the divisor of C nearest to it, with weight
             standardization) for very small batches.
+        feature_strides: "searched", or "fpn": the heads read 4, 8, 16, 32 and 64 as FPN's do, and
+            the encoder alone is searched (Table 2).
+        constraints: Eq. 7 limits the feature strides; without it, heads read whatever feature the
+            encoder has (Table 3).
     """
 
     method: Literal["msnas"] = "msnas"
@@ -34,6 +39,15 @@ class SpaceSection:
     channels: Annotated[int, Field(ge=4, le=2048)]
     stem_channels: Annotated[int, Field(ge=4, le=2048)] = 64
     norm: Norm = "batch"
+    feature_strides: FeatureStrides = "searched"
+    constraints: bool = True
+
+    def __post_init__(self) -> None:
+        self.space()
+
+    def space(self) -> MSNASSpace:
+        """The space of these settings; ValueError for one that holds nothing."""
+        return MSNASSpace(self.n_blocks, self.feature_strides, self.constraints)
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
-from typing import ClassVar, Final, NamedTuple
+from typing import ClassVar, Final, Literal, NamedTuple
 
 from optuna.distributions import CategoricalDistribution
 
@@ -19,6 +19,9 @@ STRIDES: Final = (0.5, 1.0, 2.0)  # of a block: double, keep or halve the resolu
 FEATURE_STRIDES: Final = (4, 8, 16, 32, 64)  # pixels, of blocks' outputs and heads' inputs (§3.2)
 N_GROUPS: Final = 5  # object groups, each with a detection head of its own (§3.3)
 STEM_STRIDE: Final = 4  # absolute, of the stem's output, in pixels
+
+FeatureStrides = Literal["searched", "fpn"]
+"""Feature strides are genes, or fixed to FPN's 4, 8, 16, 32 and 64 (Table 2)."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +125,10 @@ class EncoderState(NamedTuple):
 
 
 class UtilizationState(NamedTuple):
-    """The last feature stride so far, and whether all so far are equal."""
+    """Bits of levels."""
 
     outputs: int  # bit l: the encoder has a feature of level l
-    last: int
-    equal: bool
+    read: int  # bit l: a group so far reads it
 
 
 State = EncoderState | UtilizationState
@@ -134,14 +136,24 @@ State = EncoderState | UtilizationState
 
 @dataclass(frozen=True)
 class MSNASSpace(Space[Architecture]):
-    """All valid architectures of N = 3..32 blocks (§3.2-3.3); its own automaton of N + 5 genes."""
+    """All valid architectures of N = 3..32 blocks (§3.2-3.3); its own automaton of N + 5 genes.
+
+    Without `constraints`, Eq. 7 does not limit the feature strides (Table 3). FPN-style ones need
+    N of at least 5, and have one choice each.
+    """
 
     n_blocks: int
+    feature_strides: FeatureStrides = "searched"
+    constraints: bool = True
     listed: ClassVar = (1, N_GROUPS)  # the stem's channels; heads share no factor with blocks
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n_blocks, Integral) or not 3 <= self.n_blocks <= 32:
-            raise ValueError(f"n_blocks must be a whole number in 3..32, got {self.n_blocks!r}")
+        least = len(FEATURE_STRIDES) if self.feature_strides == "fpn" else 3
+        if not isinstance(self.n_blocks, Integral) or not least <= self.n_blocks <= 32:
+            style = " with FPN-style feature strides" if least > 3 else ""
+            raise ValueError(
+                f"n_blocks must be a whole number in {least}..32{style}, got {self.n_blocks!r}"
+            )
 
     @cached_property
     def distributions(self) -> dict[str, CategoricalDistribution]:
@@ -166,7 +178,10 @@ class MSNASSpace(Space[Architecture]):
 
     @property
     def choices(self) -> list[tuple[float, ...]]:
-        return [STRIDES] * self.n_blocks + [FEATURE_STRIDES] * N_GROUPS
+        fixed: list[tuple[float, ...]] = [(s,) for s in FEATURE_STRIDES]
+        searched: list[tuple[float, ...]] = [FEATURE_STRIDES] * N_GROUPS
+        utilization = fixed if self.feature_strides == "fpn" else searched
+        return [STRIDES] * self.n_blocks + utilization
 
     @property
     def start(self) -> EncoderState:
@@ -182,18 +197,19 @@ class MSNASSpace(Space[Architecture]):
             level = state.level + (1 if gene == 2 else -1)
             ended = state.outputs if position else 0  # the stem ends no stage
             return EncoderState(level, ended) if 0 <= level < len(FEATURE_STRIDES) else None  # V1
-        s = int(gene)
-        if not state.outputs >> FEATURE_STRIDES.index(s) & 1:  # V3
+        feature = 1 << FEATURE_STRIDES.index(int(gene))
+        if not state.outputs & feature:  # V3
             return None
-        if isinstance(state, EncoderState):
-            return UtilizationState(state.outputs, s, True) if s <= 8 else None  # Eq. 7
-        if s < state.last:  # Eq. 7
+        read = 0 if isinstance(state, EncoderState) else state.read
+        if self.constraints and (2 * feature <= read or (not read and gene > 8)):  # Eq. 7
             return None
-        return UtilizationState(state.outputs, s, state.equal and s == state.last)
+        return UtilizationState(state.outputs, read | feature)
 
     def accepts(self, state: State) -> bool:
-        """Eq. 7: not all feature strides are equal, and the largest is at least 8."""
-        return isinstance(state, UtilizationState) and not state.equal and state.last >= 8
+        """Eq. 7: not all feature strides are equal, so that the largest is at least 8."""
+        if isinstance(state, EncoderState):
+            return False
+        return not self.constraints or state.read.bit_count() > 1
 
     def violation(self, architecture: Architecture) -> str | None:
         """The first broken rule among shape, V1, V2 (Eq. 7) and V3, in words, or None."""
@@ -209,14 +225,13 @@ class MSNASSpace(Space[Architecture]):
             if not FEATURE_STRIDES[0] <= a <= FEATURE_STRIDES[-1]:  # V1
                 return f"block {i + 1} has absolute stride {a:g}; every block must have 4 to 64"
         for g, stride in enumerate(s):
-            if stride not in FEATURE_STRIDES:
-                every = list(FEATURE_STRIDES)
-                return f"feature_stride_{g + 1} must be one of {every}, got {stride}"
-        if list(s) != sorted(s):
+            if stride not in (every := self.choices[self.n_blocks + g]):
+                return f"feature_stride_{g + 1} must be one of {list(every)}, got {stride}"
+        if self.constraints and list(s) != sorted(s):
             return f"feature strides must not decrease from group to group (Eq. 7), got {list(s)}"
-        if min(s) > 8 or max(s) < 8:
+        if self.constraints and (min(s) > 8 or max(s) < 8):
             return f"feature strides must hold min <= 8 <= max (Eq. 7), got {list(s)}"
-        if min(s) == max(s):
+        if self.constraints and min(s) == max(s):
             return f"feature strides must not all be equal (Eq. 7), got {list(s)}"
         for g, stride in enumerate(s):
             if stride not in architecture.outputs:  # V3
@@ -230,15 +245,20 @@ class MSNASSpace(Space[Architecture]):
         """The hand-made path: down as a residual backbone, up as FPN's top-down pathway.
 
         N = 7 gives strides 1 2 2 2 .5 .5 .5 reading 4 8 16 32 32. More blocks deepen the stages
-        of the way down in turn, fewer make the pyramid less deep.
+        of the way down in turn, fewer make the pyramid less deep. With FPN-style feature strides
+        the way down ends at 64, and fewer than nine blocks cut the way up short.
         """
-        halvings = min(3, (self.n_blocks - 1) // 2)
+        utilization = (4, 8, 16, 32, 32)
+        halvings = doublings = min(3, (self.n_blocks - 1) // 2)
+        if self.feature_strides == "fpn":
+            utilization, halvings = FEATURE_STRIDES, len(FEATURE_STRIDES) - 1
+            doublings = min(halvings, self.n_blocks - 1 - halvings)
         depth = [0] * (halvings + 1)  # additional blocks of each stage on the way down
-        for extra in range(self.n_blocks - 1 - 2 * halvings):
+        for extra in range(self.n_blocks - 1 - halvings - doublings):
             depth[(extra + 1) % len(depth)] += 1
         strides = [1.0, *[1.0] * depth[0]]
         for extra in depth[1:]:
             strides += [2.0, *[1.0] * extra]
-        strides += [0.5] * halvings
+        strides += [0.5] * doublings
         top = STEM_STRIDE * 2**halvings
-        return Architecture(tuple(strides), tuple(min(s, top) for s in (4, 8, 16, 32, 32)))
+        return Architecture(tuple(strides), tuple(min(s, top) for s in utilization))

@@ -103,6 +103,49 @@ def test_counts_the_valid_architectures(n_blocks, valid):
     assert Lattice(MSNASSpace(n_blocks)).count() == valid
 
 
+@pytest.mark.parametrize(("n_blocks", "valid"), [(5, 1), (6, 7), (7, 33), (8, 132), (9, 482)])
+def test_fpn_style_counts_the_paths_that_visit_4_to_64(n_blocks, valid):
+    paths = (
+        Architecture(strides, FEATURE_STRIDES)
+        for strides in itertools.product(STRIDES, repeat=n_blocks)
+    )
+    visiting = [a for a in paths if set(a.absolute_strides) == set(FEATURE_STRIDES)]
+    lattice = Lattice(MSNASSpace(n_blocks, "fpn"))
+    assert lattice.count() == len(visiting) == valid
+    assert {*lattice} == {*visiting}
+
+
+@pytest.mark.parametrize("n_blocks", [4, 5, 6])
+def test_without_eq_7_a_path_of_k_features_has_k_to_the_5_utilizations(n_blocks):
+    every = itertools.product(STRIDES, repeat=n_blocks)
+    paths = [Architecture(strides, FEATURE_STRIDES).absolute_strides for strides in every]
+    visited = Counter(len(set(path)) for path in paths if all(4 <= a <= 64 for a in path))
+    space = MSNASSpace(n_blocks, constraints=False)
+    assert Lattice(space).count() == sum(n * k**5 for k, n in visited.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "searched", "fpn", "free"),
+    [
+        ("r18", 209_524, 1_894, 5_974_814),
+        ("r34", 1_095_192_670, 7_944_105, 29_849_109_715),
+        ("r50", 758_636_549, 6_583_068, 21_922_119_625),
+    ],
+)
+def test_windows_of_the_ablations_at_the_published_settings(name, searched, fpn, free):
+    # As counted here; by construction each narrower space is part of the wider one.
+    lattice = preset_lattice(name)
+    n, cost, window = lattice.space.n_blocks, lattice.cost, lattice.window
+    assert lattice.count() == searched
+    assert Lattice(MSNASSpace(n, "fpn"), cost, window=window).count() == fpn
+    wide = Lattice(MSNASSpace(n, constraints=False), cost, window=window)
+    assert wide.count() == free
+    drawn = wide.sample(np.random.default_rng(0), 200)
+    assert {wide.violation(a) for a in drawn} == {None}
+    broken = [a for a in drawn if lattice.violation(a) is not None]
+    assert all("Eq. 7" in lattice.violation(a) for a in broken)
+
+
 @pytest.mark.parametrize(
     ("n_blocks", "paths"),
     [(4, 35), (7, 707), (8, 1931), (9, 5275), (13, 293_867), (21, 912_137_899)],

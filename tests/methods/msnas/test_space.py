@@ -111,6 +111,25 @@ def test_every_space_has_a_valid_hand_made_path():
         assert space.violation(space.fpn_like()) is None
 
 
+def test_fpn_style_paths_reach_64_and_need_five_blocks():
+    assert str(MSNASSpace(9, "fpn").fpn_like()) == "1 2 2 2 2 .5 .5 .5 .5 | 4 8 16 32 64"
+    for n in range(5, 33):
+        space = MSNASSpace(n, "fpn")
+        assert space.violation(space.fpn_like()) is None
+    with pytest.raises(ValueError, match=r"in 5\.\.32 with FPN-style feature strides, got 4"):
+        MSNASSpace(4, "fpn")
+    other = Architecture((1, 2, 2, 2, 2), (4, 8, 16, 32, 32))
+    assert "feature_stride_5 must be one of [64]" in MSNASSpace(5, "fpn").violation(other)
+
+
+def test_without_constraints_heads_read_whatever_the_encoder_has():
+    space = MSNASSpace(9, constraints=False)
+    strides = (1, 2, 2, 2, 2, 0.5, 0.5, 0.5, 0.5)
+    for s in product(FEATURE_STRIDES, repeat=5):
+        assert space.violation(Architecture(strides, s)) is None
+    assert "no block" in space.violation(Architecture((1,) * 9, (8, 4, 4, 4, 4)))  # V3 stays
+
+
 @pytest.mark.parametrize("n", [-1, 2, 33, 7.0, "7", None])
 def test_unreasonable_numbers_of_blocks_are_refused(n):
     with pytest.raises(ValueError, match=r"n_blocks must be a whole number in 3\.\.32"):
