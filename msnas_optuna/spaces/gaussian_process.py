@@ -49,7 +49,8 @@ class GaussianProcess(Generic[A]):
                 f"each architecture needs a finite value, got {len(y)} values for "
                 f"{len(architectures)} architectures"
             )
-        self._space, self._genes = space, self._coded(architectures)
+        self._space = space
+        self._genes = self._coded(architectures)  # [n, L]
         n, differing, ones = len(y), self._differing(self._genes), np.ones(len(y))
         self.log_likelihood = -np.inf
         for length in LENGTHS:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -40,7 +41,8 @@ def test_it_is_the_closed_form_at_the_best_of_its_hyperparameters():
     known, at = drawn(25), drawn(6, seed=1)
     values = np.random.default_rng(2).normal([sum(SPACE.genes(a)) for a in known], 4.0)
     model = GaussianProcess(SPACE, known, values)
-    forms = {(l, s): closed_form(known, values, l, s) for l in LENGTHS for s in NOISES}
+    pairs = product(LENGTHS, NOISES)
+    forms = {pair: closed_form(known, values, *pair) for pair in pairs}
     best = max(forms, key=lambda pair: forms[pair][0])
     assert (model.length, model.noise) == best
     assert model.log_likelihood == pytest.approx(forms[best][0])
@@ -50,7 +52,9 @@ def test_it_is_the_closed_form_at_the_best_of_its_hyperparameters():
 def test_values_without_noise_are_kept_and_noise_alone_is_averaged():
     known = list(dict.fromkeys(drawn(60)))
     smooth = np.array([sum(math.log2(s) for s in a.feature_strides) for a in known])
-    np.testing.assert_allclose(GaussianProcess(SPACE, known, smooth).mean(known), smooth, atol=0.05)
+    np.testing.assert_allclose(
+        GaussianProcess(SPACE, known, smooth).mean(known), smooth, atol=0.05
+    )
     noise = np.random.default_rng(3).standard_normal(len(known))
     assert GaussianProcess(SPACE, known, noise).mean(known).std() < noise.std() / 2
 
