@@ -1,8 +1,19 @@
 """The `msnas` command: one function for each verb, and the only place that prints."""
 
-from msnas_optuna.cli import asktell, detectors, doctor, search, show, space, storage
+from msnas_optuna.cli import asktell, detectors, doctor, rank, search, show, space, storage
 from msnas_optuna.cli.terminal import app
 
-__all__ = ["app", "asktell", "detectors", "doctor", "main", "search", "show", "space", "storage"]
+__all__ = [
+    "app",
+    "asktell",
+    "detectors",
+    "doctor",
+    "main",
+    "rank",
+    "search",
+    "show",
+    "space",
+    "storage",
+]
 
 main = app

@@ -45,6 +45,7 @@ from msnas_optuna.storage import (
     write_wanted,
 )
 from msnas_optuna.study.config import RETRAIN, StudyConfig, comparable
+from msnas_optuna.study.rank import Score
 from msnas_optuna.study.selection import retraining
 from msnas_optuna.study.setting import Setting
 from msnas_optuna.study.view import StudyView
@@ -58,7 +59,7 @@ from msnas_optuna.training.checkpoint import (
     read_losses,
 )
 from msnas_optuna.training.loop import NonFiniteLossError, train
-from msnas_optuna.training.metrics import Measurements
+from msnas_optuna.training.metrics import METRICS, Measurements
 from msnas_optuna.training.objectives import OneShotObjective, StandaloneObjective, Training
 from msnas_optuna.training.task import DetectionTask
 
@@ -331,6 +332,27 @@ class Experiment:
         method, baseline = self.setting.method, self.setting.baseline
         study = self._open(method.baseline_stage, self._search_identity)
         self._run(study, [baseline], self.one_shot_objective, step=method.baseline, wait=wait)
+        return study
+
+    def score(self, architectures: Iterable[Any], score: Score) -> optuna.Study:
+        """Measures a one-shot score of architectures on the validation images."""
+        recipe = score.recipe(self.config.finetune)
+
+        def objective(feasible: FeasibleSet[Any]) -> Objective:
+            return dataclasses.replace(
+                self.one_shot_objective(feasible),
+                recipe=recipe,
+                recalibration_batches=recipe.recalibration_batches,
+                objectives=(METRICS["ap"],),
+            )
+
+        assert self.supernet_weights
+        settings = comparable(flatten({"finetune": dataclasses.asdict(recipe)}))
+        identity = self._stage_identity("finetune") | settings
+        identity |= {"supernet.sha256": sha256(self.supernet_path)}
+        study = self._open(score.stage, identity)
+        study.set_user_attr("parent_study", self.config.study.name)
+        self._run(study, architectures, objective, step=f"score {score}")
         return study
 
     def retrain(self, top: int, *, seeds: int = 1) -> optuna.Study:

@@ -53,8 +53,8 @@ class Agreement(NamedTuple):
 def agreement(score: ArrayLike, truth: ArrayLike, *, seed: int = 0) -> Agreement:
     """Compares a score [n] with the truth [n], the mean over trainings; larger is better in both.
 
-    Intervals are percentiles over bootstrap samples of the architectures, drawn by `seed`. The
-    better half are those not below the median.
+    Intervals are percentiles over bootstrap samples of the architectures, drawn by `seed`. See
+    `better_half` for the halves.
 
     Raises:
         ValueError: the lengths differ, there is none, or a number is not finite.
@@ -64,7 +64,7 @@ def agreement(score: ArrayLike, truth: ArrayLike, *, seed: int = 0) -> Agreement
         raise ValueError(f"score and truth need one number each, got {x.shape} and {y.shape}")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("score and truth must be finite; leave out what has no value")
-    by_score, by_truth = x >= np.median(x), y >= np.median(y)
+    by_score, by_truth = better_half(x), better_half(y)
     return Agreement(
         n=x.size,
         tau=_correlation(_tau, x, y, seed),
@@ -73,6 +73,12 @@ def agreement(score: ArrayLike, truth: ArrayLike, *, seed: int = 0) -> Agreement
         tau_upper_truth=_correlation(_tau, x[by_truth], y[by_truth], seed),
         regret={k: _estimate(partial(regret, k=k), x, y, seed) for k in KS if k <= x.size},
     )
+
+
+def better_half(values: ArrayLike) -> NDArray[np.bool_]:
+    """Those not below the median, [n]."""
+    numbers = np.asarray(values, dtype=float)
+    return numbers >= np.median(numbers)  # type: ignore[no-any-return]
 
 
 def regret(score: _Floats, truth: _Floats, counts: _Floats | None = None, *, k: int) -> _Floats:
@@ -173,6 +179,11 @@ def variance_components(truth: Sequence[Sequence[float]]) -> VarianceComponents 
     return VarianceComponents(max(0.0, (among - within) / float(typical)), within)
 
 
+def harmonic_seeds(truth: Sequence[Sequence[float]]) -> float:
+    """Trainings of an architecture: the harmonic mean, as noise falls with their inverse."""
+    return 1 / float(np.mean([1 / len(values) for values in truth]))
+
+
 class Ceiling(NamedTuple):
     """The agreement that a perfect score, the expected AP, has with a truth of some noise."""
 
@@ -242,7 +253,8 @@ def plans(
     """
     found = []
     for m in among:
-        gain = noise.reliability(m) / (noise.reliability(seeds) or 1.0)
+        known = noise.reliability(seeds)
+        gain = noise.reliability(m) / known if known else 1.0
         correlation = min(1.0, abs(math.sin(math.pi / 2 * tau)) * math.sqrt(gain))
         expected = math.copysign(2 / math.pi * math.asin(correlation), tau)
         n = architectures_for(expected, half_width)

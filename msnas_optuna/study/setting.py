@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 import shlex
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -37,6 +38,7 @@ from msnas_optuna.storage import (
 )
 from msnas_optuna.storage.optuna_private import system_attrs
 from msnas_optuna.study.config import (
+    RANK_STAGES,
     RETRAIN,
     BudgetSection,
     ConfigError,
@@ -170,6 +172,13 @@ class Setting:
         """The search itself (None), the measurement of the baseline, the retraining."""
         return None, self.method.baseline_stage, RETRAIN
 
+    def stages_in(self, storage: optuna.storages.BaseStorage) -> list[str | None]:
+        """Those that a storage holds, and after them the scores of `study.rank`."""
+        names = sorted(optuna.get_all_study_names(storage))
+        scores = re.compile(re.escape(stage_name(self.study_name(), "")) + f"({RANK_STAGES})")
+        found: list[str | None] = [s for s in self.stages if self.study_name(s) in names]
+        return found + [match[1] for match in map(scores.fullmatch, names) if match]
+
     @cached_property
     def space(self) -> Space[Any]:
         """The search space."""
@@ -299,7 +308,8 @@ class Setting:
 
     def open_study(self, config: dict[str, Any], stage: str | None = None) -> optuna.Study:
         """The Optuna study of the search or of a stage, made if need be, with its sampler."""
-        metrics = [METRICS["ap"]] if stage == RETRAIN else self.metrics
+        of_search = stage in (None, self.method.baseline_stage)
+        metrics = self.metrics if of_search else [METRICS["ap"]]
         return open_study(
             self.storage,
             name=self.study_name(stage),

@@ -102,6 +102,7 @@ def test_a_minimal_file_has_the_sampler_s_and_the_paper_s_defaults(tmp_path):
         (changed('"mine"', '"../x"'), r'study\.name: .*letters.*, got "\.\./x"'),
         (changed('"mine"', '"mine-fpn-like"'), r"study\.name: a name ending in -fpn-like"),
         (changed('"mine"', '"mine-retrain"'), r"study\.name: a name ending in -retrain"),
+        (changed('"mine"', '"mine-rank-20"'), r"study\.name: a name ending in -rank-20"),
         (changed("shapes = {}", ""), r"data\.train_images, .*required unless \[data\.shapes\]"),
         (changed("shapes = {}", "shapes={}\ntrain_images='x'"), r"either \[data\.shapes\] or"),
         (
