@@ -102,8 +102,9 @@ def print_ranking(found: RankReport) -> None:
         f"{sum(map(len, trained))} trainings"
     )
     out.print(table([SCORE, *CORRELATIONS], found.rows))
+    out.print()
     out.print(table([SCORE, *DECISIONS], found.rows))
-    out.print("In brackets: intervals of 95 %, over the architectures.")
+    out.print("\nIn brackets: intervals of 95 %, over the architectures.")
     if found.ceiling is None or found.reliability is None:
         out.print("No ceiling is known: that takes two trainings of an architecture (--seeds 2).")
         return
