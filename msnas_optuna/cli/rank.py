@@ -73,7 +73,8 @@ def rank(
         progress.stop()
         found = RankReport(Ranking.load(setting), half_width, setting.config.study.seed)
         if figure is not None:
-            from msnas_optuna.report.figures import plot_ranking, write_figure  # slow to import
+            from msnas_optuna.report.figures import write_figure
+            from msnas_optuna.report.figures.ranking import plot_ranking
 
             write_figure(plot_ranking(found.ranking), figure)
         if as_json:

@@ -23,7 +23,6 @@ from msnas_optuna.report.figures.comparison import plot_comparison, plot_object_
 from msnas_optuna.report.figures.evolution import plot_evolution, plot_survivors
 from msnas_optuna.report.figures.family import plot_family_tree
 from msnas_optuna.report.figures.heatmap import plot_heatmap
-from msnas_optuna.report.figures.ranking import plot_ranking
 from msnas_optuna.report.figures.space import plot_flops_distribution
 from msnas_optuna.report.figures.tradeoff import plot_tradeoff
 from msnas_optuna.report.figures.training import plot_training_curves, plot_transfer
@@ -40,7 +39,6 @@ __all__ = [
     "plot_flops_distribution",
     "plot_heatmap",
     "plot_object_sizes",
-    "plot_ranking",
     "plot_survivors",
     "plot_tradeoff",
     "plot_training_curves",
