@@ -545,8 +545,8 @@ def keep_losses(setting: Setting) -> None:
     names = {r.architecture: r.name for r in (*view.results, view.baseline) if r is not None}
     for trial in [] if retrained is None else retrained.get_trials(deepcopy=False):
         file = trial.user_attrs.get("checkpoint")
-        if file is not None and trial.params:
-            name = names.get(setting.space.decode(trial.params), "trial ?")
+        name = names.get(setting.space.decode(trial.params)) if trial.params else None
+        if file is not None and name is not None:  # not of a ranking's sample
             repeat = trial.user_attrs.get(REPEAT)
             runs[f"{name}, seed {repeat:.0f}" if repeat else name] = (
                 setting.run_dir / "retrained" / file

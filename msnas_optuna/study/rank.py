@@ -137,13 +137,13 @@ class Ranking(Generic[A]):
         Raises:
             ValueError: `measure` has not drawn its sample yet.
         """
-        stages = setting.stages_in(setting.storage)
         study = setting.stored_study(RECALIBRATED.stage)
         if study is None or SAMPLE not in study.user_attrs:
             raise ValueError(
                 f"study {setting.study_name()} has no sample to rank yet; run "
                 f"`{setting.command('rank')}` without --so-far"
             )
+        stages = setting.stages_in(setting.storage)
         steps = (str(s).removeprefix("rank-") for s in stages if str(s).startswith("rank-"))
         measured = sorted([RECALIBRATED, *(Score(int(n)) for n in steps if n.isdecimal())])
         scores = {str(score): _scores(setting, score) for score in measured}

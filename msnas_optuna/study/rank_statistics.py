@@ -176,7 +176,7 @@ def variance_components(truth: Sequence[Sequence[float]]) -> VarianceComponents 
     grand = (counts * means).sum() / total
     among = float((counts * np.square(means - grand)).sum()) / (n - 1)
     typical = (total - np.square(counts).sum() / total) / (n - 1)  # m where all are equal
-    return VarianceComponents(max(0.0, (among - within) / float(typical)), within)
+    return VarianceComponents(max(0.0, float((among - within) / typical)), float(within))
 
 
 def harmonic_seeds(truth: Sequence[Sequence[float]]) -> float:

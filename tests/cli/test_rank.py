@@ -69,6 +69,7 @@ def test_the_figure_is_written(scored):
 )
 def test_what_cannot_be_told_is_said(tiny, words, why):
     assert why in msnas("rank", tiny, *words, code=1).output
+    assert not (tiny.parent / "study.db").exists()
 
 
 def start(study_file: Path) -> subprocess.Popen[bytes]:
