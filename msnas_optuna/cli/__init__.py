@@ -1,11 +1,22 @@
 """The `msnas` command: one function for each verb, and the only place that prints."""
 
-from msnas_optuna.cli import asktell, detectors, doctor, rank, search, show, space, storage
+from msnas_optuna.cli import (
+    asktell,
+    baseline,
+    detectors,
+    doctor,
+    rank,
+    search,
+    show,
+    space,
+    storage,
+)
 from msnas_optuna.cli.terminal import app
 
 __all__ = [
     "app",
     "asktell",
+    "baseline",
     "detectors",
     "doctor",
     "main",

@@ -7,18 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msnas_optuna.cli.experiments import open_experiment
+from msnas_optuna.cli.records import RecordFile, write_result
 from msnas_optuna.cli.terminal import (
     AsJson,
     Quiet,
+    Seeds,
     StorageUrl,
     StudyFile,
+    Workers,
     app,
     out,
     print_json,
     session,
     table,
 )
+from msnas_optuna.cli.workers import trainers
+from msnas_optuna.runtime.processes import torchrun_place
 from msnas_optuna.study.rank import Ranking, measure
 from msnas_optuna.study.setting import Setting
 
@@ -32,9 +36,7 @@ def rank(
     architectures: Annotated[
         int, typer.Option(min=2, help="Architectures of the sample, evenly over the scores.")
     ] = 60,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Trainings of each from scratch, with other seeds.")
-    ] = 3,
+    seeds: Seeds = 3,
     fine_tuning: Annotated[
         str,
         typer.Option(
@@ -53,8 +55,10 @@ def rank(
         Path | None,
         typer.Option(metavar="FILE", help="Draw the scores against the truth, .html or .json."),
     ] = None,
+    workers: Workers = 1,
     storage: StorageUrl = None,
     as_json: AsJson = False,
+    record: RecordFile = None,
     quiet: Quiet = False,
 ) -> None:
     """Tell how well one-shot scores rank architectures that are trained from scratch.
@@ -65,11 +69,12 @@ def rank(
     with session(quiet=quiet, plain=as_json) as progress:
         from msnas_optuna.report.ranking import RankReport  # slow to import
 
-        setting = Setting.load(study_file, storage=storage)
-        steps = _steps(fine_tuning)
+        if torchrun_place() is not None:
+            raise ValueError("`msnas rank` runs without torchrun; several processes: --workers")
+        setting, steps = Setting.load(study_file, storage=storage), _steps(fine_tuning)
         if not so_far:
-            experiment = open_experiment(setting, progress)
-            measure(experiment, size=architectures, seeds=seeds, steps=steps)
+            with trainers(setting, storage, progress, workers=workers) as (experiment, run):
+                measure(experiment, size=architectures, seeds=seeds, steps=steps, run=run)
         progress.stop()
         found = RankReport(Ranking.load(setting), half_width, setting.config.study.seed)
         if figure is not None:
@@ -81,6 +86,10 @@ def rank(
             print_json({"study": setting.study_name(), **found.as_json()})
         else:
             print_ranking(found)
+        if record is not None:
+            most = max(map(len, found.ranking.trained), default=0)
+            own = range(setting.config.study.seed, setting.config.study.seed + most)
+            write_result(record, setting, seeds=own, numbers=found.as_json(), workers=workers)
 
 
 def _steps(text: str) -> list[int]:

@@ -5,31 +5,40 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from functools import partial
+from math import inf
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from msnas_optuna.cli.experiments import joint_experiment, open_experiment
+from msnas_optuna.cli.records import RecordFile, write_result
 from msnas_optuna.cli.terminal import (
+    BASELINES,
     AsJson,
     Quiet,
+    Seeds,
     StorageUrl,
     StudyFile,
     Top,
+    Workers,
     app,
     out,
     print_json,
     session,
     table,
 )
-from msnas_optuna.cli.workers import search_with_workers
+from msnas_optuna.cli.workers import Job, refuse_torchrun, run_with_workers, trainers
 from msnas_optuna.report.table import percent, record, result_columns
 from msnas_optuna.runtime.files import atomic_write
 from msnas_optuna.runtime.processes import torchrun_place
-from msnas_optuna.study.setting import Setting
+from msnas_optuna.study.selection import select
+from msnas_optuna.study.setting import VALIDATION, Setting
 from msnas_optuna.study.view import StudyView
+
+if TYPE_CHECKING:  # it imports torch
+    from msnas_optuna.study.experiment import Experiment
 
 LIVE_ROWS = 5  # of the table that is shown while the search runs
 
@@ -38,9 +47,6 @@ Folder = Annotated[
 ]
 Trials = Annotated[
     int | None, typer.Option(min=1, help="Trials of the study, over all runs and workers.")
-]
-Workers = Annotated[
-    int, typer.Option(min=1, help="Processes on this machine; each has a GPU, if there is one.")
 ]
 
 
@@ -127,9 +133,11 @@ def search(
         place, setting = torchrun_place(), Setting.load(study_file, storage=storage)
         progress.beside(partial(live_table, setting), step="search")
         if workers > 1:
-            if place is not None:
-                raise ValueError("under torchrun each process is a worker; leave out --workers")
-            search_with_workers(setting, storage, trials, count=workers, progress=progress)
+            refuse_torchrun()
+            by_hand = (setting.method.baseline_stage,)
+            wanted = {None: setting.n_trials(trials)}
+            job = Job("search", wanted, partial(_search, trials=trials), beside=by_hand)
+            run_with_workers(setting, storage, job, count=workers, progress=progress)
         else:
             experiment = open_experiment(setting, progress, place=place)
             experiment.evaluate_baseline()
@@ -143,24 +151,45 @@ def search(
 def retrain(
     study_file: StudyFile,
     top: Top = 5,
+    trial: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"In place of the best: best, {BASELINES} or the number of a trial; repeatable."
+        ),
+    ] = None,
+    seeds: Seeds = 1,
+    workers: Workers = 1,
     storage: StorageUrl = None,
     as_json: AsJson = False,
+    record: RecordFile = None,
     quiet: Quiet = False,
 ) -> None:
     """Train the best architectures, and the baseline, alone and from scratch.
 
-    On several GPUs: torchrun --nproc-per-node K -m msnas_optuna retrain STUDY.toml
+    Together on several GPUs: torchrun --nproc-per-node K -m msnas_optuna retrain STUDY.toml
     """
-    with (
-        session(joint=True, quiet=quiet, plain=as_json) as progress,
-        joint_experiment(Setting.load(study_file, storage=storage), progress) as experiment,
-    ):
-        if not experiment.ranks.first:
-            experiment.assist_retraining()
-            return
-        experiment.retrain(top)
+    with session(joint=True, quiet=quiet, plain=as_json) as progress:
+        setting = Setting.load(study_file, storage=storage)
+        with trainers(setting, storage, progress, workers=workers) as (experiment, run):
+            if not experiment.ranks.first:
+                experiment.assist_training()
+                return
+            if trial:
+                chosen = [select(setting, word, one_shot=True).architecture for word in trial]
+                experiment.train_alone(chosen, seeds, run=run)
+                experiment.refresh()
+            else:
+                experiment.retrain(top, seeds=seeds, run=run)
         progress.stop()
-        print_results(experiment.setting, top=top, as_json=as_json)
+        print_results(setting, top=top, as_json=as_json)
+        if record is not None:
+            from msnas_optuna.report.figures.training import get_transfer_info  # slow to import
+
+            view = StudyView.load(setting)
+            numbers = result_numbers(view, setting, top=top)
+            numbers |= {"kendall_tau": get_transfer_info(view).tau}
+            own = range(setting.config.study.seed, setting.config.study.seed + seeds)
+            write_result(record, setting, seeds=own, numbers=numbers, workers=workers)
 
 
 @app.command()
@@ -176,32 +205,35 @@ def results(
         print_results(Setting.load(study_file, storage=storage), top=top, as_json=as_json)
 
 
+def result_numbers(view: StudyView[Any], setting: Setting, *, top: int) -> dict[str, Any]:
+    """The results of a study with every value, in types that JSON has."""
+    columns = result_columns(view)
+    best = [record(columns, result) for result in view.best]
+    return dataclasses.asdict(view.summary) | {
+        "objectives": list(setting.config.study.objectives),
+        "images": {"one_shot": VALIDATION, "standalone": view.reported_images},
+        "best": best[:top],
+        "pareto_front": best if len(setting.metrics) > 1 else None,
+        "standalone": [record(columns, r) for r in view.results if r.trainings is not None],
+        "baseline": view.baseline and record(columns, view.baseline),
+    }
+
+
 def print_results(setting: Setting, *, top: int, as_json: bool) -> None:
-    """Prints the best architectures of a study, beside the baseline."""
+    """Prints the best architectures of a study, and all that are retrained, by the baseline."""
     view = StudyView.load(setting)
     summary, several = view.summary, len(setting.metrics) > 1
     if as_json:
-        columns = result_columns(view)
-        best = [record(columns, result) for result in view.best]
-        print_json(
-            dataclasses.asdict(summary)
-            | {
-                "study": setting.study_name(),
-                "storage": setting.storage_url,
-                "objectives": list(setting.config.study.objectives),
-                "best": best[:top],
-                "pareto_front": best if several else None,
-                "baseline": view.baseline and record(columns, view.baseline),
-            }
-        )
+        about = {"study": setting.study_name(), "storage": setting.storage_url}
+        print_json(about | result_numbers(view, setting, top=top))
         return
     low, high = setting.window
     again = summary.completed - summary.architectures
     out.print(
         f"{summary.completed} trials finished{f' ({again} repeated)' if again else ''}, "
         f"{summary.failed} failed; window "
-        f"{low / 1e9:.4f} to {high / 1e9:.4f} GFLOPs; one-shot mAP over "
-        f"{'trials' if again == 0 else 'architectures'}: "
+        f"{low / 1e9:.4f} to {high / 1e9:.4f} GFLOPs; one-shot mAP on the "
+        f"{VALIDATION} images over {'trials' if again == 0 else 'architectures'}: "
         f"mean {percent(summary.one_shot_mean)}, least {percent(summary.one_shot_min)}, "
         f"best {percent(summary.one_shot_max)}"
     )
@@ -210,10 +242,17 @@ def print_results(setting: Setting, *, top: int, as_json: bool) -> None:
     out.print(_table(view, setting, None if several else top))  # all of a front
     if summary.retrained > 1:
         out.print(
-            f"retrained, best {summary.retrained}: mean {percent(summary.standalone_mean)}, "
+            f"retrained, best {summary.retrained}, on the {view.reported_images} images: mean {percent(summary.standalone_mean)}, "
             f"variance {1e4 * (summary.standalone_variance or 0):.4f}, "
             f"max {percent(summary.standalone_max)} mAP"
         )
+
+
+def _search(experiment: Experiment, trials: int | None) -> None:
+    """The part of one of several workers."""
+    experiment.evaluate_baseline(wait=False)
+    experiment.search(trials, patience=inf)
+    experiment.evaluate_baseline()
 
 
 def live_table(setting: Setting) -> Table:
@@ -222,8 +261,11 @@ def live_table(setting: Setting) -> Table:
 
 
 def _table(view: StudyView[Any], setting: Setting, top: int | None) -> Table:
+    best = view.best[:top]
+    shown = {result.architecture for result in best}
+    others = [r for r in view.results if r.trainings and r.architecture not in shown]
     baseline = filter(None, [view.baseline])
-    return table(result_columns(view), view.best[:top], baseline, title=setting.ranking)
+    return table(result_columns(view), best, others, baseline, title=setting.ranking)
 
 
 def shipped_study(name: str) -> Path:

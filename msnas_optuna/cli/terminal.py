@@ -10,10 +10,11 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TextIO, TypeVar, cast
+from typing import Annotated, Any, Final, NoReturn, TextIO, TypeVar, cast
 
 import optuna
 import typer
@@ -60,11 +61,16 @@ def redact_output() -> None:
             setattr(sys, name, cast(TextIO, _Redacted(stream)))
 
 
+typed_words: Final[ContextVar[tuple[str, ...]]] = ContextVar("typed_words")
+"""The words behind `msnas`, as they were typed."""
+
+
 class _Group(TyperGroup):
     """The command itself; a password that it is given goes to a storage and nowhere else."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         redact_output()
+        typed_words.set(tuple(args))
         parameters = getattr(self.commands.get(args[0]), "params", ()) if args else ()
         takes_urls = any(p.metavar and p.metavar.endswith("|URL") for p in parameters)
         for before, word in pairwise(["", *args]):
@@ -115,6 +121,12 @@ OneShot = Annotated[
     bool, typer.Option("--one-shot", help="Take the supernet's weights, fine-tuned, instead.")
 ]
 Top = Annotated[int, typer.Option(min=1, help="Number of architectures, best first.")]
+Seeds = Annotated[
+    int, typer.Option(min=1, help="Trainings of each, with the study's seed and those after it.")
+]
+Workers = Annotated[
+    int, typer.Option(min=1, help="Processes on this machine; each has a GPU, if there is one.")
+]
 
 
 def print_json(value: Any) -> None:

@@ -103,6 +103,15 @@ class Heatmap(Generic[A]):
     scale: tuple[int, ...]  # the numbers that occur, ascending powers of two
 
 
+@dataclass(frozen=True)
+class BaselineDetector:
+    """A detector outside the search space that its architectures are compared with."""
+
+    cost: int  # multiply-adds of what a budget limits
+    scaled: bool  # to the budget; False for a detector as it was published
+    build: Callable[..., DetectionNetwork]  # as `Method.build_detector`, without `only`
+
+
 class Method(Protocol[A]):
     """All that is particular to a method; a base class.
 
@@ -117,6 +126,8 @@ class Method(Protocol[A]):
         legend: of the signs of a picture, for readers.
         columns_note: how the columns are written, for readers.
         metrics: what a search may have as objectives, by name; "ap" is one.
+        baselines: names of further hand-made detectors, see `baseline_detector`; studies store
+            them.
         width: the key of [space] that the cost grows with, by its square; "" where none does.
     """
 
@@ -132,6 +143,7 @@ class Method(Protocol[A]):
     legend: str
     columns_note: str = ""
     metrics: Mapping[str, Metric] = METRICS
+    baselines: tuple[str, ...] = ()
     width: str = ""
     published: Mapping[str, PublishedArchitecture[A]] = _NONE
     presets: Mapping[str, Preset] = _NONE
@@ -216,6 +228,16 @@ class Method(Protocol[A]):
         names. Classes are without background, the image size is the largest shorter and longer
         side in pixels.
         """
+
+    def baseline_detector(
+        self, name: str, section: Any, cost: Any, *, target: float
+    ) -> BaselineDetector:
+        """One of `baselines` for a [space], and for a budget of `target` multiply-adds.
+
+        Raises:
+            InvalidArchitectureError: there is none of this cost.
+        """
+        raise NotImplementedError
 
     def exportable(self, network: Any) -> nn.Module:
         """A stand-alone network as a program of one image, for exporters; ValueError if none.

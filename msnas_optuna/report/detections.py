@@ -13,7 +13,7 @@ from msnas_optuna.report.artifacts import ArtifactFolder, Picture, put_pictures,
 from msnas_optuna.storage import DETECTIONS, is_external
 from msnas_optuna.storage.optuna_private import set_system_attr, system_attrs
 from msnas_optuna.study.selection import Selection, select_trained
-from msnas_optuna.study.setting import Setting
+from msnas_optuna.study.setting import VALIDATION, Setting
 
 SCORE: Final = 0.5  # least of a box that is drawn
 _PREFIX: Final = "detections-"  # of the file names of the pictures
@@ -38,14 +38,15 @@ class Source:
     one_shot: bool  # the weights are the supernet's, fine-tuned; else those of the retraining
     ap: float | None  # stored COCO AP of these weights in [0, 1]
     weights: str  # their file inside the run folder
+    images: str = VALIDATION  # that the AP is measured on
 
     def __str__(self) -> str:
         alone = "the weights of its training from scratch"
         kind = "the supernet's weights, fine-tuned as in the search" if self.one_shot else alone
-        ap = "" if self.ap is None else f", {100 * self.ap:.1f} mAP"
+        ap = "" if self.ap is None else f", {100 * self.ap:.1f} mAP on the {self.images} images"
         return (
-            f"Trial {self.trial} with {kind} ({self.weights}){ap}, on validation images; boxes "
-            f"with a score of {SCORE:g} or more are drawn."
+            f"Trial {self.trial} with {kind} ({self.weights}){ap}. These are validation "
+            f"images; boxes with a score of {SCORE:g} or more are drawn."
         )
 
 
@@ -79,6 +80,8 @@ def refresh_detections(setting: Setting, study: Study, draw: Draw) -> None:
     if selected is None:
         return
     wanted = Source(selected.trial, selected.one_shot, selected.ap, "")
+    if not selected.one_shot:
+        wanted = replace(wanted, images=setting.reported_images)
     if stored is not None and replace(stored.source, weights="") == wanted:
         return
     drawn = draw(selected)

@@ -109,7 +109,7 @@ def _about_the_search(overview: Overview) -> Iterator[str]:
     gflops = best.gflops or 0.0
     place = "inside" if low <= gflops * 1e9 <= high else "outside"
     yield (
-        f"Best: {best.name} with {100 * best.ap:.1f} one-shot mAP; its {gflops:.4f} GFLOPs are "
+        f"Best: {best.name} with {100 * best.ap:.1f} one-shot mAP on the validation images; its {gflops:.4f} GFLOPs are "
         f"{place} the window."
     )
     if found.beaten is not None:
@@ -133,11 +133,14 @@ def _about_the_retraining(overview: Overview) -> Iterator[str]:
     if not found.pairs:
         return
     best = max(found.pairs, key=lambda pair: pair.alone)
+    view, error = overview.view, "" if best.error is None else f" ± {best.error:.1f}"
     text = (
         f"Trained from scratch: {counted(len(found.pairs), 'architecture')}, the best is "
-        f"{best.name} with {best.alone:.1f} mAP"
+        f"{best.name} with {best.alone:.1f}{error} mAP on the {view.reported_images} images"
     )
     if found.baseline is not None:
         ahead = margin(best.alone, found.baseline.alone)
         text += f" ({ahead} against the {found.baseline.name}'s {found.baseline.alone:.1f})"
+    if view.several_seeds:
+        text += ", means over seeds ± their standard errors"
     yield text + (f"; Kendall's tau {found.tau:.2f}." if found.tau is not None else ".")

@@ -23,6 +23,7 @@ from msnas_optuna.report.dashboard.note import by_people
 from msnas_optuna.report.detections import absence, stored_detections
 from msnas_optuna.report.figures import study_figures
 from msnas_optuna.report.figures.architecture import picture_of
+from msnas_optuna.report.figures.style import ONE_SHOT
 from msnas_optuna.report.figures.svg import svg
 from msnas_optuna.report.overview import Overview
 from msnas_optuna.report.table import budget_rows
@@ -94,7 +95,7 @@ def report_page(overview: Overview) -> str:
 
 def one_shot_table(overview: Overview) -> list[list[str]]:
     """One-shot mAP of chance, children and population: how many, mean, variance, maximum."""
-    rows = [["one-shot mAP", "architectures", "mean", "variance", "max"]]
+    rows = [[ONE_SHOT, "architectures", "mean", "variance", "max"]]
     found, view = overview.comparison, overview.view
     if found is None:
         return rows
@@ -111,7 +112,8 @@ def one_shot_table(overview: Overview) -> list[list[str]]:
 def standalone_table(overview: Overview) -> list[list[str]]:
     """MAP after training from scratch, as in Table 1; the heading alone before the retraining."""
     found = overview.transfer
-    rows = [["mAP after training from scratch", "architectures", "mean", "variance", "max"]]
+    heading = f"mAP after training from scratch ({overview.view.reported_images})"
+    rows = [[heading, "architectures", "mean", "variance", "max"]]
     if found.pairs:
         rows.append(_moments("best of the search", [pair.alone for pair in found.pairs]))
     if found.baseline is not None:

@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 
 from msnas_optuna.methods import base as methods
 from msnas_optuna.spaces.base import A
+from msnas_optuna.study.seeds import Trainings
+from msnas_optuna.study.setting import VALIDATION
 from msnas_optuna.study.view import AP, Result, StudyView
 from msnas_optuna.training.metrics import Metric
 
@@ -57,6 +59,12 @@ def percent(ap: float | None) -> str:
     return "-" if ap is None else f"{100 * ap:.1f}"
 
 
+def spread(trainings: Trainings) -> str:
+    """The mean mAP over seeds, with its standard error where there are several."""
+    mean, error = percent(trainings.mean), trainings.error
+    return mean if error is None else f"{mean} ± {percent(error)}"
+
+
 def result_columns(view: StudyView[A]) -> list[Column[Result[A]]]:
     """The columns that a search's method and objectives have, as in the paper's Tables 7-9."""
     metrics = view.method.metrics.items()
@@ -67,9 +75,35 @@ def result_columns(view: StudyView[A]) -> list[Column[Result[A]]]:
         *(column for given in view.method.columns for column in architecture_columns(given)),
         Column("GFLOPs", lambda r: r.gflops, "{:.4f}", key="gflops", right=True),
         *(metric_column(n, metric, shown=n in view.objectives) for n, metric in costs),
-        Column("one-shot\nmAP", lambda r: r.values.get(AP), percent, "one_shot_ap", right=True),
+        Column(
+            "one-shot\nval mAP", lambda r: r.values.get(AP), percent, "one_shot_ap", right=True
+        ),
         Column(None, lambda r: [m.trial.values[0] for m in r.records], key="measurements"),
-        Column("retrained\nmAP", lambda r: r.standalone_ap, percent, "standalone_ap", right=True),
+        *training_columns(view.reported_images, lambda r: r.trainings, view.several_seeds),
+    ]
+
+
+def training_columns(
+    images: str, trainings: Callable[[R], Trainings | None], several: bool
+) -> list[Column[R]]:
+    """The AP after training from scratch, measured on these images; `several` seeds are told."""
+
+    def key(name: str, value: Callable[[Trainings], Any]) -> Column[R]:
+        def of(row: R) -> Any:
+            found = trainings(row)
+            return None if found is None else value(found)
+
+        return Column(None, of, key=f"standalone_{name}")
+
+    short = "val" if images == VALIDATION else images
+    seeds = Column[R]("seeds", lambda row: (t := trainings(row)) and len(t.values), right=True)
+    return [
+        Column(f"retrained\n{short} mAP", trainings, spread, right=True),
+        *([seeds] if several else []),
+        key("ap", lambda t: t.mean),
+        key("deviation", lambda t: t.deviation),
+        key("error", lambda t: t.error),
+        key("by_seed", lambda t: {str(seed): ap for seed, ap in t.values.items()}),
     ]
 
 

@@ -48,6 +48,9 @@ LATER_KEYS: Final = {
 RETRAIN: Final = "retrain"
 """The stage of the retraining; it is an Optuna study of its own beside that of the search."""
 
+BASELINE: Final = "baseline"
+"""The stage that trains other detectors in the same way, to compare with; likewise."""
+
 RANK_STAGES: Final = r"rank-[a-z0-9]+"
 """A pattern of the stages that score architectures, as "rank-20"; see `study.rank.Score`."""
 
@@ -403,7 +406,7 @@ def _broken_rules(config: StudyConfig) -> Iterator[str]:
             f"budget.input_size: both must be multiples of {multiple} (the coarsest feature's "
             f"stride), got {list(budget.input_size)}; write {up}"
         )
-    for stage in (RETRAIN, config.method.baseline_stage, RANK_STAGES):
+    for stage in (RETRAIN, BASELINE, config.method.baseline_stage, RANK_STAGES):
         if ending := re.search(f"-{stage}$", config.study.name):
             yield (
                 f"study.name: a name ending in {ending[0]} is that of a stage beside a search, "

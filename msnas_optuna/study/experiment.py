@@ -28,7 +28,7 @@ from msnas_optuna.runtime.files import sha256
 from msnas_optuna.runtime.processes import Place
 from msnas_optuna.samplers import queue_architectures
 from msnas_optuna.samplers.history import Ledger
-from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError
+from msnas_optuna.spaces.base import FeasibleSet, InvalidArchitectureError, Space
 from msnas_optuna.storage import (
     PATIENCE,
     REPEAT,
@@ -44,11 +44,12 @@ from msnas_optuna.storage import (
     write_versions,
     write_wanted,
 )
-from msnas_optuna.study.config import RETRAIN, StudyConfig, comparable
+from msnas_optuna.study.baselines import baseline_detector
+from msnas_optuna.study.config import BASELINE, RETRAIN, StudyConfig, comparable
 from msnas_optuna.study.rank import Score
 from msnas_optuna.study.selection import retraining
 from msnas_optuna.study.setting import Setting
-from msnas_optuna.study.view import StudyView
+from msnas_optuna.study.view import TESTED, StudyView
 from msnas_optuna.study.workers import Objective, evaluate_trials
 from msnas_optuna.training.checkpoint import (
     CheckpointError,
@@ -66,9 +67,7 @@ from msnas_optuna.training.task import DetectionTask
 EVALUATION = "evaluation"  # step of the validation images, reported anew for every network
 PATH_STREAM = 2  # separates the random stream of the paths from those of the batches
 
-EVALUATION_KEYS = frozenset(
-    {"data.val_annotations.sha256", "data.test_annotations.sha256", "data.size_bounds"}
-)
+EVALUATION_KEYS = frozenset({"data.val_annotations.sha256", TESTED, "data.size_bounds"})
 """Settings that weights do not depend on, beside the method's."""
 
 FAILURES = (NonFiniteLossError, InvalidArchitectureError)  # of one trial; the study goes on
@@ -83,6 +82,10 @@ class Report(Protocol):
 
 AfterTrial = Callable[[optuna.Study], None]
 """Called with the study whenever one of its trials has ended."""
+
+
+Run = Callable[[Mapping[str, optuna.Study]], None]
+"""Evaluates what is queued in the studies of stages, by whatever processes."""
 
 
 def silent(step: str, done: int, total: int, note: str = "") -> None:
@@ -166,15 +169,22 @@ class Experiment:
 
         They follow from a seed, by default the study's.
         """
+        build = partial(self.setting.method.build_detector, only=architecture)
+        return self._built(build, self.config.study.seed if seed is None else seed)
+
+    def build_baseline(self, name: str, seed: int) -> DetectionNetwork:
+        """One of the detectors that the method compares its own with, with fresh weights."""
+        return self._built(baseline_detector(self.setting, name).build, seed)
+
+    def _built(self, build: Callable[..., DetectionNetwork], seed: int) -> DetectionNetwork:
         config = self.config
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.study.seed if seed is None else seed)
-            network = self.setting.method.build_detector(
+            torch.manual_seed(seed)
+            network = build(
                 config.space,
                 config.detector,
                 n_classes=len(self.task.train.dataset.categories),
                 image_size=config.data.image_size,
-                only=architecture,
             )
         return network.to(memory_format=torch.channels_last)
 
@@ -193,7 +203,7 @@ class Experiment:
         settings = flatten({recipe: dataclasses.asdict(getattr(self.config, recipe))})
         identity = self._identity | comparable(settings)
         if recipe == RETRAIN and (test_set := self.task.test.dataset) is not self.task.val.dataset:
-            identity["data.test_annotations.sha256"] = sha256(test_set.annotations)
+            identity[TESTED] = sha256(test_set.annotations)
         return {key: value for key, value in identity.items() if key.startswith(parts)}
 
     def _training_identity(self, recipe: str) -> dict[str, Any]:
@@ -267,6 +277,9 @@ class Experiment:
         """The costs of an architecture, as trials store them."""
         return self.setting.method.costs(architecture, self.setting.cost)
 
+    def _baseline_costs(self, name: str) -> Measurements:
+        return {"gflops": baseline_detector(self.setting, name).cost / 1e9}
+
     def one_shot_objective(self, feasible: FeasibleSet[Any]) -> OneShotObjective[Any]:
         """The objective of the search."""
         return OneShotObjective(
@@ -281,21 +294,23 @@ class Experiment:
             objectives=self.setting.metrics,
         )
 
-    def standalone_objective(self, feasible: FeasibleSet[Any]) -> StandaloneObjective[Any]:
-        """The objective of the retraining."""
-        recipe = self.config.retrain
+    def standalone_objective(
+        self, feasible: FeasibleSet[Any], stage: str = RETRAIN
+    ) -> StandaloneObjective[Any]:
+        """The objective of the retraining, or of the baselines, which are trained alike."""
+        recipe, by_name = self.config.retrain, stage == BASELINE
         return StandaloneObjective(
             feasible,
-            self.build_detector,
+            self.build_baseline if by_name else self.build_detector,
             task=self.task,
-            costs=self._costs,
+            costs=self._baseline_costs if by_name else self._costs,
             recipe=recipe,
-            folder=self.setting.inside("retrained"),
-            fingerprint=self._training_identity("retrain"),
+            folder=self.setting.inside("baselines" if by_name else "retrained"),
+            fingerprint=self._training_identity(RETRAIN) | self._budget(stage),
             checkpoint_seconds=self.config.runtime.checkpoint_seconds,
             seed=self.config.study.seed,
             on_step=lambda training, done, loss: self.report(
-                f"retrain {training.architecture}"
+                f"{stage} {training.architecture}"
                 + (f", seed {training.repeat}" if training.repeat else ""),
                 done,
                 recipe.steps,
@@ -303,6 +318,10 @@ class Experiment:
             ),
             ranks=self.ranks,
         )
+
+    def _budget(self, stage: str) -> dict[str, Any]:
+        """The part of an identity that only the baselines have: some are scaled to the budget."""
+        return {"budget.target": self.setting.target} if stage == BASELINE else {}
 
     def search(self, trials: int | None = None, *, patience: float = PATIENCE) -> optuna.Study:
         """Searches until the study has this many trials, over all runs and workers.
@@ -319,6 +338,7 @@ class Experiment:
             study,
             seeds,
             self.one_shot_objective,
+            stage=None,
             step="search",
             wanted=wanted,
             patience=patience,
@@ -331,11 +351,35 @@ class Experiment:
         """Evaluates the baseline as the search does; may `wait` for a worker that is at it."""
         method, baseline = self.setting.method, self.setting.baseline
         study = self._open(method.baseline_stage, self._search_identity)
-        self._run(study, [baseline], self.one_shot_objective, step=method.baseline, wait=wait)
+        self._run(
+            study,
+            [baseline],
+            self.one_shot_objective,
+            stage=method.baseline_stage,
+            step=method.baseline,
+            wait=wait,
+        )
         return study
 
-    def score(self, architectures: Iterable[Any], score: Score) -> optuna.Study:
-        """Measures a one-shot score of architectures on the validation images."""
+    def score(
+        self, architectures: Sequence[Any], scores: Iterable[Score], *, run: Run | None = None
+    ) -> None:
+        """Measures scores of architectures, those that are not stored yet.
+
+        `run` lets others evaluate what is queued.
+        """
+        studies = {score.stage: (score, self._open_score(score)) for score in scores}
+        for _, study in studies.values():
+            study.set_user_attr("parent_study", self.config.study.name)
+            recover_lost_trials(study)
+            queue_architectures(study, self.setting.space, architectures, retry_failed=True)
+        if run is not None:
+            run({stage: study for stage, (_, study) in studies.items()})
+        for score, _ in studies.values():
+            self.score_queued(score)
+
+    def score_queued(self, score: Score, *, patience: float = PATIENCE) -> None:
+        """Measures what is queued for a score; other processes may do the same at once."""
         recipe = score.recipe(self.config.finetune)
 
         def objective(feasible: FeasibleSet[Any]) -> Objective:
@@ -346,16 +390,16 @@ class Experiment:
                 objectives=(METRICS["ap"],),
             )
 
-        assert self.supernet_weights
-        settings = comparable(flatten({"finetune": dataclasses.asdict(recipe)}))
-        identity = self._stage_identity("finetune") | settings
-        identity |= {"supernet.sha256": sha256(self.supernet_path)}
-        study = self._open(score.stage, identity)
-        study.set_user_attr("parent_study", self.config.study.name)
-        self._run(study, architectures, objective, step=f"score {score}")
-        return study
+        study, step = self._open_score(score), f"score {score}"
+        self._run(study, (), objective, stage=score.stage, step=step, patience=patience)
 
-    def retrain(self, top: int, *, seeds: int = 1) -> optuna.Study:
+    def _open_score(self, score: Score) -> optuna.Study:
+        assert self.supernet_weights
+        recipe = dataclasses.asdict(score.recipe(self.config.finetune))
+        identity = self._stage_identity("finetune") | comparable(flatten({"finetune": recipe}))
+        return self._open(score.stage, identity | {"supernet.sha256": sha256(self.supernet_path)})
+
+    def retrain(self, top: int, *, seeds: int = 1, run: Run | None = None) -> optuna.Study:
         """Trains the `top` best architectures (of the front, by AP) and the baseline from scratch.
 
         See `train_alone`.
@@ -372,50 +416,95 @@ class Experiment:
         stored = self.setting.stored_study()
         assert stored is not None
         require_config(stored, self._identity)
-        study = self.train_alone([*(r.architecture for r in best), self.setting.baseline], seeds)
+        architectures = [*(r.architecture for r in best), self.setting.baseline]
+        study = self.train_alone(architectures, seeds, run=run)
         self.refresh()
         return study
 
-    def train_alone(self, architectures: Iterable[Any], seeds: int = 1) -> optuna.Study:
+    def train_alone(
+        self, architectures: Iterable[Any], seeds: int = 1, *, run: Run | None = None
+    ) -> optuna.Study:
         """Trains architectures from scratch, each `seeds` times.
 
-        Trainings whose value was stored before and whose weights are not in the run folder are
-        done again; the stored value stays. Of several ranks the first one calls this, the others
-        `assist_retraining`.
+        Where the value of a first training was stored before and its weights are not in the run
+        folder, it is done again; the stored value stays. Of several ranks the first one calls
+        this, the others `assist_training`. `run` lets others evaluate what is queued.
 
         Raises:
             ValueError: the ranks cannot share the batch.
         """
+        return self._train({RETRAIN: architectures}, seeds, run)[RETRAIN]
+
+    def train_baselines(
+        self, names: Sequence[str], seeds: int = 1, *, run: Run | None = None
+    ) -> optuna.Study:
+        """Trains hand-made detectors, see `train_alone` and `baselines.chosen_baselines`.
+
+        The method's own architecture is one of those that are retrained.
+        """
+        by_hand = {self.setting.method.baseline_stage: self.setting.baseline}
+        others = [name for name in names if name not in by_hand]
+        own = [by_hand[name] for name in names if name in by_hand]
+        studies = self._train({RETRAIN: own, BASELINE: others}, seeds, run)
+        self.refresh()
+        return studies[BASELINE]
+
+    def _train(
+        self, wanted: Mapping[str, Iterable[Any]], seeds: int, run: Run | None
+    ) -> Mapping[str, optuna.Study]:
+        """Trains what each stage is to hold, each `seeds` times."""
         self.ranks.require_shares(self.config.retrain.batch_size, "retrain.batch_size")
-        wanted = dict.fromkeys(architectures)
-        study = self._open(RETRAIN, self._stage_identity("retrain"))
-        study.set_user_attr("parent_study", self.config.study.name)
-        before = self._view(study).results
-        self._run(
-            study,
-            wanted,
-            self.standalone_objective,
-            step="retrained",
-            times=seeds,
-            after=lambda _: keep_losses(self.setting),
-        )
-        objective = self.standalone_objective(self.setting.valid)
-        for result in before:
-            for record in result.records if result.architecture in wanted else ():
-                training = Training(result.architecture, record.repeat)
+        stages = {stage: self.setting.evaluable(stage) for stage in wanted}
+        studies, stored = {}, {}
+        for stage, chosen in wanted.items():
+            study = studies[stage] = self._open_training(stage)
+            study.set_user_attr("parent_study", self.config.study.name)
+            architectures = dict.fromkeys(chosen)
+            results = self._view(study, stages[stage].space).results
+            stored[stage] = [
+                r.architecture
+                for r in results
+                if r.architecture in architectures and 0 in r.by_seed.values
+            ]
+            recover_lost_trials(study)
+            queue_architectures(
+                study, stages[stage].space, architectures, retry_failed=True, times=seeds
+            )
+        if run is not None:
+            run(studies)
+        for stage in wanted:
+            self.train_queued([stage])
+            objective = self.standalone_objective(stages[stage], stage)
+            for training in map(Training, stored[stage]):
                 if not objective.checkpoint(training).exists():
                     objective.train(training)
-        objective.release_followers()
-        return study
+            objective.release_followers()
+        return studies
 
-    def assist_retraining(self) -> None:
-        """Trains along with the first rank, which alone has trials, until `retrain` has ended.
+    def train_queued(self, stages: Sequence[str], *, patience: float = PATIENCE) -> None:
+        """Trains what is queued in stages; other processes may do the same at once."""
+        for wait in (False, True):  # for others only when nothing is left to do
+            for stage in stages:
+                self._run(
+                    self._open_training(stage),
+                    (),
+                    partial(self.standalone_objective, stage=stage),
+                    stage=stage,
+                    step="retrained" if stage == RETRAIN else stage,
+                    wait=wait,
+                    patience=patience,
+                    after=lambda _: keep_losses(self.setting),
+                )
+
+    def assist_training(self, stages: Sequence[str] = (RETRAIN,)) -> None:
+        """Trains along with the first rank, which alone has trials, until its stages have ended.
 
         Raises:
             PeerLostError: the first rank has ended before.
         """
         self.ranks.require_shares(self.config.retrain.batch_size, "retrain.batch_size")
-        self.standalone_objective(self.setting.valid).follow()
+        for stage in stages:
+            self.standalone_objective(self.setting.evaluable(stage), stage).follow()
 
     def retrained_path(self, architecture: Any) -> Path:
         """The checkpoint of an architecture's (first) retraining."""
@@ -461,16 +550,20 @@ class Experiment:
             require_config(begun, identity)
         return identity
 
+    def _open_training(self, stage: str) -> optuna.Study:
+        return self._open(stage, self._stage_identity(RETRAIN) | self._budget(stage))
+
     def _open(self, stage: str | None, identity: dict[str, Any]) -> optuna.Study:
         try:
             return self.setting.open_study(identity, stage)
         except StudyMismatchError as error:
             if stage is None:
                 raise
-            folder = " and the folder retrained" if stage == RETRAIN else ""
+            folder = {RETRAIN: " and the folder retrained", BASELINE: " and the folder baselines"}
             raise StudyMismatchError(
                 f"{error}; or begin this stage anew: delete study "
-                f"{self.setting.study_name(stage)!r} with `optuna delete-study`{folder}"
+                f"{self.setting.study_name(stage)!r} with `optuna delete-study`"
+                f"{folder.get(stage, '')}"
             ) from None
 
     def _run(
@@ -479,31 +572,31 @@ class Experiment:
         queue: Iterable[Any],
         objective: Callable[[FeasibleSet[Any]], Objective],
         *,
+        stage: str | None,
         step: str,
         wanted: int | None = None,
-        times: int | None = None,
         wait: bool = True,
         patience: float = PATIENCE,
         after: AfterTrial | None = None,
     ) -> None:
         """Evaluates architectures, see `evaluate_trials`; tells `after` of each trial."""
+        feasible = self.setting.evaluable(stage)
         recover_lost_trials(study)
-        queue_architectures(
-            study, self.setting.space, queue, retry_failed=wanted is None, times=times
-        )
+        queue_architectures(study, feasible.space, queue, retry_failed=wanted is None)
         end = n_slots(study) if wanted is None else wanted
         if finished_slots(study) >= end:
             return
 
         def report(settled: int, others: Sequence[FrozenTrial]) -> None:
-            best = self._view(study, self.setting.ledger if wanted else None).results[:1]
+            ledger = self.setting.ledger if stage is None else None
+            best = self._view(study, feasible.space, ledger).results[:1]
             note = f"best mAP {100 * best[0].ap:.1f}" if best else ""
             note = f"waiting for {holders(study, others)}" if others else note
             self.report(step, settled, end, note)
             if after is not None and not others:
                 after(study)
 
-        evaluated = objective(self.setting.valid if wanted is None else self.setting.feasible)
+        evaluated = objective(feasible)
         self.report(step, finished_slots(study), end)
         evaluate_trials(
             study,
@@ -516,9 +609,10 @@ class Experiment:
             report=report,
         )
 
-    def _view(self, study: optuna.Study, ledger: Ledger[Any] | None = None) -> StudyView[Any]:
-        method, space = self.setting.method, self.setting.space
-        return StudyView(study, method=method, space=space, ledger=ledger)
+    def _view(
+        self, study: optuna.Study, space: Space[Any], ledger: Ledger[Any] | None = None
+    ) -> StudyView[Any]:
+        return StudyView(study, method=self.setting.method, space=space, ledger=ledger)
 
 
 def _trained(

@@ -23,7 +23,7 @@ from msnas_optuna.study.setting import Setting
 from msnas_optuna.study.view import StudyView
 
 if TYPE_CHECKING:
-    from msnas_optuna.study.experiment import Experiment
+    from msnas_optuna.study.experiment import Experiment, Run
 
 POOL: Final = 4  # architectures that are scored cheaply, for each one of the sample
 RECALIBRATION_BATCHES: Final = 20  # where the study file has none
@@ -42,6 +42,14 @@ class Score:
     def stage(self) -> str:
         """The stage that measures it; see `config.RANK_STAGES`."""
         return "rank-recalibrated" if self.recalibrated else f"rank-{self.steps}"
+
+    @classmethod
+    def of_stage(cls, stage: str) -> Score | None:
+        """The score that a stage measures; None where it measures none."""
+        if stage == RECALIBRATED.stage:
+            return RECALIBRATED
+        steps = stage.removeprefix("rank-")
+        return cls(int(steps)) if steps != stage and steps.isdecimal() else None
 
     def __str__(self) -> str:
         if self.recalibrated:
@@ -84,7 +92,14 @@ def stratified(scores: Mapping[A, float], size: int) -> list[A]:
     return [min((ranked[i] for i in run), key=place.__getitem__) for run in runs if len(run)]
 
 
-def measure(experiment: Experiment, *, size: int, seeds: int, steps: Sequence[int]) -> None:
+def measure(
+    experiment: Experiment,
+    *,
+    size: int,
+    seeds: int,
+    steps: Sequence[int],
+    run: Run | None = None,
+) -> None:
     """Draws the sample, scores it, and trains it from scratch, each architecture `seeds` times.
 
     What is measured before is kept, also by a search and by other processes at the same time.
@@ -94,6 +109,7 @@ def measure(experiment: Experiment, *, size: int, seeds: int, steps: Sequence[in
         size: architectures of the sample; all of a smaller window.
         seeds: trainings of each.
         steps: of fine-tuning, a score for each.
+        run: lets others evaluate what is queued.
 
     Raises:
         CheckpointError: the supernet is not trained.
@@ -102,7 +118,9 @@ def measure(experiment: Experiment, *, size: int, seeds: int, steps: Sequence[in
     """
     setting = experiment.setting
     candidates = pool(setting.feasible, POOL * size, seed=setting.config.study.seed)
-    study = experiment.score(candidates, RECALIBRATED)
+    experiment.score(candidates, [RECALIBRATED], run=run)
+    study = setting.stored_study(RECALIBRATED.stage)
+    assert study is not None
     if left := n_slots(study) - finished_slots(study):
         raise RuntimeError(
             f"the sample is drawn when the whole pool is scored, {left} architectures are left to "
@@ -111,9 +129,8 @@ def measure(experiment: Experiment, *, size: int, seeds: int, steps: Sequence[in
     scored = _scores(setting, RECALIBRATED)
     sample = stratified({a: scored[a] for a in candidates if a in scored}, size)
     study.set_user_attr(SAMPLE, [str(architecture) for architecture in sample])
-    for score in (Score(n) for n in steps):
-        experiment.score(sample, score)
-    experiment.train_alone(sample, seeds)
+    experiment.score(sample, map(Score, steps), run=run)
+    experiment.train_alone(sample, seeds, run=run)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,9 +160,8 @@ class Ranking(Generic[A]):
                 f"study {setting.study_name()} has no sample to rank yet; run "
                 f"`{setting.command('rank')}` without --so-far"
             )
-        stages = setting.stages_in(setting.storage)
-        steps = (str(s).removeprefix("rank-") for s in stages if str(s).startswith("rank-"))
-        measured = sorted([RECALIBRATED, *(Score(int(n)) for n in steps if n.isdecimal())])
+        stages = filter(None, setting.stages_in(setting.storage))
+        measured = sorted(filter(None, map(Score.of_stage, stages)))
         scores = {str(score): _scores(setting, score) for score in measured}
         known = scores[str(RECALIBRATED)]
         model = GaussianProcess(setting.space, list(known), list(known.values()))
@@ -153,7 +169,10 @@ class Ranking(Generic[A]):
         return cls(
             sample=tuple(map(setting.method.parse, study.user_attrs[SAMPLE])),
             scores=scores | {SMOOTHED: dict(smoothed)},
-            truth=_trainings(setting),
+            truth={
+                r.architecture: tuple(r.by_seed.values.values())
+                for r in _stage(setting, RETRAIN).results
+            },
         )
 
     @property
@@ -174,8 +193,3 @@ def _stage(setting: Setting, stage: str) -> StudyView[Any]:
 
 def _scores(setting: Setting, score: Score) -> dict[Any, float]:
     return {r.architecture: r.ap for r in _stage(setting, score.stage).results}
-
-
-def _trainings(setting: Setting) -> dict[Any, tuple[float, ...]]:
-    results = _stage(setting, RETRAIN).results
-    return {r.architecture: tuple(m.trial.values[0] for m in r.records) for r in results}

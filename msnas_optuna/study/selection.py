@@ -26,8 +26,9 @@ class Selection:
 def select(setting: Setting, trial: str, *, one_shot: bool = False) -> Selection:
     """The architecture that a word names: "best", the baseline's word, or a trial's number.
 
-    The best has the highest stand-alone AP of the search, or with `one_shot`, which takes the
-    supernet's weights, fine-tuned, the highest one-shot AP.
+    The best has the highest stand-alone AP of the search (the mean over seeds; the weights are
+    those of the first), or with `one_shot`, which takes the supernet's weights, fine-tuned, the
+    highest one-shot AP.
 
     Raises:
         ValueError: there is no such trial, or it is not retrained.
@@ -66,8 +67,13 @@ def select(setting: Setting, trial: str, *, one_shot: bool = False) -> Selection
         setting.cost.total(result.architecture) / 1e9,
         result.number,
         one_shot,
-        result.values.get(AP) if one_shot else result.standalone_ap,
+        result.values.get(AP) if one_shot else _first(result),
     )
+
+
+def _first(result: Result[Any]) -> float | None:
+    """The AP of the first training, whose weights are used; None where it has failed."""
+    return None if result.trainings is None else result.trainings.values.get(0)
 
 
 def select_trained(setting: Setting) -> Selection | None:
@@ -79,14 +85,14 @@ def select_trained(setting: Setting) -> Selection | None:
 
 def retraining(setting: Setting, architecture: Any) -> str:
     """The command that retrains an architecture, or what stands in for its weights."""
-    best = [result.architecture for result in StudyView.load(setting).best]
-    shots = "give --one-shot to use the supernet's weights, fine-tuned"
-    if architecture in best:
-        top = 1 + best.index(architecture)
-        return f"run `msnas retrain STUDY.toml --top {top}`, or {shots}"
-    if architecture == setting.baseline:
-        return f"run `msnas retrain STUDY.toml --top 1`, or {shots}"
-    return f"it is not on the Pareto front, so `msnas retrain` leaves it out; {shots}"
+    view, word = StudyView.load(setting), setting.method.baseline_stage
+    for result in view.results if architecture != setting.baseline else ():
+        if result.architecture == architecture:
+            word = str(result.number)
+    return (
+        f"run `msnas retrain STUDY.toml --trial {word}`, or give --one-shot to use the "
+        f"supernet's weights, fine-tuned"
+    )
 
 
 def _numbered(view: StudyView[Any], word: str, *, baseline: str) -> Result[Any]:

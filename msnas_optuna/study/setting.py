@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import optuna
 
@@ -21,6 +21,7 @@ from msnas_optuna.samplers.history import Ledger
 from msnas_optuna.samplers.queue import resolve_architectures
 from msnas_optuna.spaces.base import InvalidArchitectureError, Space
 from msnas_optuna.spaces.lattice import Lattice
+from msnas_optuna.spaces.names import NameSpace
 from msnas_optuna.spaces.window import violation
 from msnas_optuna.storage import (
     CONFIG,
@@ -38,6 +39,7 @@ from msnas_optuna.storage import (
 )
 from msnas_optuna.storage.optuna_private import system_attrs
 from msnas_optuna.study.config import (
+    BASELINE,
     RANK_STAGES,
     RETRAIN,
     BudgetSection,
@@ -46,6 +48,9 @@ from msnas_optuna.study.config import (
     load_config,
 )
 from msnas_optuna.training.metrics import METRICS, Metric
+
+VALIDATION: Final = "validation"
+"""The images that a search looks at, in words."""
 
 
 def stage_name(search: str, stage: str) -> str:
@@ -169,8 +174,8 @@ class Setting:
 
     @property
     def stages(self) -> tuple[str | None, ...]:
-        """The search itself (None), the measurement of the baseline, the retraining."""
-        return None, self.method.baseline_stage, RETRAIN
+        """The search itself (None), and what is measured and trained beside it."""
+        return None, self.method.baseline_stage, RETRAIN, BASELINE
 
     def stages_in(self, storage: optuna.storages.BaseStorage) -> list[str | None]:
         """Those that a storage holds, and after them the scores of `study.rank`."""
@@ -225,7 +230,7 @@ class Setting:
     def reported_images(self) -> str:
         """The images that trained detectors are reported on, in words."""
         data = self.config.data
-        return "validation" if data.shapes is None and data.test_images is None else "test"
+        return VALIDATION if data.shapes is None and data.test_images is None else "test"
 
     @cached_property
     def feasible(self) -> Lattice[Any]:
@@ -236,6 +241,23 @@ class Setting:
     def valid(self) -> Lattice[Any]:
         """All valid architectures, whatever they cost: the paths of the supernet."""
         return Lattice(self.space)
+
+    @cached_property
+    def baselines(self) -> Lattice[str]:
+        """The names of the detectors that the method compares its architectures with.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        if not self.method.baselines:
+            raise ConfigError(f"space.method: {self.method.name} has no baselines to train")
+        return Lattice(NameSpace("detector", self.method.baselines))
+
+    def evaluable(self, stage: str | None) -> Lattice[Any]:
+        """All that the study of the search or of a stage may evaluate."""
+        if stage is None:
+            return self.feasible
+        return self.baselines if stage == BASELINE else self.valid
 
     @cached_property
     def seeds(self) -> list[Any]:
@@ -260,8 +282,9 @@ class Setting:
         """Proposes architectures for the search or a stage as the study file says."""
         settings = dataclasses.asdict(self.config.sampler)
         del settings["seeds"]
-        feasible = self.feasible if stage is None else self.valid
-        sampler = ArchitectureSampler(feasible, seed=self.config.study.seed, **settings)
+        sampler = ArchitectureSampler(
+            self.evaluable(stage), seed=self.config.study.seed, **settings
+        )
         if stage is None:
             sampler.ledger = self.ledger
         return sampler

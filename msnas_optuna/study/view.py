@@ -28,9 +28,12 @@ from msnas_optuna.storage import CONFIG, finished_slots
 from msnas_optuna.storage.optuna_private import storage_of
 from msnas_optuna.study.config import DEFAULT_METHOD, RETRAIN, BudgetSection
 from msnas_optuna.study.feasibility import Feasibility, study_feasibility
-from msnas_optuna.study.setting import Setting, budget_target, section_cost, stage_name
+from msnas_optuna.study.seeds import Trainings
+from msnas_optuna.study.setting import VALIDATION, Setting, budget_target, section_cost, stage_name
 
 _S = TypeVar("_S")
+
+TESTED: Final = "data.test_annotations.sha256"  # key of a stage that has test images of its own
 
 AP: Final = "ap"  # the first objective of every study
 
@@ -51,12 +54,17 @@ class Result(Generic[A]):
     records: tuple[Record[A], ...]  # its finished trials, by number
     values: Mapping[str, float]  # objective -> mean over these; empty where not measured
     cost: MethodCost[A] | None  # None where it is unknown
-    standalone_ap: float | None  # COCO AP after training from scratch, None before
+    trainings: Trainings | None  # from scratch; None before
 
     @property
     def ap(self) -> float:
         """COCO AP under the supernet's fine-tuned weights; NaN where it is not measured."""
         return self.values.get(AP, math.nan)
+
+    @property
+    def standalone_ap(self) -> float | None:
+        """COCO AP after training from scratch, the mean over seeds; None before."""
+        return None if self.trainings is None else self.trainings.mean
 
     @cached_property
     def gflops(self) -> float | None:
@@ -83,6 +91,12 @@ class Result(Generic[A]):
         plan = self.records[0].plan
         return () if plan is None else plan.parents
 
+    @property
+    def by_seed(self) -> Trainings:
+        """The AP of each of its trials, which are those of a stage that trains from scratch."""
+        found = {r.repeat: r.trial.values[0] for r in reversed(self.records)}  # the first counts
+        return Trainings(dict(sorted(found.items())))
+
     def metric(self, name: str) -> float | None:
         """A finite number that its first trial has stored beside the objectives, or None."""
         value = self.records[0].trial.user_attrs.get(name) if self.records else None
@@ -102,7 +116,7 @@ class Summary:
     one_shot_min: float | None
     one_shot_max: float | None
     retrained: int  # how many of the best are retrained, from the first without a gap
-    standalone_mean: float | None  # of these (Table 1)
+    standalone_mean: float | None  # of these, each the mean over its seeds (Table 1)
     standalone_variance: float | None  # likewise, of the population
     standalone_max: float | None
 
@@ -119,6 +133,7 @@ class StudyView(Generic[A]):
     stated_size: int | None = None  # P; None where it is unknown
     baseline_study: Study | None = None
     retrained_study: Study | None = None
+    reported_images: str = VALIDATION  # that the retrained are measured on, see `Setting`
     ledger: Ledger[A] | None = None  # that has read the study before, and judges its trials
 
     @classmethod
@@ -136,6 +151,7 @@ class StudyView(Generic[A]):
             stated_size=setting.config.sampler.population_size,
             baseline_study=setting.stored_study(setting.method.baseline_stage),
             retrained_study=setting.stored_study(RETRAIN),
+            reported_images=setting.reported_images,
             ledger=setting.ledger,
         )
 
@@ -153,6 +169,8 @@ class StudyView(Generic[A]):
         if space is None and own is not None:
             space = own.feasible.space
         size = config.get("sampler.population_size") if isinstance(config, Mapping) else None
+        retrained = _beside(source, RETRAIN)
+        tested = TESTED in (retrained.user_attrs.get(CONFIG) or {}) if retrained else False
         return StudyView(
             source,
             method=method,
@@ -160,7 +178,8 @@ class StudyView(Generic[A]):
             feasibility=found,
             stated_size=size if isinstance(size, int) else None,
             baseline_study=_beside(source, method.baseline_stage),
-            retrained_study=_beside(source, RETRAIN),
+            retrained_study=retrained,
+            reported_images="test" if tested else VALIDATION,
             ledger=None if own is None else own.ledger,
         )
 
@@ -213,13 +232,19 @@ class StudyView(Generic[A]):
             records=() if measured is None else measured.records,
             values={} if measured is None else measured.values,
             cost=self.cost,
-            standalone_ap=self.retrained.get(architecture),
+            trainings=self.retrained.get(architecture),
         )
 
     @cached_property
-    def retrained(self) -> dict[A, float]:
+    def retrained(self) -> dict[A, Trainings]:
         """COCO AP of the architectures that are trained from scratch."""
-        return {r.architecture: r.ap for r in self._stage(self.retrained_study).results}
+        results = self._stage(self.retrained_study).results
+        return {result.architecture: result.by_seed for result in results}
+
+    @property
+    def several_seeds(self) -> bool:
+        """True where an architecture is trained from scratch more than once."""
+        return any(len(trainings.values) > 1 for trainings in self.retrained.values())
 
     @cached_property
     def summary(self) -> Summary:
@@ -332,7 +357,7 @@ class StudyView(Generic[A]):
             records=candidate.records,
             values={name: sign * value for (name, sign), value in values},
             cost=self.cost,
-            standalone_ap=self.retrained.get(candidate.architecture),
+            trainings=self.retrained.get(candidate.architecture),
         )
 
 

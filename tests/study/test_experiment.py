@@ -194,22 +194,25 @@ def test_a_score_is_what_a_search_with_its_steps_measures(searched):
     first, second = study.trials[:2]
     architectures = [experiment.setting.space.decode(t.params) for t in (first, second)]
     for _ in range(2):  # nothing is measured twice
-        scored = experiment.score(architectures, Score(1))
+        experiment.score(architectures, [Score(1)])
+        scored = experiment.setting.stored_study("rank-1")
         assert [t.value for t in scored.trials] == [first.value, second.value]
-    recalibrated = experiment.score(architectures, RECALIBRATED)
+    experiment.score(architectures, [RECALIBRATED])
+    recalibrated = experiment.setting.stored_study("rank-recalibrated")
     assert [t.value for t in recalibrated.trials] != [first.value, second.value]
-    assert experiment.setting.stored_study("rank-recalibrated").metric_names == ["AP"]
+    assert recalibrated.metric_names == ["AP"]
     edited(experiment.setting.study_file, "learning_rate = 1e-3", "learning_rate = 2e-3")
     other = Experiment.load(experiment.setting.study_file)
     with pytest.raises(StudyMismatchError, match=r"learning_rate[^$]*delete study 'tiny-rank-1'"):
-        other.score(architectures, Score(1))
+        other.score(architectures, [Score(1)])
 
 
 def test_a_sample_waits_for_its_whole_pool(trained):
     experiment = Experiment.load(trained)
     setting = experiment.setting
     candidates = pool(setting.feasible, 4, seed=0)
-    study = experiment.score(candidates[:2], RECALIBRATED)
+    experiment.score(candidates[:2], [RECALIBRATED])
+    study = setting.stored_study(RECALIBRATED.stage)
     trial = create_trial(
         state=TrialState.RUNNING,
         params=setting.space.encode(candidates[2]),
@@ -532,7 +535,7 @@ def test_a_retrained_detector_is_loaded_with_its_weights(searched):
     study = experiment.retrain(top=1)
     detector = experiment.retrained(by_hand)
     (value,) = [t.value for t in study.trials if t.user_attrs["arch"] == str(by_hand)]
-    assert experiment.task.evaluate(detector)["ap"] == value
+    assert experiment.task.evaluate(detector, experiment.task.test)["ap"] == value
 
 
 def test_lost_weights_are_trained_again_and_the_stored_value_stays(searched):
@@ -544,11 +547,14 @@ def test_lost_weights_are_trained_again_and_the_stored_value_stays(searched):
     assert len(lost) == len(values) == 2
     for file in lost:
         file.unlink()
-    with pytest.raises(CheckpointError, match=r"there is no .*; run `msnas retrain .* --top 1`"):
+    with pytest.raises(
+        CheckpointError, match=r"there is no .*; run `msnas retrain .* --trial \d+`"
+    ):
         experiment.retrained(best)
     assert [t.value for t in experiment.retrain(top=1).trials] == values
     assert all(file.exists() for file in lost)
-    assert experiment.task.evaluate(experiment.retrained(best))["ap"] == values[0]
+    measured = experiment.task.evaluate(experiment.retrained(best), experiment.task.test)
+    assert measured["ap"] == values[0]
 
 
 def test_more_measurements_than_architectures_end_cleanly(trained):

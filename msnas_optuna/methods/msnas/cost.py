@@ -6,11 +6,19 @@ feature. One multiply-add counts once; batch norm, activations and interpolation
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from msnas_optuna.methods.msnas.published import PRESETS, Block
-from msnas_optuna.methods.msnas.space import STEM_STRIDE, Architecture, EncoderState, State
+from msnas_optuna.methods.msnas.space import (
+    FEATURE_STRIDES,
+    STEM_STRIDE,
+    Architecture,
+    EncoderState,
+    State,
+)
+from msnas_optuna.spaces.base import InvalidArchitectureError
 
 ANCHORS_PER_CELL: Final = 3  # of one group: ratios 1:2, 1:1 and 2:1
 BOTTLENECK_EXPANSION: Final = 4
@@ -132,25 +140,68 @@ class EncoderCost:
         return f"{amount / 1e9:.9g} GFLOPs"
 
 
-_RESNETS: Final[dict[str, tuple[Block, tuple[int, ...]]]] = {  # stages (He et al., 2016, Table 1)
+RESNETS: Final[dict[str, tuple[Block, tuple[int, ...]]]] = {  # stages (He et al., 2016, Table 1)
     "r18": ("basic", (2, 2, 2, 2)),
     "r34": ("basic", (3, 4, 6, 3)),
     "r50": ("bottleneck", (3, 4, 6, 3)),
 }
-FPN_CHANNELS: Final = 256
+RESNET_WIDTHS: Final = (64, 128, 256, 512)  # channels of the stages (likewise)
+FPN_CHANNELS: Final = 256  # (Lin et al., 2017)
+_LEAST_WIDTH: Final = 4  # of the first stage of a scaled ResNet
+_MOST_WIDTH: Final = 4096
+SCALED_WITHIN: Final = 0.02  # of the target
 
 
-def fpn_baseline(name: str, input_size: tuple[int, int] = (832, 1280)) -> int:
-    """Multiply-adds of ResNet-FPN (strides 4 to 64; Lin et al., 2017) + RPN head."""
-    block, depths = _RESNETS[name]
-    total, C_in = EncoderCost(block, 64, input_size).base, 64
-    for stage, depth in enumerate(depths):
-        C, a = 64 * 2**stage, STEM_STRIDE * 2**stage
+def fpn_baseline(
+    name: str,
+    input_size: tuple[int, int] = (832, 1280),
+    *,
+    widths: tuple[int, ...] = RESNET_WIDTHS,
+    channels: int = FPN_CHANNELS,
+) -> int:
+    """Multiply-adds of ResNet-FPN (strides 4 to 64; Lin et al., 2017) + RPN head.
+
+    The stem has as many channels as the blocks of the first stage, the pyramid has `channels`.
+    """
+    block, depths = RESNETS[name]
+    C_in = widths[0]
+    total = EncoderCost(block, C_in, input_size, stem_channels=C_in).base
+    for stage, (C, depth) in enumerate(zip(widths, depths, strict=True)):
+        a = STEM_STRIDE * 2**stage
         cost = EncoderCost(block, C, input_size, stem_channels=C_in)
         first = 1.0 if stage == 0 else 2.0
         total += cost.mixed_block(0, absolute_stride=a, stride=first)
         total += (depth - 1) * cost.mixed_block(1, absolute_stride=a, stride=1.0)
         C_in = cost.out_channels
-        total += (C_in * FPN_CHANNELS + 9 * FPN_CHANNELS**2) * cost.cells(a)  # 1x1 and 3x3
-    pyramid = EncoderCost("basic", FPN_CHANNELS, input_size)
-    return total + sum(pyramid.rpn(stride) for stride in (4, 8, 16, 32, 64))
+        total += (C_in * channels + 9 * channels**2) * cost.cells(a)  # 1x1 and 3x3
+    pyramid = EncoderCost("basic", channels, input_size)
+    return total + sum(pyramid.rpn(stride) for stride in FEATURE_STRIDES)
+
+
+def scaled_widths(
+    name: str, target: float, *, input_size: tuple[int, int], channels: int
+) -> tuple[int, ...]:
+    """The widths, about 1:2:4:8, of a ResNet-FPN whose cost is nearest to a target.
+
+    Raises:
+        InvalidArchitectureError: none is within `SCALED_WITHIN` of it.
+    """
+
+    def widths(last: int) -> tuple[int, ...]:
+        return tuple(round(last * width / RESNET_WIDTHS[-1]) for width in RESNET_WIDTHS)
+
+    def cost(last: int) -> int:
+        return fpn_baseline(name, input_size, widths=widths(last), channels=channels)
+
+    ratio = RESNET_WIDTHS[-1] // RESNET_WIDTHS[0]
+    every = range(_LEAST_WIDTH * ratio, _MOST_WIDTH * ratio)
+    above = every[min(bisect_left(every, target, key=cost), len(every) - 1)]
+    last = min((above, max(above - 1, every[0])), key=lambda w: abs(cost(w) - target))
+    if abs(cost(last) - target) > SCALED_WITHIN * target:
+        raise InvalidArchitectureError(
+            f"a ResNet-{name[1:]}-FPN must cost within {SCALED_WITHIN:.0%} of the budget's "
+            f"{target / 1e9:.4g} GFLOPs, its nearest widths {list(widths(last))} with a pyramid "
+            f"of {channels} channels cost {cost(last) / 1e9:.4g}; raise the budget, or lower "
+            f"space.channels"
+        )
+    return widths(last)

@@ -16,6 +16,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from msnas_optuna.methods.msnas import heads
+from msnas_optuna.methods.msnas.baselines import ResNetFPN
 from msnas_optuna.methods.msnas.encoder import MSNASEncoder
 from msnas_optuna.methods.msnas.space import N_GROUPS, Architecture
 from msnas_optuna.models import Norm
@@ -51,7 +52,7 @@ class Detector(DetectionNetwork):
 
     def __init__(
         self,
-        encoder: MSNASEncoder,
+        encoder: MSNASEncoder | ResNetFPN,
         n_classes: int,
         *,
         channels: int,
@@ -115,15 +116,13 @@ class Detector(DetectionNetwork):
         generators: Sequence[Generator] | None = None,
     ) -> tuple[list[dict[str, Tensor]], Losses]:
         """See `DetectionNetwork.forward`; H and W are multiples of 64, the losses are four."""
-        path = architecture or self.encoder.only
-        if path is None:
-            raise ValueError("a supernet needs the path to evaluate: pass architecture=")
+        strides = self.encoder.feature_strides(architecture)
         self.rpn.fg_bg_sampler.generators = generators
         self.roi_heads.fg_bg_sampler.generators = generators
         x = ((images.float() / 255 - self.mean) / self.std).contiguous(
             memory_format=torch.channels_last
         )
-        features = heads.GroupFeatures(self.encoder(x, path), path.feature_strides)
+        features = heads.GroupFeatures(self.encoder(x, architecture), strides)
         proposals, rpn_losses = self.rpn(ImageList(x, list(sizes)), features, targets)
         detections, roi_losses = self.roi_heads(features, proposals, list(sizes), targets)
         return detections, {**rpn_losses, **roi_losses}

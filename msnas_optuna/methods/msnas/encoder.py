@@ -107,14 +107,22 @@ class MSNASEncoder(nn.Module):
         )
         initialize(self)
 
+    def feature_strides(self, architecture: Architecture | None = None) -> tuple[int, ...]:
+        """Pixels, of the features that `forward` gives."""
+        return self._path(architecture).feature_strides
+
+    def _path(self, architecture: Architecture | None) -> Architecture:
+        path = architecture or self.only
+        if path is None:
+            raise ValueError("a supernet needs the path to evaluate: pass architecture=")
+        return path
+
     def forward(self, images: Tensor, architecture: Architecture | None = None) -> list[Tensor]:
         """The features [B, C, H/s_g, W/s_g] of G groups from images [B, 3, H, W], multiples of 64.
 
         Groups that read one feature share the tensor; a stand-alone encoder needs no architecture.
         """
-        path = architecture or self.only
-        if path is None:
-            raise ValueError("a supernet needs the path to evaluate: pass architecture=")
+        path = self._path(architecture)
         merged: dict[int, Tensor] = {}
         x = self.stem(images)  # [B, C, H/4, W/4]
         for i, stride in enumerate(path.strides):

@@ -5,10 +5,23 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from msnas_optuna.methods.base import AnchorLayout, Column, Heatmap, Method, Part, Preset
-from msnas_optuna.methods.msnas.cost import EncoderCost, fpn_baseline
+from msnas_optuna.methods.base import (
+    AnchorLayout,
+    BaselineDetector,
+    Column,
+    Heatmap,
+    Method,
+    Part,
+    Preset,
+)
+from msnas_optuna.methods.msnas.cost import (
+    RESNET_WIDTHS,
+    EncoderCost,
+    fpn_baseline,
+    scaled_widths,
+)
 from msnas_optuna.methods.msnas.picture import LEGEND, draw
 from msnas_optuna.methods.msnas.published import PRESETS, PUBLISHED
 from msnas_optuna.methods.msnas.sections import DetectorSection, SpaceSection, canonical_size
@@ -20,10 +33,16 @@ from msnas_optuna.methods.msnas.space import (
     count_paths,
 )
 from msnas_optuna.methods.picture import Picture
+from msnas_optuna.spaces.base import InvalidArchitectureError
 
 if TYPE_CHECKING:
+    from msnas_optuna.methods.msnas.baselines import ResNetFPN
     from msnas_optuna.methods.msnas.detector import Detector
+    from msnas_optuna.methods.msnas.encoder import MSNASEncoder
     from msnas_optuna.methods.msnas.single import SingleImageDetector
+
+
+SCALED: Final = "-scaled"  # ends the name of a baseline of the study's FLOPs
 
 
 class MSNASMethod(Method[Architecture]):
@@ -35,6 +54,7 @@ class MSNASMethod(Method[Architecture]):
     baseline_stage = "fpn-like"
     section = SpaceSection
     detector_section = DetectorSection
+    baselines = tuple(f"ResNet-{n}-FPN{s}" for s in (SCALED, "") for n in (18, 34, 50))
     evaluation_keys = frozenset({"max_detections", "proposals_test", "score_threshold"})
     size_multiple = FEATURE_STRIDES[-1]
     columns = (
@@ -147,7 +167,6 @@ class MSNASMethod(Method[Architecture]):
         image_size: tuple[int, int],
         only: Architecture | None,
     ) -> Detector:
-        from msnas_optuna.methods.msnas.detector import Detector
         from msnas_optuna.methods.msnas.encoder import MSNASEncoder
 
         encoder = MSNASEncoder(
@@ -158,11 +177,32 @@ class MSNASMethod(Method[Architecture]):
             norm=section.norm,
             only=only,
         )
-        settings = dataclasses.asdict(detector)
-        settings["canonical_size"] = canonical_size(detector, image_size)
-        return Detector(
-            encoder, n_classes, channels=section.channels, norm=section.norm, **settings
-        )
+        return _around(encoder, section, detector, n_classes=n_classes, image_size=image_size)
+
+    def baseline_detector(
+        self, name: str, section: SpaceSection, cost: EncoderCost, *, target: float
+    ) -> BaselineDetector:
+        body, full = f"r{name.split('-')[1]}", not name.endswith(SCALED)
+        size, channels = cost.input_size, section.channels
+        if section.norm != "batch":
+            raise InvalidArchitectureError(
+                f"the bodies of ResNets have batch norm here, space.norm is {section.norm!r}; "
+                f"compare in a study with space.norm = 'batch'"
+            )
+        widths = RESNET_WIDTHS
+        if not full:
+            widths = scaled_widths(body, target, input_size=size, channels=channels)
+
+        def build(
+            section: SpaceSection, detector: DetectorSection, **about_images: Any
+        ) -> Detector:
+            from msnas_optuna.methods.msnas.baselines import ResNetFPN
+
+            encoder = ResNetFPN(body, widths, channels=section.channels)
+            return _around(encoder, section, detector, **about_images)
+
+        amount = fpn_baseline(body, size, widths=widths, channels=channels)
+        return BaselineDetector(amount, scaled=not full, build=build)
 
     def exportable(self, network: Detector) -> SingleImageDetector:
         from msnas_optuna.methods.msnas.single import SingleImageDetector
@@ -211,6 +251,22 @@ class MSNASMethod(Method[Architecture]):
         self, architecture: Architecture, *, name: str, cost: EncoderCost | None = None
     ) -> Picture:
         return draw(architecture, name=name, cost=cost)
+
+
+def _around(
+    encoder: MSNASEncoder | ResNetFPN,
+    section: SpaceSection,
+    detector: DetectorSection,
+    *,
+    n_classes: int,
+    image_size: tuple[int, int],
+) -> Detector:
+    """The detector around an encoder."""
+    from msnas_optuna.methods.msnas.detector import Detector
+
+    settings = dataclasses.asdict(detector)
+    settings["canonical_size"] = canonical_size(detector, image_size)
+    return Detector(encoder, n_classes, channels=section.channels, norm=section.norm, **settings)
 
 
 MSNAS = MSNASMethod()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from msnas_optuna.methods.msnas.detector import Detector
+from msnas_optuna.methods.msnas.encoder import MSNASEncoder
 from msnas_optuna.methods.msnas.heads import GroupRPNHead
 from msnas_optuna.models.torchvision_parts import CenteredAnchorGenerator
 
@@ -25,12 +26,12 @@ class SingleImageDetector(nn.Module):
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
-        path = detector.encoder.only
-        if path is None:
+        encoder = detector.encoder
+        if isinstance(encoder, MSNASEncoder) and encoder.only is None:
             raise ValueError(
                 "only the detector of one architecture can be exported, got a supernet"
             )
-        self.strides, self.encoder = path.feature_strides, detector.encoder
+        self.strides, self.encoder = encoder.feature_strides(), encoder
         self.rpn, self.roi_heads = detector.rpn, detector.roi_heads
         self.pixel_mean: Tensor
         self.pixel_std: Tensor

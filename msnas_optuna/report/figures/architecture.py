@@ -11,7 +11,15 @@ from plotly.basedatatypes import BaseTraceType
 from plotly.subplots import make_subplots
 
 from msnas_optuna.methods.picture import Line, Marker, Panel, Picture
-from msnas_optuna.report.figures.style import COLORS, INK, legend_below, message, rounded, styled
+from msnas_optuna.report.figures.style import (
+    COLORS,
+    INK,
+    ONE_SHOT,
+    legend_below,
+    message,
+    rounded,
+    styled,
+)
 from msnas_optuna.study.view import Result, StudyView
 
 COLUMNS: Final = 3  # pictures side by side
@@ -20,7 +28,7 @@ WIDTH: Final = 500  # pixels, about, of the axes of a figure on a page of two co
 
 def picture_of(view: StudyView[Any], result: Result[Any]) -> Picture:
     """The picture of an architecture, with its name and AP above it."""
-    name = f"{result.name}: {100 * result.ap:.1f} mAP" if result.values else result.name
+    name = f"{result.name}: {100 * result.ap:.1f} {ONE_SHOT}" if result.values else result.name
     return view.method.picture(result.architecture, name=name, cost=view.cost)
 
 

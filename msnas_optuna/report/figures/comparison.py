@@ -16,6 +16,7 @@ from optuna.study import Study
 from msnas_optuna.report.figures.style import (
     GREEN,
     KIND_COLORS,
+    ONE_SHOT,
     PALETTE,
     VERMILION,
     legend_below,
@@ -137,7 +138,7 @@ def plot_comparison(study: Study | StudyView[Any]) -> go.Figure:
         last.append(f"the best of {info.measured} measured values: a part of it is luck")
     # Two lines: a narrow page cuts off what is long.
     note = "</sup><br><sup>".join(filter(None, [*notes, "; ".join(last)]))
-    styled(figure, title, note=note, x="one-shot mAP").update_layout(margin={"t": 90})
+    styled(figure, title, note=note, x=ONE_SHOT).update_layout(margin={"t": 90})
     return legend_below(figure.update_yaxes(showgrid=False))
 
 
@@ -170,5 +171,5 @@ def plot_object_sizes(study: Study | StudyView[Any], *, top: int = 5) -> go.Figu
             marker={"color": color, "line": {"width": 0}},
             hovertemplate="%{x}: %{y} mAP<extra>" + name + "</extra>",
         )
-    styled(figure, title, note="one-shot", x="objects", y="one-shot mAP")
+    styled(figure, title, note="one-shot", x="objects", y=ONE_SHOT)
     return legend_below(figure.update_layout(barmode="group", bargap=0.25))

@@ -19,6 +19,7 @@ from optuna.study import Study
 from msnas_optuna.report.figures.style import (
     BLUE,
     KIND_COLORS,
+    ONE_SHOT,
     ORANGE,
     VERMILION,
     by_generation,
@@ -103,7 +104,7 @@ def plot_evolution(study: Study | StudyView[Any]) -> go.Figure:
         marker={"symbol": "x-thin", "size": 7, "line": {"color": ORANGE, "width": 2}},
     )
     note = f"after {counted(x[-1] + 1, 'generation')} the best has {best[-1]:.1f} mAP"
-    styled(figure, title, note=note, y="one-shot mAP")
+    styled(figure, title, note=note, y=ONE_SHOT)
     return legend_below(by_generation(figure, x[-1]))
 
 

@@ -10,6 +10,7 @@ from optuna.study import Study
 from msnas_optuna.report.figures.style import (
     INK,
     KIND_COLORS,
+    ONE_SHOT,
     VERMILION,
     by_generation,
     counted,
@@ -81,7 +82,7 @@ def plot_family_tree(study: Study | StudyView[Any], *, trial: int | None = None)
     note = counted(len(members) - 1, "ancestor")
     if len(members) <= len(every):
         note += f", {len(every) + 1 - len(members)} more are left out"
-    styled(figure, f"Family tree of {first.name}", note=note, y="one-shot mAP")
+    styled(figure, f"Family tree of {first.name}", note=note, y=ONE_SHOT)
     by_generation(figure, first.generation).update_xaxes(range=[-0.5, first.generation + 0.5])
     figure.update_yaxes(range=padded([ap for _, ap in at.values()]))
     return legend_below(figure)

@@ -37,6 +37,9 @@ KIND_COLORS: Final = {
 }
 """Of the origins in all figures."""
 
+ONE_SHOT: Final = "one-shot mAP (validation)"
+"""The axis of what a search measures."""
+
 CLEAR: Final = "rgba(0, 0, 0, 0)"
 
 AXIS: Final[dict[str, Any]] = {

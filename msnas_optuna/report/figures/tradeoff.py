@@ -13,6 +13,7 @@ from msnas_optuna.report.figures.style import (
     GREEN,
     INK,
     KIND_COLORS,
+    ONE_SHOT,
     VERMILION,
     counted,
     legend_below,
@@ -100,7 +101,7 @@ def plot_tradeoff(study: Study | StudyView[Any]) -> go.Figure:
             shade = {"fillcolor": VERMILION, "opacity": 0.12, "line_width": 0}
             figure.add_vrect(x0=low, x1=high, **shade, row=1, col=col)
             note += f"; the window, {low:.4g} to {high:.4g} {info.cost}, is shaded"
-    styled(figure, title, note=note).update_yaxes(title={"text": "one-shot mAP"}, col=1)
+    styled(figure, title, note=note).update_yaxes(title={"text": ONE_SHOT}, col=1)
     return legend_below(figure)
 
 

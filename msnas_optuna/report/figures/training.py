@@ -9,12 +9,13 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import plotly.graph_objects as go
 from optuna.study import Study
+from scipy.stats import kendalltau
 
 from msnas_optuna.report.figures.style import (
     GREEN,
+    ONE_SHOT,
     PALETTE,
     VERMILION,
     counted,
@@ -34,7 +35,8 @@ class Pair(NamedTuple):
 
     name: str
     one_shot: float
-    alone: float
+    alone: float  # mean over seeds
+    error: float | None  # standard error of it; None of one seed
 
 
 class TransferInfo(NamedTuple):
@@ -64,15 +66,18 @@ def get_transfer_info(view: StudyView[Any]) -> TransferInfo:
 
 def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Tau-b of two rankings of the same n things, -1..1; None where one of them is all ties."""
-    a, b = (np.sign(np.subtract.outer(x, x)) for x in (first, second))  # [n, n]
-    scale = math.sqrt((a * a).sum() * (b * b).sum())
-    return float((a * b).sum() / scale) if scale else None
+    if len(first) < 2:
+        return None
+    tau = float(kendalltau(first, second).statistic)
+    return None if math.isnan(tau) else tau
 
 
 def _pair(result: Result[Any]) -> Pair | None:
-    if result.standalone_ap is None or not result.values:
+    alone = result.trainings
+    if alone is None or not result.values:
         return None
-    return Pair(result.name, 100 * result.ap, 100 * result.standalone_ap)
+    error = None if alone.error is None else 100 * alone.error
+    return Pair(result.name, 100 * result.ap, 100 * alone.mean, error)
 
 
 def plot_transfer(study: Study | StudyView[Any]) -> go.Figure:
@@ -80,7 +85,8 @@ def plot_transfer(study: Study | StudyView[Any]) -> go.Figure:
 
     Their stand-alone AP is in the study of the retraining, in the same storage.
     """
-    title, info = "One-shot against stand-alone AP", get_transfer_info(StudyView.of(study))
+    title, view = "One-shot against stand-alone AP", StudyView.of(study)
+    info = get_transfer_info(view)
     pairs = [*info.pairs, *filter(None, [info.baseline])]
     if not pairs:
         return message(title, "no architecture is retrained yet: `msnas retrain` does it")
@@ -90,6 +96,7 @@ def plot_transfer(study: Study | StudyView[Any]) -> go.Figure:
         figure.add_scatter(
             x=rounded([p.one_shot for p in shown]),
             y=rounded([p.alone for p in shown]),
+            error_y=_bars(shown),
             mode="markers+text" if len(shown) <= 12 else "markers",
             text=[p.name for p in shown],
             textposition="bottom center",
@@ -101,6 +108,7 @@ def plot_transfer(study: Study | StudyView[Any]) -> go.Figure:
         figure.add_scatter(
             x=rounded([info.baseline.one_shot]),
             y=rounded([info.baseline.alone]),
+            error_y=_bars([info.baseline]),
             mode="markers",
             name=info.baseline.name,
             marker={"size": 13, "symbol": "cross", "color": GREEN},
@@ -108,10 +116,20 @@ def plot_transfer(study: Study | StudyView[Any]) -> go.Figure:
     note = counted(len(info.pairs), "retrained architecture")
     if info.tau is not None:
         note += f", Kendall's tau {info.tau:.2f}"
-    styled(figure, title, note=note, x="one-shot mAP", y="mAP after training from scratch")
+    if any(pair.error is not None for pair in pairs):
+        note += "; bars are standard errors over seeds"
+    y = f"mAP after training from scratch ({view.reported_images})"
+    styled(figure, title, note=note, x=ONE_SHOT, y=y)
     figure.update_xaxes(range=padded([p.one_shot for p in pairs]))
-    figure.update_yaxes(range=padded([p.alone for p in pairs]))
+    ends = [p.alone + sign * (p.error or 0) for p in pairs for sign in (-1, 1)]
+    figure.update_yaxes(range=padded(ends))
     return legend_below(figure)
+
+
+def _bars(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Error bars of the stand-alone APs, of no length where there is one seed."""
+    errors = [pair.error or 0.0 for pair in pairs]
+    return {"array": rounded(errors), "visible": any(errors)}
 
 
 def plot_training_curves(study: Study | StudyView[Any]) -> go.Figure:
