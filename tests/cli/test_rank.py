@@ -72,8 +72,29 @@ def test_what_cannot_be_told_is_said(tiny, words, why):
     assert not (tiny.parent / "study.db").exists()
 
 
-def start(study_file: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "msnas_optuna", "rank", str(study_file), *OPTIONS, "--json"]
+def test_it_is_no_job_of_torchrun(scored, monkeypatch):
+    for name, value in {
+        "RANK": 0,
+        "WORLD_SIZE": 2,
+        "LOCAL_RANK": 0,
+        "LOCAL_WORLD_SIZE": 2,
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    assert "several processes: --workers" in msnas("rank", scored, code=1).output
+
+
+def test_numbers_are_recorded(scored):
+    path = scored.parent / "record.json"
+    msnas("rank", scored, "--so-far", "--record", path)
+    content = json.loads(path.read_text())
+    numbers = json.loads(msnas("rank", scored, "--so-far", "--json").stdout)
+    assert content["numbers"] | {"study": "tiny"} == numbers
+    assert content["seeds"] == [0]
+
+
+def start(study_file: Path, *more: str) -> subprocess.Popen[bytes]:
+    words = ["rank", str(study_file), *OPTIONS, "--json", *more]
+    command = [sys.executable, "-m", "msnas_optuna", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -102,7 +123,7 @@ def test_killed_at_any_point_the_same_command_continues(trained, tmp_path):
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    found = json.loads(start(trained).communicate()[0])
+    found = json.loads(start(trained, "--workers", "2").communicate()[0])
     assert (found["sample"], found["trained"], found["trainings"]) == (3, 3, 6)
     scores = ["as is", "recalibrated", "fine-tuned 1", "recalibrated, smoothed"]
     assert [row["score"] for row in found["scores"]] == scores

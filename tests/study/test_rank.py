@@ -11,11 +11,12 @@ import numpy as np
 import optuna
 import pytest
 from hypothesis import given, strategies as st
-from optuna.trial import create_trial
 
 from msnas_optuna.report.figures.ranking import get_ranking_info, plot_ranking
 from msnas_optuna.report.ranking import RankReport
+from msnas_optuna.samplers import queue_architectures, suggest
 from msnas_optuna.spaces.gaussian_process import GaussianProcess
+from msnas_optuna.storage import repeat_of
 from msnas_optuna.study.config import RETRAIN, FinetuneSection
 from msnas_optuna.study.portability import export_study, import_study
 from msnas_optuna.study.rank import (
@@ -83,18 +84,24 @@ def test_recipes_of_scores():
     assert batches == [0, 7, 7]  # a score with fine-tuning is what a search would measure
 
 
+def test_a_stage_names_its_score():
+    for score in (Score(0), Score(20), RECALIBRATED):
+        assert Score.of_stage(score.stage) == score
+    assert [Score.of_stage(s) for s in (RETRAIN, "rank-x", "20", "fpn-like")] == [None] * 4
+
+
 def measured(setting: Setting, stage: str, rows: dict) -> optuna.Study:
     """A stage with these values; of several each is a training."""
     study = setting.open_study({}, stage)
-    for architecture, values in rows.items():
-        for value in np.atleast_1d(values).tolist():
-            study.add_trial(
-                create_trial(
-                    params=setting.space.encode(architecture),
-                    distributions=setting.space.distributions,
-                    value=value,
-                )
-            )
+    runs = {a: np.atleast_1d(values).tolist() for a, values in rows.items()}
+    for architecture, values in runs.items():
+        queue_architectures(study, setting.space, [architecture], times=len(values))
+
+    def value(trial: optuna.Trial) -> float:
+        architecture = suggest(trial, setting.valid)
+        return runs[architecture][repeat_of(trial)]
+
+    study.optimize(value, n_trials=len(study.trials))
     return study
 
 
