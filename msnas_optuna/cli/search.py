@@ -242,7 +242,8 @@ def print_results(setting: Setting, *, top: int, as_json: bool) -> None:
     out.print(_table(view, setting, None if several else top))  # all of a front
     if summary.retrained > 1:
         out.print(
-            f"retrained, best {summary.retrained}, on the {view.reported_images} images: mean {percent(summary.standalone_mean)}, "
+            f"retrained, best {summary.retrained}, on the {view.reported_images} images: "
+            f"mean {percent(summary.standalone_mean)}, "
             f"variance {1e4 * (summary.standalone_variance or 0):.4f}, "
             f"max {percent(summary.standalone_max)} mAP"
         )

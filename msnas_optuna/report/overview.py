@@ -109,8 +109,8 @@ def _about_the_search(overview: Overview) -> Iterator[str]:
     gflops = best.gflops or 0.0
     place = "inside" if low <= gflops * 1e9 <= high else "outside"
     yield (
-        f"Best: {best.name} with {100 * best.ap:.1f} one-shot mAP on the validation images; its {gflops:.4f} GFLOPs are "
-        f"{place} the window."
+        f"Best: {best.name} with {100 * best.ap:.1f} one-shot mAP on the validation images; "
+        f"its {gflops:.4f} GFLOPs are {place} the window."
     )
     if found.beaten is not None:
         mean = sum(found.random) / len(found.random)

@@ -21,32 +21,41 @@ class NameSpace(Space[str]):
 
     @property
     def distributions(self) -> dict[str, CategoricalDistribution]:
+        """One parameter."""
         return {self.parameter: CategoricalDistribution(self.names)}
 
     @property
     def parts(self) -> dict[str, slice]:
+        """One part."""
         return {self.parameter: slice(0, 1)}
 
     def genes(self, architecture: str) -> tuple[str]:
+        """The name."""
         return (architecture,)
 
     def architecture(self, genes: Genes) -> str:
+        """The name."""
         return str(genes[0])
 
     def automaton(self) -> NameSpace:
+        """The space itself."""
         return self
 
     @property
     def choices(self) -> list[tuple[str, ...]]:
+        """The names."""
         return [self.names]
 
     def next(self, position: int, state: str, gene: str) -> str:
+        """The name is the state."""
         return gene
 
     def accepts(self, state: str) -> bool:
+        """True behind a name."""
         return bool(state)
 
     def violation(self, architecture: str) -> str | None:
+        """A word about another name."""
         if architecture in self.names:
             return None
         return f"{self.parameter} must be one of {', '.join(self.names)}, got {architecture!r}"
