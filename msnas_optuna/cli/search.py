@@ -135,7 +135,7 @@ def search(
         if workers > 1:
             refuse_torchrun()
             by_hand = (setting.method.baseline_stage,)
-            wanted = {None: setting.n_trials(trials)}
+            wanted: dict[str | None, int] = {None: setting.n_trials(trials)}
             job = Job("search", wanted, partial(_search, trials=trials), beside=by_hand)
             run_with_workers(setting, storage, job, count=workers, progress=progress)
         else:

@@ -208,7 +208,7 @@ def trainers(
     refuse_torchrun()
 
     def run(studies: Mapping[str, optuna.Study]) -> None:
-        wanted = {stage: n_slots(study) for stage, study in studies.items()}
+        wanted: dict[str | None, int] = {s: n_slots(study) for s, study in studies.items()}
         if any(finished_slots(study) < wanted[stage] for stage, study in studies.items()):
             step = "training" if any(Score.of_stage(s) is None for s in studies) else "scoring"
             job = Job(step, wanted, partial(_evaluate_queued, stages=tuple(studies)))

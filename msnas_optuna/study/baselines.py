@@ -36,7 +36,7 @@ def chosen_baselines(
         ValueError: there is none of that name.
         InvalidArchitectureError: it cannot be scaled to the budget.
     """
-    by_hand, known = setting.method.baseline_stage, setting.baselines.space.names
+    by_hand, known = setting.method.baseline_stage, setting.method.baselines
     for name in only:
         if name not in (by_hand, *known):
             raise ValueError(
@@ -83,7 +83,7 @@ def compared(setting: Setting) -> list[Comparison]:
     if setting.baseline in alone:
         rows.append((setting.method.baseline, alone[setting.baseline]))
     found = {r.architecture: r for r in _results(setting, study, setting.baselines.space)}
-    rows += [(name, found[name]) for name in setting.baselines.space.names if name in found]
+    rows += [(name, found[name]) for name in setting.method.baselines if name in found]
     against = None if best is None else best.trainings
     return [
         Comparison(

@@ -204,7 +204,7 @@ def test_the_whole_job_step_by_step(tiny):
     assert retrained["baseline"]["standalone_ap"] is not None
     table = msnas("results", tiny).stdout
     assert "FPN-like" in table
-    assert "retrained, best 2: mean" in table
+    assert "retrained, best 2, on the test images: mean" in table
     assert as_json("results", tiny, "--top", "2") == retrained
 
 

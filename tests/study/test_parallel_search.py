@@ -95,6 +95,28 @@ def test_a_worker_is_killed_and_the_others_repeat_its_trial(trained: Path) -> No
 
 
 @pytest.mark.slow
+def test_a_training_of_a_killed_worker_goes_on_from_its_checkpoint(searched: Path) -> None:
+    text = searched.read_text()
+    searched.write_text(text.replace("[retrain]\nsteps = 3", "[retrain]\nsteps = 100"))
+    options = ("--trial", "fpn-like", "--seeds", 2, "--workers", 2)
+    process = start("retrain", searched, *options, "--json")
+    files = searched.parent / "retrained"
+    until(lambda: len([*files.glob("*.pt")]) == 2, process)
+    running = [t for t in trials_of(searched, "tiny-retrain") if t.state == TrialState.RUNNING]
+    victim = running[0].system_attrs["msnas:worker"]["pid"]
+    assert victim in children(process.pid)
+    os.kill(victim, signal.SIGKILL)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert f"process {victim} has ended by signal SIGKILL; the other workers" in err
+    aps = json.loads(out)["baseline"]["standalone_by_seed"]
+    assert [*aps] == ["0", "1"]
+    states = [t.state for t in trials_of(searched, "tiny-retrain")]
+    assert sorted(s.name for s in states) == ["COMPLETE", "COMPLETE", "FAIL"]
+    assert len([*files.glob("*.pt")]) == 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_all_workers_end_with_the_command(trained: Path, number: signal.Signals) -> None:
     longer(trained, trials=40, finetune=10)

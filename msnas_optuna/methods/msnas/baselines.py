@@ -33,7 +33,8 @@ class ResNetFPN(nn.Module):
         block, depths = _BLOCKS[RESNETS[name][0]], RESNETS[name][1]
         self.stem = Stem(widths[0], norm="batch")
         self.stages = nn.ModuleList()
-        C_in, pyramid = widths[0], []
+        C_in = widths[0]
+        pyramid: list[int] = []
         for width, depth in zip(widths, depths, strict=True):
             C_out, stride, blocks = width * block.expansion, 2 if pyramid else 1, []
             for i in range(depth):

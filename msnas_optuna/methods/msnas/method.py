@@ -189,7 +189,7 @@ class MSNASMethod(Method[Architecture]):
                 f"the bodies of ResNets have batch norm here, space.norm is {section.norm!r}; "
                 f"compare in a study with space.norm = 'batch'"
             )
-        widths = RESNET_WIDTHS
+        widths: tuple[int, ...] = RESNET_WIDTHS
         if not full:
             widths = scaled_widths(body, target, input_size=size, channels=channels)
 
@@ -213,9 +213,12 @@ class MSNASMethod(Method[Architecture]):
         self, section: SpaceSection, detector: DetectorSection, network: Detector
     ) -> dict[str, Any]:
         from msnas_optuna.methods.msnas.detector import ASPECT_RATIOS
+        from msnas_optuna.methods.msnas.encoder import MSNASEncoder
         from msnas_optuna.models.torchvision_parts import PIXEL_MEAN, PIXEL_STD
 
-        heads, rpn, path = network.roi_heads, network.rpn, network.encoder.only
+        heads, rpn, encoder = network.roi_heads, network.rpn, network.encoder
+        assert isinstance(encoder, MSNASEncoder)
+        path = encoder.only
         assert path is not None
         return {
             "strides": list(path.strides),
