@@ -92,6 +92,12 @@ def test_numbers_are_recorded(scored):
     assert content["seeds"] == [0]
 
 
+def test_the_doctor_looks_at_scores_too(scored):
+    words = ("--stage", RECALIBRATED.stage, "--trial", "0")
+    said = msnas("doctor", scored, *words, code=1).output
+    assert "trial 0 of study tiny-rank-recalibrated neither runs nor waits" in said
+
+
 def start(study_file: Path, *more: str) -> subprocess.Popen[bytes]:
     words = ["rank", str(study_file), *OPTIONS, "--json", *more]
     command = [sys.executable, "-m", "msnas_optuna", *words]

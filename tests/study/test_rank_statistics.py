@@ -95,7 +95,19 @@ def test_intervals_hold_the_true_tau_as_often_as_they_say(monkeypatch):
         x, y = normals(rng, 60, correlation)
         found = rank_statistics._correlation(rank_statistics._tau, x, y, seed)
         held += found.low <= true <= found.high
-    assert 0.90 <= held / 200 <= 0.985
+    assert 0.925 <= held / 200 <= 0.985
+
+
+@pytest.mark.parametrize("tau", [-0.4, 0.0, 0.8])
+@pytest.mark.parametrize("half_width", [0.05, 0.3])
+def test_no_fewer_architectures_give_the_interval(tau, half_width):
+    b = 1 / 9 - 4 / math.pi**2 * math.asin(math.sin(math.pi / 2 * tau) / 2) ** 2
+
+    def width(n: int) -> float:  # of Esscher's variance
+        return 1.959964 * math.sqrt(2 / (n * (n - 1)) * (1 - tau**2 + 2 * (n - 2) * b))
+
+    n = architectures_for(tau, half_width)
+    assert width(n) <= half_width < width(n - 1)
 
 
 @pytest.mark.parametrize(("correlation", "half_width"), [(0.0, 0.2), (0.6, 0.1), (0.9, 0.1)])
@@ -142,6 +154,9 @@ def test_components_of_a_balanced_example():
     found = variance_components([[1.5, 2.5], [3.5, 4.5]])
     assert found == VarianceComponents(between=pytest.approx(1.75), within=0.5)
     assert found.reliability(2) == pytest.approx(1.75 / 2)
+    # means 2, 4, over all 8/3; mean squares 1/2 and 8/3; trainings of an architecture 4/3
+    ragged = variance_components([[1.5, 2.5], [4.0]])
+    assert ragged == VarianceComponents(between=pytest.approx(1.625), within=0.5)
     assert variance_components([[1.0], [2.0]]) is variance_components([[1.0, 2.0]]) is None
     assert variance_components([[1.0, 2.0], []]) is None
     assert variance_components([[0.5, 0.5]] * 2).reliability(2) == 1  # nothing differs
