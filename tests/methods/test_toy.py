@@ -34,7 +34,7 @@ tolerance = 0.5
 
 [data]
 image_size = [128, 128]
-shapes = { train = 12, val = 4, size = 128, extent = [30.0, 90.0] }
+shapes = { train = 12, val = 4, test = 4, size = 128, extent = [30.0, 90.0] }
 
 [supernet]
 steps = 4

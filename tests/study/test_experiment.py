@@ -577,7 +577,7 @@ def test_a_retraining_refuses_other_data_than_the_search_had(searched, trained):
 
 
 def test_results_refuse_another_source_of_data(searched, trained):
-    shapes = "shapes = { train = 12, val = 4, size = 128, extent = [30.0, 90.0] }"
+    shapes = "shapes = { train = 12, val = 4, test = 4, size = 128, extent = [30.0, 90.0] }"
     paths = [
         f'{part}_{kind} = "x"' for part in ("train", "val") for kind in ("images", "annotations")
     ]
