@@ -199,9 +199,8 @@ def provenance(setting: Setting, results: Iterable[dict[str, Any]]) -> dict[str,
         "supernet_sha256": _digest(setting.run_dir / "supernet.pt"),
         "finetune_steps": config.finetune.steps,
         "evaluation_seconds": round(sum(r["seconds"] for r in results)),
-        "processor": _processor(),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "processor": processor(),
+        "versions": package_versions(),
         "settings": config.identity(),
     }
 
@@ -211,7 +210,14 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _processor() -> str:
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the numbers depend on."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **versions}
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

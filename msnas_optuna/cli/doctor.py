@@ -75,7 +75,8 @@ def doctor(
                 f"the storage {setting.storage_url} does not exist: check --storage, "
                 "OPTUNA_STORAGE and study.storage; it comes with the first trial"
             )
-        begun = {name or SEARCH: setting.begun_study(name) for name in setting.stages}
+        stages = dict.fromkeys((*setting.stages, *setting.stages_in(setting.storage)))
+        begun = {name or SEARCH: setting.begun_study(name) for name in stages}
         studies = [study for study in begun.values() if study is not None]
         if stage not in begun:
             raise ValueError(f"--stage is one of {', '.join(begun)}, got {stage!r}")

@@ -34,6 +34,7 @@ from msnas_optuna.storage import (
     outstanding_trials,
     owner_of,
 )
+from msnas_optuna.study.rank import Score
 from msnas_optuna.study.setting import Setting
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def _settled_at_last(setting: Setting, job: Job) -> int:
 def trainers(
     setting: Setting, storage: str | None, progress: Bars, *, workers: int
 ) -> Iterator[tuple[Experiment, Run | None]]:
-    """The experiment that trains detectors from scratch, and what its `run` is to be.
+    """The experiment that scores and trains detectors, and what its `run` is to be.
 
     One worker is this process, or those that torchrun started for one job.
     """
@@ -209,7 +210,8 @@ def trainers(
     def run(studies: Mapping[str, optuna.Study]) -> None:
         wanted: dict[str | None, int] = {s: n_slots(study) for s, study in studies.items()}
         if any(finished_slots(study) < wanted[stage] for stage, study in studies.items()):
-            job = Job("training", wanted, partial(_train_queued, stages=tuple(studies)))
+            step = "training" if any(Score.of_stage(s) is None for s in studies) else "scoring"
+            job = Job(step, wanted, partial(_evaluate_queued, stages=tuple(studies)))
             run_with_workers(setting, storage, job, count=workers, progress=progress)
 
     yield open_experiment(setting, progress), run
@@ -224,8 +226,11 @@ def refuse_torchrun() -> None:
 # What follows runs in the processes of the workers.
 
 
-def _train_queued(experiment: Experiment, stages: Sequence[str]) -> None:
-    experiment.train_queued(stages, patience=inf)
+def _evaluate_queued(experiment: Experiment, stages: Sequence[str]) -> None:
+    scores = {stage: Score.of_stage(stage) for stage in stages}
+    for score in filter(None, scores.values()):
+        experiment.score_queued(score, patience=inf)
+    experiment.train_queued([s for s in stages if scores[s] is None], patience=inf)
 
 
 def _work(

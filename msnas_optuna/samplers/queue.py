@@ -98,9 +98,12 @@ def queue_architectures(
                 system_attrs={QUEUED: True, **({} if times is None else {QUEUED_REPEAT: repeat})},
             )
         )
+    queued: dict[tuple[A | None, int], list[FrozenTrial]] = {}
+    for trial in study.get_trials(deepcopy=False) if missing else ():
+        if trial.state not in gone:
+            queued.setdefault(held(trial), []).append(trial)
     for pair in missing:  # another worker may have queued the same meanwhile
-        trials = study.get_trials(deepcopy=False)
-        withdraw(study, [t for t in trials if t.state not in gone and held(t) == pair][1:])
+        withdraw(study, queued.get(pair, [])[1:])
     return len(missing)
 
 

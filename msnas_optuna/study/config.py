@@ -10,6 +10,7 @@ import difflib
 import json
 import math
 import os
+import re
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping
@@ -57,6 +58,9 @@ RETRAIN: Final = "retrain"
 
 BASELINE: Final = "baseline"
 """The stage that trains other detectors in the same way, to compare with; likewise."""
+
+RANK_STAGES: Final = r"rank-[a-z0-9]+"
+"""A pattern of the stages that score architectures, as "rank-20"; see `study.rank.Score`."""
 
 _NO_EFFECT = "remove it: the operators that it set are gone, too"
 
@@ -434,11 +438,11 @@ def _broken_rules(config: StudyConfig) -> Iterator[str]:
             f"budget.input_size: both must be multiples of {multiple} (the coarsest feature's "
             f"stride), got {list(budget.input_size)}; write {up}"
         )
-    for stage in (RETRAIN, BASELINE, config.method.baseline_stage):
-        if config.study.name.endswith(f"-{stage}"):
+    for stage in (RETRAIN, BASELINE, config.method.baseline_stage, RANK_STAGES):
+        if ending := re.search(f"-{stage}$", config.study.name):
             yield (
-                f"study.name: a name ending in -{stage} is that of a stage beside a search, got "
-                f"{config.study.name!r}; choose another"
+                f"study.name: a name ending in {ending[0]} is that of a stage beside a search, "
+                f"got {config.study.name!r}; choose another"
             )
     objectives, known = config.study.objectives, list(config.method.metrics)
     if objectives[:1] != ("ap",) or len(set(objectives)) < len(objectives):

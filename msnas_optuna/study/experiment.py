@@ -46,6 +46,7 @@ from msnas_optuna.storage import (
 )
 from msnas_optuna.study.baselines import baseline_detector
 from msnas_optuna.study.config import BASELINE, RETRAIN, StudyConfig, comparable
+from msnas_optuna.study.rank import Score
 from msnas_optuna.study.selection import retraining
 from msnas_optuna.study.setting import Setting
 from msnas_optuna.study.view import TESTED, StudyView
@@ -59,7 +60,7 @@ from msnas_optuna.training.checkpoint import (
     read_losses,
 )
 from msnas_optuna.training.loop import NonFiniteLossError, train
-from msnas_optuna.training.metrics import Measurements
+from msnas_optuna.training.metrics import METRICS, Measurements
 from msnas_optuna.training.objectives import OneShotObjective, StandaloneObjective, Training
 from msnas_optuna.training.task import DetectionTask
 
@@ -360,6 +361,44 @@ class Experiment:
         )
         return study
 
+    def score(
+        self, architectures: Sequence[Any], scores: Iterable[Score], *, run: Run | None = None
+    ) -> None:
+        """Measures scores of architectures, those that are not stored yet.
+
+        `run` lets others evaluate what is queued.
+        """
+        studies = {score.stage: (score, self._open_score(score)) for score in scores}
+        for _, study in studies.values():
+            study.set_user_attr("parent_study", self.config.study.name)
+            recover_lost_trials(study)
+            queue_architectures(study, self.setting.space, architectures, retry_failed=True)
+        if run is not None:
+            run({stage: study for stage, (_, study) in studies.items()})
+        for score, _ in studies.values():
+            self.score_queued(score)
+
+    def score_queued(self, score: Score, *, patience: float = PATIENCE) -> None:
+        """Measures what is queued for a score; other processes may do the same at once."""
+        recipe = score.recipe(self.config.finetune)
+
+        def objective(feasible: FeasibleSet[Any]) -> Objective:
+            return dataclasses.replace(
+                self.one_shot_objective(feasible),
+                recipe=recipe,
+                recalibration_batches=recipe.recalibration_batches,
+                objectives=(METRICS["ap"],),
+            )
+
+        study, step = self._open_score(score), f"score {score}"
+        self._run(study, (), objective, stage=score.stage, step=step, patience=patience)
+
+    def _open_score(self, score: Score) -> optuna.Study:
+        assert self.supernet_weights
+        recipe = dataclasses.asdict(score.recipe(self.config.finetune))
+        identity = self._stage_identity("finetune") | comparable(flatten({"finetune": recipe}))
+        return self._open(score.stage, identity | {"supernet.sha256": sha256(self.supernet_path)})
+
     def retrain(self, top: int, *, seeds: int = 1, run: Run | None = None) -> optuna.Study:
         """Trains the `top` best architectures (of the front, by AP) and the baseline from scratch.
 
@@ -600,8 +639,8 @@ def keep_losses(setting: Setting) -> None:
     names = {r.architecture: r.name for r in (*view.results, view.baseline) if r is not None}
     for trial in [] if retrained is None else retrained.get_trials(deepcopy=False):
         file = trial.user_attrs.get("checkpoint")
-        if file is not None and trial.params:
-            name = names.get(setting.space.decode(trial.params), "trial ?")
+        name = names.get(setting.space.decode(trial.params)) if trial.params else None
+        if file is not None and name is not None:  # not of a ranking's sample
             repeat = trial.user_attrs.get(REPEAT)
             runs[f"{name}, seed {repeat:.0f}" if repeat else name] = (
                 setting.run_dir / "retrained" / file

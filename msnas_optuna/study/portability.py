@@ -105,8 +105,7 @@ def import_study(setting: Setting, source: str, *, progress: Progress | None = N
 
 def _studies_of(setting: Setting, storage: BaseStorage) -> list[optuna.Study]:
     """The search and its stages, as far as they have begun."""
-    present = set(optuna.get_all_study_names(storage))
-    names = [name for name in map(setting.study_name, setting.stages) if name in present]
+    names = map(setting.study_name, setting.stages_in(storage))
     studies = [optuna.load_study(study_name=name, storage=storage) for name in names]
     for study in studies:
         require_usable(study)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 import shlex
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -41,6 +42,7 @@ from msnas_optuna.storage import (
 from msnas_optuna.storage.optuna_private import system_attrs
 from msnas_optuna.study.config import (
     BASELINE,
+    RANK_STAGES,
     RETRAIN,
     BudgetSection,
     ConfigError,
@@ -176,6 +178,13 @@ class Setting:
     def stages(self) -> tuple[str | None, ...]:
         """The search itself (None), and what is measured and trained beside it."""
         return None, self.method.baseline_stage, RETRAIN, BASELINE
+
+    def stages_in(self, storage: optuna.storages.BaseStorage) -> list[str | None]:
+        """Those that a storage holds, and after them the scores of `study.rank`."""
+        names = sorted(optuna.get_all_study_names(storage))
+        scores = re.compile(re.escape(stage_name(self.study_name(), "")) + f"({RANK_STAGES})")
+        found: list[str | None] = [s for s in self.stages if self.study_name(s) in names]
+        return found + [match[1] for match in map(scores.fullmatch, names) if match]
 
     @cached_property
     def space(self) -> Space[Any]:
@@ -343,7 +352,8 @@ class Setting:
 
     def open_study(self, config: dict[str, Any], stage: str | None = None) -> optuna.Study:
         """The Optuna study of the search or of a stage, made if need be, with its sampler."""
-        metrics = [METRICS["ap"]] if stage in (RETRAIN, BASELINE) else self.metrics
+        of_search = stage in (None, self.method.baseline_stage)
+        metrics = self.metrics if of_search else [METRICS["ap"]]
         return open_study(
             self.storage,
             name=self.study_name(stage),

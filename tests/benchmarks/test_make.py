@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from msnas_optuna.methods.msnas.tabular import load_table
+from msnas_optuna.methods.msnas.tabular import load_table, truth_file
+from msnas_optuna.study.config import RETRAIN
 from msnas_optuna.study.setting import Setting
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "tabular"
@@ -63,6 +64,31 @@ def test_the_table_reads_back(make, tiny):
     for result in results[: setting.feasible.count()]:
         architecture = make.Architecture.parse(result["architecture"])
         assert table.value(architecture) == pytest.approx(result["ap"], abs=1e-5)
+
+
+def test_the_truth_of_a_table_reads_back(make, tiny, run_cheaply):
+    make_truth = importlib.import_module("make_truth")
+    setting, path = Setting.load(tiny), tiny.parent / "table.json"
+    (setting.run_dir / "supernet.pt").write_bytes(b"weights")
+    results = [measured(t, 0.1) for t in make.tasks(setting, 0)]
+    make.write_table(make.table(setting, results), path)
+    with pytest.raises(SystemExit, match="tiny-retrain has no training of the table yet"):
+        make_truth.truth(setting, path)
+    inside = [setting.feasible.at(i) for i in (5, 2)]
+    outside = next(a for a in setting.valid if setting.feasible.violation(a) is not None)
+    study = run_cheaply(setting, RETRAIN, architectures=[*inside, outside])
+    values = {t.user_attrs["arch"]: t.value for t in study.trials}
+    content = make_truth.truth(setting, path)
+    make.write_table(content, truth_file(path))
+    found = load_table(path)
+    assert found.truth == {a: (pytest.approx(values[str(a)], abs=1e-5),) for a in inside}
+    assert found.truth_provenance["seeds"] == {"0": 2}
+    assert found.truth_provenance["train_seconds"] == 2
+    assert {"date", "command", "versions", "settings", "processor"} <= set(content["provenance"])
+    assert [row[0] for row in content["rows"]] == [str(setting.feasible.at(i)) for i in (2, 5)]
+    tiny.write_text(tiny.read_text().replace("channels = 8\nstem", "channels = 16\nstem"))
+    with pytest.raises(SystemExit, match="are not those of"):
+        make_truth.truth(Setting.load(tiny), path)
 
 
 @pytest.mark.slow

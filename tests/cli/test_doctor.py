@@ -153,7 +153,10 @@ def test_trials_of_external_trainers_are_left_alone_and_it_says_so(
         ),
         (("--trial", "5", "--stage", "retrain"), "it has no trial 5"),
         (("--fail", "--trial", "2", "--older-than", "60"), "give either --trial or --older-than"),
-        (("--stage", "train"), "--stage is one of search, fpn-like, retrain, got 'train'"),
+        (
+            ("--stage", "train"),
+            "--stage is one of search, fpn-like, retrain, baseline, got 'train'",
+        ),
     ],
 )
 @pytest.mark.parametrize("study", ["journal"], indirect=True)

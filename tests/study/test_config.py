@@ -145,6 +145,7 @@ def test_a_key_that_is_left_out_of_finetune_has_the_default_of_a_section_that_is
         (changed('"mine"', '"../x"'), r'study\.name: .*letters.*, got "\.\./x"'),
         (changed('"mine"', '"mine-fpn-like"'), r"study\.name: a name ending in -fpn-like"),
         (changed('"mine"', '"mine-retrain"'), r"study\.name: a name ending in -retrain"),
+        (changed('"mine"', '"mine-rank-20"'), r"study\.name: a name ending in -rank-20"),
         (changed("shapes = {}", ""), r"data\.train_images, .*required unless \[data\.shapes\]"),
         (changed("shapes = {}", "shapes={}\ntrain_images='x'"), r"either \[data\.shapes\] or"),
         (

@@ -2,21 +2,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import optuna
 import pytest
 import torch
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from msnas_optuna.data.images import DataError
 from msnas_optuna.methods.msnas.space import Architecture
 from msnas_optuna.runtime.distributed import resolve_device
 from msnas_optuna.samplers import queue_architectures
 from msnas_optuna.spaces.lattice import EmptyWindowError
-from msnas_optuna.storage import StudyMismatchError, read_record
+from msnas_optuna.storage import StudyMismatchError, Worker, read_record
+from msnas_optuna.storage.records import OWNER, QUEUED
 from msnas_optuna.study.config import ConfigError
 from msnas_optuna.study.experiment import Experiment
+from msnas_optuna.study.rank import RECALIBRATED, Score, measure, pool
 from msnas_optuna.study.view import StudyView
 from msnas_optuna.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
@@ -185,6 +188,44 @@ def test_the_hand_made_path_is_the_default_target_and_stands_beside_the_best(tra
     assert summary.standalone_mean == pytest.approx(sum(alone) / 2)
     assert summary.standalone_variance == pytest.approx((alone[0] - alone[1]) ** 2 / 4)
     assert summary.standalone_max == max(alone)
+
+
+def test_a_score_is_what_a_search_with_its_steps_measures(searched):
+    experiment, study = searched
+    first, second = study.trials[:2]
+    architectures = [experiment.setting.space.decode(t.params) for t in (first, second)]
+    for _ in range(2):  # nothing is measured twice
+        experiment.score(architectures, [Score(1)])
+        scored = experiment.setting.stored_study("rank-1")
+        assert [t.value for t in scored.trials] == [first.value, second.value]
+    experiment.score(architectures, [RECALIBRATED])
+    recalibrated = experiment.setting.stored_study("rank-recalibrated")
+    assert [t.value for t in recalibrated.trials] != [first.value, second.value]
+    assert recalibrated.metric_names == ["AP"]
+    edited(experiment.setting.study_file, "learning_rate = 1e-3", "learning_rate = 2e-3")
+    other = Experiment.load(experiment.setting.study_file)
+    with pytest.raises(StudyMismatchError, match=r"learning_rate[^$]*delete study 'tiny-rank-1'"):
+        other.score(architectures, [Score(1)])
+
+
+def test_a_sample_waits_for_its_whole_pool(trained):
+    experiment = Experiment.load(trained)
+    setting = experiment.setting
+    candidates = pool(setting.feasible, 4, seed=0)
+    experiment.score(candidates[:2], [RECALIBRATED])
+    study = setting.stored_study(RECALIBRATED.stage)
+    trial = create_trial(
+        state=TrialState.RUNNING,
+        params=setting.space.encode(candidates[2]),
+        distributions=setting.space.distributions,
+        system_attrs={QUEUED: True, OWNER: asdict(Worker.external(2))},
+    )
+    study.add_trial(trial)
+    with (
+        pytest.warns(UserWarning, match="are left to other workers"),
+        pytest.raises(RuntimeError, match="whole pool is scored, 1 architectures are left"),
+    ):
+        measure(experiment, size=1, seeds=1, steps=[0])
 
 
 def test_seeds_are_evaluated_first_and_once(trained):

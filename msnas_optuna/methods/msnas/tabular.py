@@ -1,14 +1,15 @@
 """A small window of the MSNAS space with the one-shot AP of each of its architectures (§4.1).
 
 Measured once, with one supernet on generated images, as `TabularBenchmark.provenance` says, by
-benchmarks/tabular/make.py.
+benchmarks/tabular/make.py. Some are trained from scratch, too (§4.1): that is their truth, which
+benchmarks/tabular/make_truth.py writes into a second file.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +41,9 @@ class TabularBenchmark:
     feasible: Lattice[Architecture]
     measurements: Mapping[Architecture, Measurement]
     provenance: Mapping[str, Any]  # command, settings, versions, date, seconds
+    truth: Mapping[Architecture, tuple[float, ...]] = field(default_factory=dict)
+    """AP in [0, 1] of some after training from scratch, one a seed."""
+    truth_provenance: Mapping[str, Any] = field(default_factory=dict)  # empty without a truth
 
     @property
     def space(self) -> Space[Architecture]:
@@ -85,18 +89,14 @@ def suggest(trial: Trial, space: Space[Architecture]) -> Architecture:
 
 
 def load_table(path: Path | str = TABLE_FILE) -> TabularBenchmark:
-    """Reads the table that comes with the package, or another of its kind.
+    """Reads the table that comes with the package, or another of its kind, and its truth.
 
     Raises:
         OSError: there is no such file.
-        ValueError: the file is no table, or holds other architectures than its window does.
+        ValueError: a file is no table, or holds other architectures than its window does.
     """
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
-    missing = {"columns", "rows", "space", "provenance"} - set(content)
-    if missing:
-        raise ValueError(f"{path} is no table: it lacks {', '.join(sorted(missing))}")
-    names = content["columns"]
-    rows = [dict(zip(names, row, strict=True)) for row in content["rows"]]
+    content = _read(Path(path), "columns", "rows", "space", "provenance")
+    rows = _rows(content)
     measurements = {
         Architecture.parse(row["architecture"]): Measurement(
             gflops=row["gflops"], ap=tuple(row["ap"]), ap50=tuple(row["ap50"])
@@ -112,4 +112,34 @@ def load_table(path: Path | str = TABLE_FILE) -> TabularBenchmark:
             f"{path} must hold the {feasible.count()} architectures of its window, each once; it "
             f"holds {len(rows)} rows; make it anew with benchmarks/tabular/make.py"
         )
-    return TabularBenchmark(feasible, measurements, content["provenance"])
+    truth_path = truth_file(path)
+    if not truth_path.exists():
+        return TabularBenchmark(feasible, measurements, content["provenance"])
+    found = _read(truth_path, "columns", "rows", "provenance")
+    truth = {Architecture.parse(row["architecture"]): tuple(row["ap"]) for row in _rows(found)}
+    for architecture in truth.keys() - measurements.keys():
+        raise ValueError(
+            f"{truth_path} must hold architectures of the window of {path} alone, got "
+            f"{architecture}: {feasible.violation(architecture)}; make it anew with "
+            f"benchmarks/tabular/make_truth.py from a study of that window"
+        )
+    return TabularBenchmark(
+        feasible, measurements, content["provenance"], truth, found["provenance"]
+    )
+
+
+def truth_file(table: Path | str) -> Path:
+    """The file of the truth beside that of a table: msnas_n7_truth.json for msnas_n7.json."""
+    path = Path(table)
+    return path.with_name(f"{path.stem}_truth{path.suffix}")
+
+
+def _read(path: Path, *keys: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if missing := set(keys) - set(content):
+        raise ValueError(f"{path} is no table: it lacks {', '.join(sorted(missing))}")
+    return content
+
+
+def _rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [dict(zip(content["columns"], row, strict=True)) for row in content["rows"]]

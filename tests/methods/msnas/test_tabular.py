@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import optuna
@@ -13,6 +14,7 @@ from msnas_optuna import ArchitectureSampler
 from msnas_optuna.methods.msnas.space import Architecture
 from msnas_optuna.methods.msnas.tabular import TABLE_FILE, TabularObjective, load_table
 from msnas_optuna.spaces.base import InvalidArchitectureError
+from msnas_optuna.study.rank_statistics import agreement
 from msnas_optuna.study.setting import Setting
 
 ROOT = Path(__file__).parents[3]
@@ -147,6 +149,42 @@ def test_an_architecture_that_is_measured_again_has_the_next_of_its_values(table
     study.optimize(TabularObjective(table), n_trials=3)
     first, second = table.measurements[again].ap
     assert [trial.value for trial in study.trials] == [first, second, first]
+
+
+def with_truth(tmp_path: Path, rows: list) -> Path:
+    path = tmp_path / "some.json"
+    path.write_text(TABLE_FILE.read_text())
+    content = {"provenance": {"date": "2026"}, "columns": ["architecture", "ap"], "rows": rows}
+    (tmp_path / "some_truth.json").write_text(json.dumps(content))
+    return path
+
+
+def test_the_truth_is_read_from_the_file_beside_a_table(table, tmp_path):
+    one, other = list(table.measurements)[:2]
+    path = with_truth(tmp_path, [[str(one), [0.3, 0.4]], [str(other), [0.2]]])
+    found = load_table(path)
+    assert found.truth == {one: (0.3, 0.4), other: (0.2,)}
+    assert found.truth_provenance == {"date": "2026"}
+    assert found.measurements == table.measurements
+    (tmp_path / "some_truth.json").unlink()
+    assert load_table(path).truth == {}
+
+
+def test_a_truth_of_another_window_is_refused(tmp_path):
+    path = with_truth(tmp_path, [["1 1 1 1 1 1 2 | 4 4 4 4 8", [0.3]]])
+    with pytest.raises(
+        ValueError, match=r"some_truth\.json must hold architectures of the window"
+    ):
+        load_table(path)
+
+
+def test_a_truth_agrees_with_the_scores_of_the_table(table, tmp_path):
+    """The statistics of a ranking take a table as they take a study."""
+    some = list(table.measurements)[::17]
+    path = with_truth(tmp_path, [[str(a), [table.value(a), table.value(a) + 0.1]] for a in some])
+    found = load_table(path)
+    scores = [found.value(a) for a in found.truth]
+    assert agreement(scores, [*map(fmean, found.truth.values())]).tau.value == pytest.approx(1)
 
 
 def test_a_file_that_is_no_table_is_refused(tmp_path):

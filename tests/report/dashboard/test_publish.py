@@ -16,6 +16,7 @@ import optuna
 import pytest
 from markdown_it import MarkdownIt
 from optuna.artifacts import get_all_artifact_meta
+from optuna.trial import create_trial
 from optuna_dashboard import get_note, save_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 from sqlalchemy import event
@@ -35,6 +36,9 @@ from msnas_optuna.report.figures import figures_of, study_figures
 from msnas_optuna.report.overview import TOP, NothingToShowError
 from msnas_optuna.storage import DETECTIONS, PUBLISHED, read_curves, write_curve, write_wanted
 from msnas_optuna.storage.optuna_private import database_of, set_system_attr
+from msnas_optuna.study.config import RETRAIN
+from msnas_optuna.study.experiment import keep_losses
+from msnas_optuna.study.rank import pool
 from msnas_optuna.study.setting import Setting
 from msnas_optuna.study.view import StudyView
 
@@ -484,6 +488,13 @@ def test_the_dashboard_can_be_turned_off(trained: Path):
 
 def test_a_study_keeps_the_losses_of_its_training_runs(retrained):
     setting = Setting.load(retrained)
+    alone, other = setting.stored_study(RETRAIN), pool(setting.valid, 20, seed=0)[-1]
+    params, distributions = setting.space.encode(other), setting.space.distributions
+    attrs = {"checkpoint": alone.trials[0].user_attrs["checkpoint"]}  # of a ranking's sample
+    alone.add_trial(
+        create_trial(value=0.1, params=params, distributions=distributions, user_attrs=attrs)
+    )
+    keep_losses(setting)
     curves = read_curves(setting.stored_study())
     trials = [result.name for result in StudyView.load(setting).best[:2]]
     assert sorted(curves) == sorted(["supernet", *trials, "FPN-like path"])
