@@ -131,8 +131,6 @@ class Method(Protocol[A]):
             them.
         mixed: the part of the space, see `Space.parts`, whose choices are candidates with weights
             of their own in the supernet; "" where there is none.
-        baselines: names of further hand-made detectors, see `baseline_detector`; studies store
-            them.
         width: the key of [space] that the cost grows with, by its square; "" where none does.
     """
 
@@ -148,7 +146,6 @@ class Method(Protocol[A]):
     legend: str
     columns_note: str = ""
     metrics: Mapping[str, Metric] = METRICS
-    baselines: tuple[str, ...] = ()
     mixed: str = ""
     baselines: tuple[str, ...] = ()
     width: str = ""

@@ -56,7 +56,11 @@ class MSNASMethod(Method[Architecture]):
     detector_section = DetectorSection
     baselines = tuple(f"ResNet-{n}-FPN{s}" for s in (SCALED, "") for n in (18, 34, 50))
     evaluation_keys = frozenset({"max_detections", "proposals_test", "score_threshold"})
-    later_keys = {"feature_strides": "searched", "constraints": True}  # noqa: RUF012  # read alone
+    later_keys = {  # noqa: RUF012  # read alone
+        "feature_strides": "searched",
+        "constraints": True,
+        "unread_blocks": True,
+    }
     size_multiple = FEATURE_STRIDES[-1]
     columns = (
         Column("strides", "strides", lambda a: list(a.strides), Architecture.strides_text),
@@ -122,8 +126,9 @@ class MSNASMethod(Method[Architecture]):
         if section.feature_strides == "fpn":
             return f"{encoder}; the {N_GROUPS} detection heads read FPN's features, 4 to 64"
         free = "" if section.constraints else ", without the constraints of Eq. 7"
+        read = "" if section.unread_blocks else "; one of them reads the last block"
         heads = f"the feature that each of the {N_GROUPS} detection heads reads"
-        return f"{encoder}, and {heads}{free}"
+        return f"{encoder}, and {heads}{free}{read}"
 
     def space(self, section: SpaceSection) -> MSNASSpace:
         return section.space()

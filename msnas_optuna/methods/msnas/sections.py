@@ -31,6 +31,8 @@ class SpaceSection:
             the encoder alone is searched (Table 2).
         constraints: Eq. 7 limits the feature strides; without it, heads read whatever feature the
             encoder has (Table 3).
+        unread_blocks: architectures may end in blocks that no head reads, as in the paper; false
+            leaves those out, whose last blocks cost FLOPs and do nothing.
     """
 
     method: Literal["msnas"] = "msnas"
@@ -41,13 +43,16 @@ class SpaceSection:
     norm: Norm = "batch"
     feature_strides: FeatureStrides = "searched"
     constraints: bool = True
+    unread_blocks: bool = True
 
     def __post_init__(self) -> None:
         self.space()
 
     def space(self) -> MSNASSpace:
         """The space of these settings; ValueError for one that holds nothing."""
-        return MSNASSpace(self.n_blocks, self.feature_strides, self.constraints)
+        return MSNASSpace(
+            self.n_blocks, self.feature_strides, self.constraints, self.unread_blocks
+        )
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

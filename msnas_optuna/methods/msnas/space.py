@@ -129,6 +129,7 @@ class UtilizationState(NamedTuple):
 
     outputs: int  # bit l: the encoder has a feature of level l
     read: int  # bit l: a group so far reads it
+    wanted: int = 0  # bit l: some group must read it
 
 
 State = EncoderState | UtilizationState
@@ -138,13 +139,14 @@ State = EncoderState | UtilizationState
 class MSNASSpace(Space[Architecture]):
     """All valid architectures of N = 3..32 blocks (§3.2-3.3); its own automaton of N + 5 genes.
 
-    Without `constraints`, Eq. 7 does not limit the feature strides (Table 3). FPN-style ones need
+    Without `unread_blocks`, a head reads the last block's feature. Without `constraints`, Eq. 7 does not limit the feature strides (Table 3). FPN-style ones need
     N of at least 5, and have one choice each.
     """
 
     n_blocks: int
     feature_strides: FeatureStrides = "searched"
     constraints: bool = True
+    unread_blocks: bool = True
     listed: ClassVar = (1, N_GROUPS)  # the stem's channels; heads share no factor with blocks
 
     def __post_init__(self) -> None:
@@ -200,14 +202,17 @@ class MSNASSpace(Space[Architecture]):
         feature = 1 << FEATURE_STRIDES.index(int(gene))
         if not state.outputs & feature:  # V3
             return None
-        read = 0 if isinstance(state, EncoderState) else state.read
+        if isinstance(state, EncoderState):
+            read, wanted = 0, 0 if self.unread_blocks else 1 << state.level
+        else:
+            read, wanted = state.read, state.wanted
         if self.constraints and (2 * feature <= read or (not read and gene > 8)):  # Eq. 7
             return None
-        return UtilizationState(state.outputs, read | feature)
+        return UtilizationState(state.outputs, read | feature, wanted & ~feature)
 
     def accepts(self, state: State) -> bool:
         """Eq. 7: not all feature strides are equal, so that the largest is at least 8."""
-        if isinstance(state, EncoderState):
+        if isinstance(state, EncoderState) or state.wanted:
             return False
         return not self.constraints or state.read.bit_count() > 1
 
@@ -239,6 +244,11 @@ class MSNASSpace(Space[Architecture]):
                     f"feature_stride_{g + 1} is {stride}, but no block has that absolute stride "
                     f"(the encoder has {sorted(architecture.outputs)})"
                 )
+        if not self.unread_blocks and (last := architecture.absolute_strides[-1]) not in s:
+            return (
+                f"a head must read the last block (unread_blocks = false), which has absolute "
+                f"stride {last:g}; the heads read {sorted(set(s))}"
+            )
         return None
 
     def fpn_like(self) -> Architecture:

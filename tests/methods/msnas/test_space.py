@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from itertools import combinations_with_replacement, product
 
 import pytest
@@ -14,6 +15,7 @@ from msnas_optuna.methods.msnas.space import (
     count_paths,
 )
 from msnas_optuna.spaces.base import InvalidArchitectureError
+from msnas_optuna.spaces.lattice import Lattice
 
 READABLE = (4, 8, 8, 8, 8)
 UTILIZATIONS = [  # of Eq. 7
@@ -128,6 +130,18 @@ def test_without_constraints_heads_read_whatever_the_encoder_has():
     for s in product(FEATURE_STRIDES, repeat=5):
         assert space.violation(Architecture(strides, s)) is None
     assert "no block" in space.violation(Architecture((1,) * 9, (8, 4, 4, 4, 4)))  # V3 stays
+
+
+def test_without_unread_blocks_a_head_reads_the_last_block():
+    space, wide = MSNASSpace(7, unread_blocks=False), Lattice(MSNASSpace(7))
+    read = {a for a in wide if a.absolute_strides[-1] in a.feature_strides}
+    assert {*Lattice(space)} == read
+    assert (len(read), wide.count()) == (10_995, 16_363)
+    unread = Architecture((1, 2, 2, 1, 1, 1, 2), (4, 4, 8, 8, 16))
+    message = "a head must read the last block .* absolute stride 32; the heads read .4, 8, 16."
+    assert re.match(message, space.violation(unread))
+    for n in range(3, 33):
+        assert MSNASSpace(n, unread_blocks=False).violation(MSNASSpace(n).fpn_like()) is None
 
 
 @pytest.mark.parametrize("n", [-1, 2, 33, 7.0, "7", None])
