@@ -202,7 +202,18 @@ class Method(Protocol[A]):
         """Numbers that take no network, by the names that a trial stores them under."""
         return {"gflops": cost.total(architecture) / 1e9}
 
+    def further_parts(self, section: Any, detector: Any, *, n_classes: int) -> list[Part]:
+        """The cost of what a whole network has beside what the budget limits; [] if not counted.
+
+        It is that of any architecture; the detector has a [detector] section.
+        """
+        return []
+
     # ------------------------------------------------------------------ networks
+
+    def masks(self, detector: Any) -> bool:
+        """True where a [detector] asks for instance masks."""
+        return False
 
     def build_detector(
         self,
@@ -224,7 +235,7 @@ class Method(Protocol[A]):
         """A stand-alone network as a program of one image, for exporters; ValueError if none.
 
         It maps image, uint8 [1, 3, H, W], and size, int64 [2] (height and width before padding),
-        to boxes [n, 4], scores [n] and labels [n].
+        to boxes [n, 4], scores [n] and labels [n], with masks to these [n, m, m], too.
         """
         raise ValueError(
             f"detectors of method {self.name} cannot be exported: it has no program of one image; "

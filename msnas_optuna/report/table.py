@@ -60,7 +60,10 @@ def percent(ap: float | None) -> str:
 def result_columns(view: StudyView[A]) -> list[Column[Result[A]]]:
     """The columns that a search's method and objectives have, as in the paper's Tables 7-9."""
     metrics = view.method.metrics.items()
-    costs = [(name, metric) for name, metric in metrics if name not in (AP, "gflops")]
+    further = [(name, metric) for name, metric in metrics if name not in (AP, "gflops")]
+    costs = [(name, metric) for name, metric in further if not metric.is_ap]
+    measured = (*view.results, *view.retrained.values())
+    aps = [m for _, m in further if m.is_ap and any(r.mean(m.key) is not None for r in measured)]
     return [
         Column("", lambda r: r.name),
         Column(None, lambda r: r.number, key="trial"),
@@ -70,7 +73,24 @@ def result_columns(view: StudyView[A]) -> list[Column[Result[A]]]:
         Column("one-shot\nmAP", lambda r: r.values.get(AP), percent, "one_shot_ap", right=True),
         Column(None, lambda r: [m.trial.values[0] for m in r.records], key="measurements"),
         Column("retrained\nmAP", lambda r: r.standalone_ap, percent, "standalone_ap", right=True),
+        *(column for metric in aps for column in ap_columns(metric)),
     ]
+
+
+def ap_columns(metric: Metric) -> list[Column[Result[Any]]]:
+    """A further AP, as that of masks, in the search and after the retraining."""
+
+    def alone(result: Result[Any]) -> float | None:
+        return None if result.standalone is None else result.standalone.mean(metric.key)
+
+    kind = metric.label.replace("AP", "mAP")
+    return [
+        Column(
+            f"one-shot\n{kind}", lambda r: r.mean(metric.key), percent,
+            f"one_shot_{metric.key}", right=True,
+        ),
+        Column(f"retrained\n{kind}", alone, percent, f"standalone_{metric.key}", right=True),
+    ]  # fmt: skip
 
 
 def architecture_columns(given: methods.Column[A]) -> list[Column[Result[A]]]:

@@ -51,12 +51,17 @@ class Result(Generic[A]):
     records: tuple[Record[A], ...]  # its finished trials, by number
     values: Mapping[str, float]  # objective -> mean over these; empty where not measured
     cost: MethodCost[A] | None  # None where it is unknown
-    standalone_ap: float | None  # COCO AP after training from scratch, None before
+    standalone: Result[A] | None  # its trainings from scratch, None before
 
     @property
     def ap(self) -> float:
         """COCO AP under the supernet's fine-tuned weights; NaN where it is not measured."""
         return self.values.get(AP, math.nan)
+
+    @property
+    def standalone_ap(self) -> float | None:
+        """COCO AP after training from scratch, None before."""
+        return None if self.standalone is None else self.standalone.ap
 
     @cached_property
     def gflops(self) -> float | None:
@@ -85,10 +90,22 @@ class Result(Generic[A]):
 
     def metric(self, name: str) -> float | None:
         """A finite number that its first trial has stored beside the objectives, or None."""
-        value = self.records[0].trial.user_attrs.get(name) if self.records else None
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return None
-        return float(value) if math.isfinite(value) else None
+        return next((_stored(record, name) for record in self.records), None)
+
+    def mean(self, name: str) -> float | None:
+        """The mean over its trials of an objective, or of a number that they have stored."""
+        if name in self.values:
+            return self.values[name]
+        found = [v for record in self.records if (v := _stored(record, name)) is not None]
+        return float(np.mean(found)) if found else None
+
+
+def _stored(record: Record[Any], name: str) -> float | None:
+    """A finite number that a trial has stored beside the objectives, or None."""
+    value = record.trial.user_attrs.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
@@ -213,13 +230,13 @@ class StudyView(Generic[A]):
             records=() if measured is None else measured.records,
             values={} if measured is None else measured.values,
             cost=self.cost,
-            standalone_ap=self.retrained.get(architecture),
+            standalone=self.retrained.get(architecture),
         )
 
     @cached_property
-    def retrained(self) -> dict[A, float]:
-        """COCO AP of the architectures that are trained from scratch."""
-        return {r.architecture: r.ap for r in self._stage(self.retrained_study).results}
+    def retrained(self) -> dict[A, Result[A]]:
+        """The architectures that are trained from scratch, with their values after that."""
+        return {r.architecture: r for r in self._stage(self.retrained_study).results}
 
     @cached_property
     def summary(self) -> Summary:
@@ -332,7 +349,7 @@ class StudyView(Generic[A]):
             records=candidate.records,
             values={name: sign * value for (name, sign), value in values},
             cost=self.cost,
-            standalone_ap=self.retrained.get(candidate.architecture),
+            standalone=self.retrained.get(candidate.architecture),
         )
 
 

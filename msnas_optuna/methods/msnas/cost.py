@@ -1,7 +1,10 @@
 """FLOPs in closed form: multiply-adds of the convolutions of encoder and RPN head (§4.1).
 
+The RoI heads, which no budget limits, are counted apart: Table 6 has those of whole networks.
+
 Symbols: C channels of a block, a absolute stride in pixels, cells(a) = H W / a^2 positions of a
-feature. One multiply-add counts once; batch norm, activations and interpolation count nothing.
+feature, K classes. One multiply-add counts once; batch norm, activations and interpolation count
+nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from msnas_optuna.methods.msnas.published import PRESETS, Block
+from msnas_optuna.methods.msnas.sections import DetectorSection
 from msnas_optuna.methods.msnas.space import STEM_STRIDE, Architecture, EncoderState, State
 
 ANCHORS_PER_CELL: Final = 3  # of one group: ratios 1:2, 1:1 and 2:1
@@ -154,3 +158,20 @@ def fpn_baseline(name: str, input_size: tuple[int, int] = (832, 1280)) -> int:
         total += (C_in * FPN_CHANNELS + 9 * FPN_CHANNELS**2) * cost.cells(a)  # 1x1 and 3x3
     pyramid = EncoderCost("basic", FPN_CHANNELS, input_size)
     return total + sum(pyramid.rpn(stride) for stride in (4, 8, 16, 32, 64))
+
+
+def box_head(detector: DetectorSection, channels: int, n_classes: int) -> int:
+    """Multiply-adds of "2 conv + 1 fc" (§4.1), scores and deltas, for one RoI."""
+    cells, C = detector.pool_size**2, channels
+    outputs = 5 * (n_classes + 1)
+    return 2 * 9 * C**2 * cells + C * cells * detector.hidden + detector.hidden * outputs
+
+
+def mask_head(detector: DetectorSection, channels: int, n_classes: int) -> int:
+    """Multiply-adds of the mask head for one RoI (He et al., 2017, Fig. 4).
+
+    3x3 convolutions, a 2x2 deconvolution that doubles the cells, a 1x1 for every class.
+    """
+    cells, M = detector.mask_pool_size**2, detector.mask_channels
+    convolutions = 9 * (channels + (detector.mask_convolutions - 1) * M) * M * cells
+    return convolutions + 4 * M**2 * cells + M * (n_classes + 1) * 4 * cells

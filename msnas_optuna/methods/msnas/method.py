@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from msnas_optuna.methods.base import AnchorLayout, Column, Heatmap, Method, Part, Preset
-from msnas_optuna.methods.msnas.cost import EncoderCost, fpn_baseline
+from msnas_optuna.methods.msnas.cost import EncoderCost, box_head, fpn_baseline, mask_head
 from msnas_optuna.methods.msnas.picture import LEGEND, draw
 from msnas_optuna.methods.msnas.published import PRESETS, PUBLISHED
 from msnas_optuna.methods.msnas.sections import DetectorSection, SpaceSection, canonical_size
@@ -20,6 +20,7 @@ from msnas_optuna.methods.msnas.space import (
     count_paths,
 )
 from msnas_optuna.methods.picture import Picture
+from msnas_optuna.training.metrics import MASK_METRICS, METRICS
 
 if TYPE_CHECKING:
     from msnas_optuna.methods.msnas.detector import Detector
@@ -48,6 +49,7 @@ class MSNASMethod(Method[Architecture]):
     )
     legend = LEGEND
     columns_note = "Strides and feature strides are written as in the paper's Tables 7-9."
+    metrics = {**METRICS, **MASK_METRICS}  # noqa: RUF012
     mixed = "encoder"
     width = "channels"
     published = PUBLISHED
@@ -81,7 +83,12 @@ class MSNASMethod(Method[Architecture]):
     }
 
     def rules(self, config: Any) -> Iterator[str]:
-        """Batch norm needs two values of a channel."""
+        """Batch norm needs two values of a channel; the AP of masks needs masks."""
+        if "ap_mask" in config.study.objectives and not config.detector.masks:
+            yield (
+                f"study.objectives: 'ap_mask' needs masks, got {list(config.study.objectives)}; "
+                f"remove it or set detector.masks = true"
+            )
         shorter, coarsest = config.data.image_size[0], FEATURE_STRIDES[-1]
         cells = math.ceil(shorter / coarsest) ** 2  # of the coarsest feature, at least
         for name in ("supernet", "finetune", "retrain"):
@@ -138,6 +145,21 @@ class MSNASMethod(Method[Architecture]):
             group = f"RPN heads of {N_GROUPS} groups"
             parts.append(Part(f"RPN head, group {g}", amount, group, at))
         return parts
+
+    def further_parts(
+        self, section: SpaceSection, detector: DetectorSection, *, n_classes: int
+    ) -> list[Part]:
+        """The RoI heads (Table 6), at the most RoIs that they see in evaluation."""
+        C, proposals, found = section.channels, detector.proposals_test, detector.max_detections
+        boxes = box_head(detector, C, n_classes) * proposals
+        parts = [Part(f"box head, {proposals} proposals", boxes, "RoI heads", {})]
+        if detector.masks:
+            masks = mask_head(detector, C, n_classes) * found
+            parts.append(Part(f"mask head, {found} detections", masks, "RoI heads", {}))
+        return parts
+
+    def masks(self, detector: DetectorSection) -> bool:
+        return detector.masks
 
     def build_detector(
         self,
@@ -197,6 +219,7 @@ class MSNASMethod(Method[Architecture]):
             "max_detections": heads.detections_per_img,
             "proposals": detector.proposals_test,
             "proposal_nms_iou": rpn.nms_thresh,
+            "masks": detector.masks,
         }
 
     def anchors(
