@@ -454,7 +454,7 @@ def test_masks_lie_on_their_pixels_resized_and_flipped(
 
 
 @given(st.data())
-def test_flipping_twice_changes_nothing(data: st.DataObject) -> None:
+def test_masks_are_flipped_with_their_boxes(data: st.DataObject) -> None:
     h, w, n = (data.draw(st.integers(low, 9)) for low in (1, 1, 0))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     boxes = torch.from_numpy(np.sort(rng.integers(0, w, (n, 4)), axis=1).astype(np.float32))
