@@ -109,14 +109,22 @@ def rasterize(
         shades = Image.fromarray(mask.astype(np.uint8) * 255)
         resized = shades.resize((w, h), Image.Resampling.BILINEAR)
         return (np.asarray(resized) > 127).astype(np.uint8)
-    parts = [(part.reshape(-1, 2) * scale).ravel().tolist() for part in outline]
-    mask = coco.decode(coco.merge(coco.frPyObjects(parts, h, w)))
-    return np.ascontiguousarray(mask)
+    parts = [part.reshape(-1, 2) * scale for part in outline]  # x y
+    points = np.concatenate(parts)
+    # The part of the image around them alone: most objects are small, and whole images slow.
+    left, top = np.minimum(points.min(axis=0).astype(int), (w - 1, h - 1)).tolist()
+    right, bottom = np.minimum(points.max(axis=0).astype(int) + 1, (w, h)).tolist()
+    shifted = [(part - (left, top)).ravel().tolist() for part in parts]
+    found = np.zeros((h, w), np.uint8)
+    found[top:bottom, left:right] = coco.decode(
+        coco.merge(coco.frPyObjects(shifted, bottom - top, right - left))
+    )
+    return found
 
 
 def encode(mask: Mask) -> RLE:
     """The run-length encoding of a mask [h, w]."""
-    return _text(coco.encode(np.asfortranarray(mask, np.uint8)))
+    return _text(coco.encode(np.asfortranarray(mask).view(np.uint8)))
 
 
 def decode(rle: RLE) -> Mask:
@@ -147,7 +155,7 @@ def paste(
     (h, w), (x1, y1, x2, y2) = size, box
     top, rows = _weights(y1, y2, len(probabilities), pixels=h)
     left, columns = _weights(x1, x2, len(probabilities), pixels=w)
-    mask = np.zeros((h, w), np.bool_)
+    mask = np.zeros((h, w), np.bool_, order="F")  # as `encode` needs it
     part = rows @ probabilities @ columns.T >= THRESHOLD
     mask[top : top + len(rows), left : left + len(columns)] = part
     return mask

@@ -82,6 +82,21 @@ def test_an_outline_is_scaled_with_its_image() -> None:
     assert np.array_equal(rasterize(encode(original), (10, 10)), original)
 
 
+@given(
+    st.lists(
+        st.lists(st.tuples(st.floats(0, 30), st.floats(0, 40)), min_size=3, max_size=6),
+        min_size=1, max_size=3,
+    ),
+)  # fmt: skip
+def test_polygons_are_rasterized_as_pycocotools_does(outline: Any) -> None:
+    parts = [np.array(part).ravel() for part in outline]
+    whole = coco.merge(coco.frPyObjects([part.tolist() for part in parts], 40, 30))
+    found = rasterize(parts, (40, 30))
+    assert found.flags.c_contiguous
+    # Numbers are rounded, and the same number less a whole one may be rounded otherwise.
+    assert (found != coco.decode(whole)).sum() <= 12
+
+
 def test_two_polygons_are_parts_of_one_mask() -> None:
     parts = [np.array([0.0, 0, 2, 0, 2, 2, 0, 2]), np.array([4.0, 4, 6, 4, 6, 6, 4, 6])]
     assert rasterize(parts, (8, 8)).sum() == 8
