@@ -59,9 +59,9 @@ def perfect(data: CocoDetection, index: int, *, m: int = 56) -> ImageDetections:
     record = data.records[index]
     return ImageDetections(
         index,
-        torch.from_numpy(record.boxes),
+        torch.tensor(record.boxes),
         torch.ones(len(masks)),
-        torch.from_numpy(record.labels),
+        torch.tensor(record.labels),
         torch.from_numpy(np.array(masks)),
     )
 
