@@ -192,7 +192,7 @@ def random_detector() -> Callable[..., Detector]:
     from msnas_optuna.methods.msnas.encoder import MSNASEncoder
     from msnas_optuna.methods.msnas.space import Architecture
 
-    def make(architecture: str, *, norm: str = "batch") -> Detector:
+    def make(architecture: str, *, norm: str = "batch", masks: bool = False) -> Detector:
         torch.manual_seed(0)
         path = Architecture.parse(architecture)
         encoder = MSNASEncoder(
@@ -200,7 +200,7 @@ def random_detector() -> Callable[..., Detector]:
         )
         model = Detector(
             encoder, 5, channels=8, norm=norm, anchor_base=8, canonical_size=40,
-            proposals_test=60, hidden=16,
+            proposals_test=60, hidden=16, masks=masks, mask_pool_size=6, mask_channels=8,
         )  # fmt: skip
         for name, parameter in model.named_parameters():  # so that boxes and scores differ
             if "box_predictor" in name or "rpn.head" in name:

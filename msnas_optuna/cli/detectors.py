@@ -21,6 +21,7 @@ from msnas_optuna.cli.terminal import (
     session,
     show_error,
 )
+from msnas_optuna.report.drawing import LabeledBox
 from msnas_optuna.report.table import percent
 from msnas_optuna.study.selection import Selection, select
 
@@ -62,7 +63,7 @@ def predict(
                     "image_id": picture.record.id,
                     "file_name": str(picture.record.path),
                     "picture": str(picture.drawn),
-                    "boxes": [dataclasses.asdict(box) for box in picture.boxes],
+                    "boxes": [_box(box) for box in picture.boxes],
                 }
                 for picture in found.pictures
             ]
@@ -125,10 +126,11 @@ def export(
         for name, size in exported.files.items():
             out.print(f"{folder / name}: {size:,} bytes")
         for name, a in exported.agreement.items():
+            masks = "" if a.mask is None else f", masks by {a.mask:.1e}"
             out.print(
                 f"{name} against PyTorch: {a.images} images, {a.detections} detections, "
                 f"{a.unmatched} unmatched; boxes differ by at most {a.box:.1e} pixels, scores by "
-                f"{a.score:.1e}"
+                f"{a.score:.1e}{masks}"
             )
 
 
@@ -139,6 +141,11 @@ def _detector(
     selected = select(experiment.setting, trial, one_shot=one_shot)
     load = experiment.one_shot if one_shot else experiment.retrained
     return selected, load(selected.architecture)
+
+
+def _box(box: LabeledBox) -> dict[str, Any]:
+    """A box in JSON types. Masks are in the COCO results alone: one can read like a password."""
+    return {"corners": box.corners, "label": box.label, "score": box.score}
 
 
 def _as_json(selected: Selection, experiment: Experiment) -> dict[str, Any]:

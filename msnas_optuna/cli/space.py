@@ -14,6 +14,7 @@ import typer
 
 from msnas_optuna.cli.terminal import AsJson, app, facts, out, print_json, session, table
 from msnas_optuna.data.coco import CocoDetection
+from msnas_optuna.data.shapes import CLASSES
 from msnas_optuna.methods import METHODS
 from msnas_optuna.methods.base import Method
 from msnas_optuna.report.table import Column, record, titled
@@ -32,6 +33,7 @@ from msnas_optuna.study.setting import Setting
 
 FINE_BINS, COARSE_BINS = 120, 24  # bins, about, of a distribution in JSON and as text
 BAR_CELLS = 16  # characters of the longest bar of a distribution
+COCO_CLASSES = 80
 WIDTHS_BESIDE = 4  # widths that are printed on either side of the best
 PUBLISHED = {name: one for m in METHODS.values() for name, one in m.published.items()}
 PRESETS = ", ".join(name for method in METHODS.values() for name in method.presets)
@@ -61,9 +63,17 @@ def flops(
     study_file: Annotated[
         Path | None, typer.Option("--study", metavar="STUDY.toml", help="Setting of a study.")
     ] = None,
+    classes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Classes that the whole network tells apart; default "
+            f"{len(CLASSES)} for the generated shapes, else {COCO_CLASSES} as in COCO.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count the multiply-adds of an architecture that the budget limits, part by part."""
+    """Count the multiply-adds of an architecture, part by part, and those of a whole network."""
     with session():
         if published is not None and published not in PUBLISHED:
             raise ValueError(f"--published must be one of {', '.join(PUBLISHED)}")
@@ -72,18 +82,22 @@ def flops(
         if (preset is None) == (study_file is None):
             raise ValueError("give one of --preset, --study and --published")
         if study_file is not None:
-            counted = study_feasibility(Setting.load(study_file))
+            setting = Setting.load(study_file)
+            counted, config = study_feasibility(setting), setting.config
+            section, detector = config.space, config.detector
+            known = len(CLASSES) if config.data.shapes is not None else COCO_CLASSES
         else:
-            counted, _ = preset_feasibility(preset or "")
+            counted, section = preset_feasibility(preset or "")
+            detector, known = counted.method.detector_section(), COCO_CLASSES
         method, cost, references = counted.method, counted.cost, counted.references
         options, given = _options(method), architecture or published
         words = [word for argument in context.args for word in argument.split("=", 1)]
         cells = dict(zip(words[::2], words[1::2], strict=False))
         if unknown := sorted(set(words[::2]) - options.keys()):
             raise ValueError(f"there is no option {unknown[0]}; see `msnas flops --help`")
-        whole = cells.keys() == options.keys() and len(words) == 2 * len(cells)
-        if [architecture is not None, published is not None, whole].count(True) != 1 or (
-            words and not whole
+        complete = cells.keys() == options.keys() and len(words) == 2 * len(cells)
+        if [architecture is not None, published is not None, complete].count(True) != 1 or (
+            words and not complete
         ):
             raise ValueError(
                 f"give either {' and '.join(options)}, or --architecture, or --published"
@@ -91,7 +105,13 @@ def flops(
         text = given or method.notation({key: cells[name] for name, key in options.items()})
         found = method.resolve(text, counted.space)
         parts = method.cost_parts(found, cost)
-        rows = [{"part": p.name, **p.details, "gflops": p.amount / 1e9} for p in parts]
+        classes = classes or known
+        further = method.further_parts(section, detector, n_classes=classes)
+        whole = cost.total(found) + sum(part.amount for part in further)
+        rows, further_rows = (
+            [{"part": p.name, **p.details, "gflops": p.amount / 1e9} for p in group]
+            for group in (parts, further)
+        )
         if as_json:
             print_json(
                 {
@@ -101,6 +121,9 @@ def flops(
                     **method.as_json(found),
                     "parts": rows,
                     "reference_gflops": {name: n / 1e9 for name, n in references.items()},
+                    "classes": classes,
+                    "further_parts": further_rows,
+                    "whole_gflops": whole / 1e9 if further else None,
                 }
             )
             return
@@ -114,7 +137,9 @@ def flops(
             Column("GFLOPs", itemgetter("gflops"), "{:.4f}", right=True),
         ]
         blank = dict.fromkeys(named, "")
-        groups = [[blank | row for row in group] for group in (rows, totals)]
+        network = {"part": f"whole network, {classes} classes", "gflops": whole / 1e9}
+        beyond = [*further_rows, network] if further else []
+        groups = [[blank | row for row in group] for group in (rows, totals, beyond) if group]
         title = f"GFLOPs (1e9 multiply-adds) at {height}x{width}"
         out.print(table(columns, *groups, title=title))
 

@@ -15,7 +15,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +33,7 @@ from msnas_optuna.data.images import (
     orientation_of,
     upright_size,
 )
+from msnas_optuna.data.masks import Outline, compact, compressed, is_outline
 
 _ROUNDING: Final = 0.01  # pixels that a box may leave its image by: files round to two decimals
 
@@ -81,7 +82,10 @@ _RULES: Final[Mapping[str, Mapping[str, _Rule]]] = {
 }
 """Of the keys that are read; None stands for one that is not there."""
 
-_READ: Final = frozenset(_RULES).union(*_RULES.values())
+_OUTLINE: Final = (
+    "polygons of three or more points each or a run-length encoding, as masks = true asks for",
+    is_outline,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +98,8 @@ class _Objects:
     xywh: npt.NDArray[np.float64]  # [N, 4]
     area: npt.NDArray[np.float64]  # square pixels
     crowd: npt.NDArray[np.bool_]
+    _: KW_ONLY
+    outlines: Sequence[Outline] | None  # None where masks are not asked for
 
 
 class CocoDetection(ImageSet):
@@ -103,14 +109,20 @@ class CocoDetection(ImageSet):
     their image and empty ones dropped; one `DataWarning` counts both.
     """
 
-    def __init__(self, images: Path, annotations: Path, *, check_files: bool = True) -> None:
+    def __init__(
+        self, images: Path, annotations: Path, *, check_files: bool = True, masks: bool = False
+    ) -> None:
         """Reads and checks the annotation file; with `check_files`, looks for every image too.
+
+        Outlines of objects, most of a file, are kept with `masks` alone; every object needs one
+        then. Points outside the image are moved to its edge.
 
         Raises:
             DataError: the file or an entry of it breaks a rule, or an image is missing.
         """
         self.annotations = file = Path(annotations)
-        content = _read(file)
+        self.masks: Final = masks
+        content = _read(file, masks=masks)
         categories = sorted(
             (Category(c["id"], c["name"]) for c in content["categories"]), key=lambda c: c.id
         )
@@ -123,13 +135,13 @@ class CocoDetection(ImageSet):
                 f"folder"
             )
         sizes = [_size(entry, path) for entry, path in zip(content["images"], paths, strict=True)]
-        self._objects: Final = _objects(content, sizes, categories, file=file)
+        self._objects: Final = _objects(content, sizes, categories, file=file, masks=masks)
         records = _records([e["id"] for e in content["images"]], paths, sizes, self._objects)
         super().__init__(records, categories, file)
 
     @cached_property
     def ground_truth(self) -> dict[str, Any]:
-        """The cleaned annotations as a COCO dict with what box evaluation needs, original ids."""
+        """The cleaned annotations as a COCO dict with what evaluation needs, original ids."""
         objects = self._objects
         image_ids = np.array([record.id for record in self.records])
         category_ids = np.array([category.id for category in self.categories])
@@ -141,24 +153,37 @@ class CocoDetection(ImageSet):
             "area": objects.area,
             "iscrowd": objects.crowd.astype(int),
         }
-        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        lists = {name: column.tolist() for name, column in columns.items()}
+        if objects.outlines is not None:
+            lists["segmentation"] = [
+                outline if isinstance(outline, dict) else [part.tolist() for part in outline]
+                for outline in objects.outlines
+            ]
+        rows = zip(*lists.values(), strict=True)
         return {
             "images": [{"id": r.id, "width": r.width, "height": r.height} for r in self.records],
             "categories": [{"id": c.id, "name": c.name} for c in self.categories],
-            "annotations": [dict(zip(columns, row, strict=True)) for row in rows],
+            "annotations": [dict(zip(lists, row, strict=True)) for row in rows],
         }
 
 
-def _read(file: Path) -> dict[str, list[_Entry]]:
+def _read(file: Path, *, masks: bool) -> dict[str, list[_Entry]]:
     """The annotation file, each entry of the right form and with an id of its own."""
+    rules = {kind: dict(of_kind) for kind, of_kind in _RULES.items()}
+    read = {*rules}.union(*rules.values())
+    if masks:
+        rules["annotations"]["segmentation"] = _OUTLINE
+        read |= {"segmentation", "size", "counts"}
+
+    def entry(pairs: list[tuple[str, Any]]) -> _Entry:
+        """What is needed; outlines, the bulk of a file, are forgotten or packed at once."""
+        return {k: compact(v) if k == "segmentation" else v for k, v in pairs if k in read}
+
     try:
         raw = file.read_bytes()
         text = raw.decode(json.detect_encoding(raw))
         del raw  # large, as all in here
-        # Outlines, the bulk of a file, are forgotten as soon as they are read.
-        content = json.loads(
-            text, object_pairs_hook=lambda pairs: {k: v for k, v in pairs if k in _READ}
-        )
+        content = json.loads(text, object_pairs_hook=entry)
     except OSError as error:
         raise DataError(
             f"{file}: the annotation file must be readable, got {error.strerror}; "
@@ -173,8 +198,8 @@ def _read(file: Path) -> dict[str, list[_Entry]]:
             f"{file}: the annotation file must be a JSON object, got {reprlib.repr(content)}; "
             f"give a file with images, annotations and categories"
         )
-    for kind, rules in _RULES.items():
-        _check_entries(content, kind, rules, file=file)
+    for kind, of_kind in rules.items():
+        _check_entries(content, kind, of_kind, file=file)
     return content
 
 
@@ -238,6 +263,7 @@ def _objects(
     categories: Sequence[Category],
     *,
     file: Path,
+    masks: bool,
 ) -> _Objects:
     """Checks, clips and sorts the annotations; warns of what it changed."""
     entries = content["annotations"]
@@ -261,9 +287,24 @@ def _objects(
     ids = np.array([entry["id"] for entry in entries], np.int64)
     crowd = np.array([entry.get("iscrowd") or 0 for entry in entries], bool)
     area = _areas(entries, clipped, moved)
-    return _Objects(
-        *(_frozen(column[order]) for column in (ids, image, category, clipped, area, crowd))
-    )
+    columns = (_frozen(column[order]) for column in (ids, image, category, clipped, area, crowd))
+    places = zip(order.tolist(), image[order].tolist(), strict=True)
+    outlines = [_outline(entries[i], sizes[at], file=file) for i, at in places if masks]
+    return _Objects(*columns, outlines=outlines if masks else None)
+
+
+def _outline(entry: _Entry, size: tuple[int, int], *, file: Path) -> Outline:
+    """The outline of an object in an image of (width, height)."""
+    found = entry["segmentation"]
+    if isinstance(found, dict):
+        try:
+            return compressed(found, size[::-1])
+        except ValueError as error:
+            raise DataError(
+                f"{file}: segmentation of annotation {entry['id']} must have {error}; correct or "
+                f"remove the entry"
+            ) from None
+    return [part.reshape(-1, 2).clip(0, size).reshape(-1) for part in found]
 
 
 def _frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -320,9 +361,11 @@ def _records(
     labels = _frozen(objects.category + 1)
     ends = np.searchsorted(objects.image, np.arange(len(ids) + 1)).tolist()
     own = [slice(start, stop) for start, stop in pairwise(ends)]
+    outlines = objects.outlines
     return [
         ImageRecord(
-            id, path, width, height, boxes=boxes32[n], labels=labels[n], crowd=objects.crowd[n]
+            id, path, width, height, boxes=boxes32[n], labels=labels[n], crowd=objects.crowd[n],
+            outlines=None if outlines is None else outlines[n],
         )
         for id, path, (width, height), n in zip(ids, paths, sizes, own, strict=True)
-    ]
+    ]  # fmt: skip

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
 
+from msnas_optuna.data.masks import Outline
+
 _ORIENTATION_TAG: Final = 0x0112
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -56,6 +58,7 @@ class ImageRecord:
     boxes: npt.NDArray[np.float32]  # [n, 4], x1 y1 x2 y2 in original pixels, inside, never empty
     labels: npt.NDArray[np.int64]  # [n], 1..K in the order of the category ids
     crowd: npt.NDArray[np.bool_]  # [n], boxes around a crowd: to be ignored, not to be learned
+    outlines: Sequence[Outline] | None = None  # n in original pixels; None where none are read
 
 
 class ImageSet:

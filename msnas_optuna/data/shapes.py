@@ -18,15 +18,18 @@ import numpy.typing as npt
 from PIL import Image
 
 from msnas_optuna.data.images import DataError
+from msnas_optuna.data.outlines import polygons
 from msnas_optuna.runtime.files import atomic_write
 
 CLASSES: Final = ("circle", "square", "triangle")  # COCO category ids 1, 2, 3
 SPLITS: Final = ("train", "val", "test")
 MARKER: Final = "shapes.json"  # holds the settings of a data set and whether it is finished
 
-_VERSION: Final = 1  # to be raised when the same settings would give other pictures
+_VERSION: Final = 2  # to be raised when the same settings would give other files
 _NOISE: Final = 8.0  # standard deviation, in gray levels of 0..255
 _QUALITY: Final = 95
+_TOLERANCES: Final = (0.6, 1.0)  # least and most that an outline leaves the pixels by, in pixels
+_TOLERANCE_SHARE: Final = 1 / 25  # of the side of a square with the area, in between
 _CORNERS: Final = {
     "square": ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)),
     "triangle": ((0.0, -0.5), (0.5, 0.5), (-0.5, 0.5)),
@@ -108,6 +111,7 @@ class VisibleObject:
     label: int  # 1..3
     bbox: tuple[int, int, int, int]  # x y width height, tight around the visible pixels
     area: int  # number of visible pixels
+    segmentation: list[list[int]]  # polygons x1 y1 x2 y2 .. around these
 
 
 def generate_shapes(
@@ -206,6 +210,7 @@ def _coco(pictures: list[list[VisibleObject]], size: int) -> dict[str, Any]:
                 "category_id": found.label,
                 "bbox": list(found.bbox),
                 "area": found.area,
+                "segmentation": found.segmentation,
                 "iscrowd": 0,
             }
             for id, (image, found) in enumerate(objects, 1)
@@ -298,4 +303,6 @@ def _visible(
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     left, top = int(columns[0]), int(rows[0])
     width, height = int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
-    return VisibleObject(label, (left, top, width, height), area)
+    tolerance = min(max(math.sqrt(area) * _TOLERANCE_SHARE, _TOLERANCES[0]), _TOLERANCES[1])
+    outline = polygons(mask, tolerance=tolerance)
+    return VisibleObject(label, (left, top, width, height), area, outline)

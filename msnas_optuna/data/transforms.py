@@ -1,7 +1,8 @@
 """From an image to a padded batch: resize, cache, flip, order, collate.
 
 Boxes are x1 y1 x2 y2, edges in pixels of the resized image. Symbols: n boxes of an image, h x w
-its resized size, B images in a batch padded to H x W.
+its resized size, B images in a batch padded to H x W. Masks are made when a sample is: those of a
+whole set would be larger than its images.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from msnas_optuna.data.images import DataError, ImageSet, resized_size
+from msnas_optuna.data.masks import rasterize
 
 SIZE_MULTIPLE: Final = 64  # pixels, the coarsest stride: so all features of a batch align
 MIN_SIDE: Final = 1e-3  # pixels; thinner boxes have no finite regression target
@@ -41,6 +43,13 @@ class Sample:
     labels: Tensor  # int64 [n], 1..K
     scale: tuple[float, float]  # resized / original size, (x, y)
     index: int  # position in the data set
+    masks: Tensor | None = None  # uint8 [n, h, w], 0 or 1; None where outlines are not read
+
+    @property
+    def targets(self) -> dict[str, Tensor]:
+        """What a network is trained on; see `models.network.DetectionNetwork.forward`."""
+        masks = {} if self.masks is None else {"masks": self.masks}
+        return {"boxes": self.boxes, "labels": self.labels, **masks}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +58,7 @@ class Batch:
 
     images: Tensor  # uint8 [B, 3, H, W]; H and W are multiples of 64
     sizes: tuple[tuple[int, int], ...]  # (h, w) of each image before padding, pixels
-    targets: tuple[dict[str, Tensor], ...]  # `boxes` and `labels` of each `Sample`
+    targets: tuple[dict[str, Tensor], ...]  # of each `Sample`
     scales: tuple[tuple[float, float], ...]  # of each `Sample`
     indices: tuple[int, ...]  # of each `Sample`
 
@@ -106,9 +115,13 @@ class ResizedImages(Dataset[Sample], Generic[Images]):
         boxes = (record.boxes * np.array([*scale, *scale])).clip(0, np.array([w, h, w, h]))
         boxes = boxes.astype(np.float32)
         kept = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(axis=1) & ~record.crowd
-        labels = torch.from_numpy(record.labels[kept])
+        labels, masks = torch.from_numpy(record.labels[kept]), None
+        if record.outlines is not None:
+            masks = torch.zeros((len(labels), h, w), dtype=torch.uint8)
+            for mask, i in zip(masks, np.flatnonzero(kept).tolist(), strict=True):
+                mask[:] = torch.from_numpy(rasterize(record.outlines[i], (h, w), scale=scale))
         return Sample(
-            torch.from_numpy(pixels), torch.from_numpy(boxes[kept]), labels, scale, index
+            torch.from_numpy(pixels), torch.from_numpy(boxes[kept]), labels, scale, index, masks
         )
 
     def fill_cache(
@@ -186,7 +199,10 @@ def flip(sample: Sample) -> Sample:
     w = sample.image.shape[2]
     x1, y1, x2, y2 = sample.boxes.unbind(dim=1)
     return replace(
-        sample, image=sample.image.flip(2), boxes=torch.stack((w - x2, y1, w - x1, y2), dim=1)
+        sample,
+        image=sample.image.flip(2),
+        boxes=torch.stack((w - x2, y1, w - x1, y2), dim=1),
+        masks=None if sample.masks is None else sample.masks.flip(2),
     )
 
 
@@ -206,7 +222,7 @@ def collate(samples: Sequence[Sample], *, padded: tuple[int, int] | None = None)
     return Batch(
         images,
         sizes,
-        targets=tuple({"boxes": s.boxes, "labels": s.labels} for s in samples),
+        targets=tuple(s.targets for s in samples),
         scales=tuple(s.scale for s in samples),
         indices=tuple(s.index for s in samples),
     )

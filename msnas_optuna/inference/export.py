@@ -1,7 +1,7 @@
 """Exports a detector: weights, a description, and programs that run without this package.
 
 The programs are checked against PyTorch on validation images before anything is left behind.
-Symbols: n detections of an image, H x W pixels of the padded image.
+Symbols: n detections of an image, H x W pixels of the padded image, m x m cells of a mask.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ DIGESTS: Final = "SHA256SUMS"  # as `sha256sum --check` reads it
 BESIDE: Final = Path(__file__).parent / "exported"
 COPIED: Final = ("README.md", "load.py")  # as they are, from `BESIDE`
 NEEDED: Final = ("onnx", "onnxruntime", "onnxscript", "safetensors")
-OUTPUTS: Final = ("boxes", "scores", "labels")
+OUTPUTS: Final = ("boxes", "scores", "labels", "masks")  # the last one of detectors with masks
 LARGEST_SIDE: Final = 16_384  # pixels of the padded image
 
 IMAGES: Final = 8  # of the validation set, that the programs are checked on beside a cropped one
 BOX_TOLERANCE, SCORE_TOLERANCE = 0.05, 1e-3  # pixels and score that two programs may differ by
+MASK_TOLERANCE: Final = 0.02  # of a cell's probability
 BORDERLINE: Final = 100
 """One detection in so many may be missing: rounding decides at the thresholds of score and IoU."""
 
-Outputs = tuple[Tensor, Tensor, Tensor]
+Outputs = tuple[Tensor, ...]
 Program = Callable[[Tensor, Tensor], Outputs]
 
 
@@ -60,6 +61,7 @@ class Agreement:
     unmatched: int  # on either side: none of the same class, and nearly equal, on the other
     box: float  # largest difference of a matched box, pixels
     score: float
+    mask: float | None  # of a cell's probability; None where there are no masks
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
         program,
         dynamo=True,
         input_names=["image", "size"],
-        output_names=list(OUTPUTS),
+        output_names=list(OUTPUTS[: len(program.graph_signature.user_outputs)]),
         verbose=False,
     )
     assert onnx_program is not None
@@ -189,9 +191,8 @@ def load_onnx(path: Path) -> Program:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def run(image: Tensor, size: Tensor) -> Outputs:
-        found = session.run(list(OUTPUTS), {"image": image.numpy(), "size": size.numpy()})
-        boxes, scores, labels = map(torch.from_numpy, found)
-        return boxes, scores, labels
+        found = session.run(None, {"image": image.numpy(), "size": size.numpy()})
+        return tuple(map(torch.from_numpy, found))
 
     return run
 
@@ -214,30 +215,37 @@ def compare(
     """The differences between a program and the detector it was made from."""
     detections = unmatched = 0
     box = score = 0.0
+    mask: float | None = None
     for image, size in cases:
         (expected,), _ = model(image, [(int(size[0]), int(size[1]))])
-        found = program(image, size)
-        pairs = zip((expected[name][:, None] for name in OUTPUTS), found, strict=True)
-        boxes, scores, labels = ((a - b).abs() for a, b in pairs)  # [n, m, 4], [n, m], [n, m]
+        outputs = [expected[name][:, None] for name in OUTPUTS if name in expected]
+        pairs = zip(outputs, program(image, size), strict=True)
+        boxes, scores, labels, *masks = ((a - b).abs() for a, b in pairs)  # [n, found, ..]
         boxes = boxes.amax(dim=2)
         near = (boxes <= BOX_TOLERANCE) & (scores <= SCORE_TOLERANCE) & (labels == 0)
+        if masks:
+            cells = masks[0].flatten(2).amax(dim=2)
+            near &= cells <= MASK_TOLERANCE
+            mask = mask or 0.0
         detections += len(near)
         unmatched += int((~near.any(dim=1)).sum() + (~near.any(dim=0)).sum())
         closest = torch.where(near, boxes, math.inf)
         for i in near.any(dim=1).nonzero().flatten().tolist():
             j = int(closest[i].argmin())
             box, score = max(box, float(boxes[i, j])), max(score, float(scores[i, j]))
-    return Agreement(len(cases), detections, unmatched, box, score)
+            mask = None if mask is None else max(mask, float(cells[i, j]))
+    return Agreement(len(cases), detections, unmatched, box, score, mask)
 
 
 def require_agreement(file: str, found: Agreement) -> None:
     """Raises ExportError where too many detections differ."""
     allowed = max(1, found.detections // BORDERLINE) if found.detections else 0
+    masks = "" if found.mask is None else f", masks within {MASK_TOLERANCE}"
     if found.unmatched > allowed:
         raise ExportError(
             f"{file} must find what PyTorch finds, boxes within {BOX_TOLERANCE} pixels and scores "
-            f"within {SCORE_TOLERANCE}; {found.unmatched} of {found.detections} detections on "
-            f"{found.images} images differ, nothing was written. Try other versions of torch, "
+            f"within {SCORE_TOLERANCE}{masks}; {found.unmatched} of {found.detections} detections "
+            f"on {found.images} images differ, nothing was written. Try other versions of torch, "
             f"onnxscript and onnxruntime, and report it with these: {json.dumps(_versions())}"
         )
 

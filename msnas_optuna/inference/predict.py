@@ -141,13 +141,14 @@ def predict(
 
 
 def labeled_boxes(results: Sequence[Mapping[str, Any]], images: ImageSet) -> list[LabeledBox]:
-    """COCO results of an image as boxes with the names of their classes."""
+    """COCO results of an image as boxes, with masks if any, and the names of their classes."""
     names = {category.id: category.name for category in images.categories}
     boxes = []
     for result in results:
         x, y, w, h = result["bbox"]
         name = names[result["category_id"]]
-        boxes.append(LabeledBox((x, y, x + w, y + h), name, result["score"]))
+        mask = result.get("segmentation")
+        boxes.append(LabeledBox((x, y, x + w, y + h), name, result["score"], mask))
     return boxes
 
 

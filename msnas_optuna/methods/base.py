@@ -121,7 +121,8 @@ class Method(Protocol[A]):
         section: frozen dataclass of [space] in a study file; its field `method` is `name`.
         detector_section: likewise of [detector].
         evaluation_keys: of [detector], what trained weights do not depend on.
-        later_keys: of [space], what studies of earlier versions lack, with what it was then.
+        later_keys: of [space] and [detector], as "space.depth": what studies of earlier versions
+            lack, with what it was then.
         size_multiple: inputs that the cost counts have sides of multiples of this many pixels; it
             divides `data.transforms.SIZE_MULTIPLE`, to which images are padded.
         legend: of the signs of a picture, for readers.
@@ -216,7 +217,18 @@ class Method(Protocol[A]):
         """Numbers that take no network, by the names that a trial stores them under."""
         return {"gflops": cost.total(architecture) / 1e9}
 
+    def further_parts(self, section: Any, detector: Any, *, n_classes: int) -> list[Part]:
+        """The cost of what a whole network has beside what the budget limits; [] if not counted.
+
+        It is that of any architecture; the detector has a [detector] section.
+        """
+        return []
+
     # ------------------------------------------------------------------ networks
+
+    def masks(self, detector: Any) -> bool:
+        """True where a [detector] asks for instance masks."""
+        return False
 
     def build_detector(
         self,
@@ -248,7 +260,7 @@ class Method(Protocol[A]):
         """A stand-alone network as a program of one image, for exporters; ValueError if none.
 
         It maps image, uint8 [1, 3, H, W], and size, int64 [2] (height and width before padding),
-        to boxes [n, 4], scores [n] and labels [n].
+        to boxes [n, 4], scores [n] and labels [n], with masks to these [n, m, m], too.
         """
         raise ValueError(
             f"detectors of method {self.name} cannot be exported: it has no program of one image; "

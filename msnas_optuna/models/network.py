@@ -32,20 +32,22 @@ class DetectionNetwork(nn.Module):
             images: [B, 3, H, W] uint8, padded right and below.
             sizes: height and width of every image before padding.
             targets: for training: "boxes" [n, 4] (x1, y1, x2, y2 in pixels of `images`) and
-                "labels" [n] from 1; n may be 0.
+                "labels" [n] from 1; n may be 0. A network with masks needs "masks" [n, h, w],
+                uint8 of 0 and 1, of the image before padding, too.
             architecture: the one that a supernet evaluates; nobody else looks into it.
             generators: one for each image, on its device, of which everything random in the
                 losses is drawn; None draws from the global one.
 
         Returns:
             Detections of every image ("boxes", "scores", "labels", in pixels of `images`, best
-            first; none in training) and losses by name, each a mean (none in evaluation).
+            first; none in training) and losses by name, each a mean (none in evaluation). A
+            network with masks gives "masks" [n, m, m], too, probabilities over the boxes.
         """
         raise NotImplementedError
 
     @property
     def n_drawn(self) -> Mapping[str, int]:
-        """The number of terms, of the last batch, that each loss is a mean over."""
+        """The number of terms, of the last batch, that each loss is a mean over; may be 0."""
         raise NotImplementedError
 
     @property

@@ -1,4 +1,4 @@
-"""Draws detections onto an image: boxes with names and scores."""
+"""Draws detections onto an image: boxes with names and scores, and masks where there are any."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
+
+from msnas_optuna.data.masks import RLE, decode
 
 COLORS: Final = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442",
@@ -16,6 +19,7 @@ COLORS: Final = (
 
 READABLE_SIDE: Final = 384  # pixels; smaller pictures are enlarged, so that names can be read
 LONGEST: Final = 2048  # pixels of the longer side that no picture is enlarged beyond
+OPACITY: Final = 0.45  # of masks, 0..1
 _LIGHT: Final = 150  # luminance, 0..255, above which text on a color is black
 
 _Corners = tuple[float, float, float, float]  # x1 y1 x2 y2 of what is drawn: pixel indices inside
@@ -23,17 +27,18 @@ _Corners = tuple[float, float, float, float]  # x1 y1 x2 y2 of what is drawn: pi
 
 @dataclass(frozen=True)
 class LabeledBox:
-    """A box with the name of its class."""
+    """A box with the name of its class, and a mask where the detector gives some."""
 
     corners: tuple[float, float, float, float]  # x1 y1 x2 y2, edges in pixels of the image
     label: str
     score: float  # 0..1
+    mask: RLE | None = None  # of the pixels of the image
 
 
 def draw_boxes(
     image: Image.Image, detections: Sequence[LabeledBox], *, labels: Sequence[str]
 ) -> Image.Image:
-    """An RGB copy of the upright image with boxes in the colors of their classes.
+    """An RGB copy of the upright image with boxes and masks in the colors of their classes.
 
     The highest score lies on top, and no name hides another while there is room. The picture is
     enlarged by a whole factor until its shorter side has `READABLE_SIDE` pixels, or the longer
@@ -42,15 +47,20 @@ def draw_boxes(
     factor = max(1, min(math.ceil(READABLE_SIDE / min(image.size)), LONGEST // max(image.size)))
     size = image.width * factor, image.height * factor
     picture = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    ordered = sorted(detections, key=lambda box: box.score)
+    for box in ordered:
+        if box.mask is not None:
+            shade = Image.fromarray(decode(box.mask) * np.uint8(round(255 * OPACITY)))
+            picture.paste(_color(box, labels), mask=shade.resize(size, Image.Resampling.NEAREST))
     draw = ImageDraw.Draw(picture)
     width = max(2, round(min(size) / 250))
     last_x, last_y = size[0] - 1.0, size[1] - 1.0
     drawn = []
-    for box in sorted(detections, key=lambda box: box.score):
+    for box in ordered:
         x1, y1, x2, y2 = (factor * c for c in box.corners)
         left, top = min(max(x1, 0.0), last_x), min(max(y1, 0.0), last_y)
         corners = left, top, min(max(x2 - 1, left), last_x), min(max(y2 - 1, top), last_y)
-        color = COLORS[labels.index(box.label) % len(COLORS)]
+        color = _color(box, labels)
         draw.rectangle(corners, outline=color, width=width)
         drawn.append((f"{box.label} {box.score:.2f}", corners, color))
     font = ImageFont.load_default(size=max(11, min(size) / 32))
@@ -65,6 +75,10 @@ def draw_boxes(
         ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > _LIGHT else "white"
         draw.text((place[0] + 2 - left, place[1] + 2 - top), text, font=font, fill=ink)
     return picture
+
+
+def _color(box: LabeledBox, labels: Sequence[str]) -> str:
+    return COLORS[labels.index(box.label) % len(COLORS)]
 
 
 def _free_place(

@@ -68,7 +68,10 @@ def spread(trainings: Trainings) -> str:
 def result_columns(view: StudyView[A]) -> list[Column[Result[A]]]:
     """The columns that a search's method and objectives have, as in the paper's Tables 7-9."""
     metrics = view.method.metrics.items()
-    costs = [(name, metric) for name, metric in metrics if name not in (AP, "gflops")]
+    further = [(name, metric) for name, metric in metrics if name not in (AP, "gflops")]
+    costs = [(name, metric) for name, metric in further if not metric.is_ap]
+    measured = (*view.results, *view.retrained.values())
+    aps = [m for _, m in further if m.is_ap and any(r.mean(m.key) is not None for r in measured)]
     return [
         Column("", lambda r: r.name),
         Column(None, lambda r: r.number, key="trial"),
@@ -80,6 +83,7 @@ def result_columns(view: StudyView[A]) -> list[Column[Result[A]]]:
         ),
         Column(None, lambda r: [m.trial.values[0] for m in r.records], key="measurements"),
         *training_columns(view.reported_images, lambda r: r.trainings, view.several_seeds),
+        *(column for metric in aps for column in ap_columns(metric, view.reported_images)),
     ]
 
 
@@ -95,16 +99,39 @@ def training_columns(
 
         return Column(None, of, key=f"standalone_{name}")
 
-    short = "val" if images == VALIDATION else images
     seeds = Column[R]("seeds", lambda row: (t := trainings(row)) and len(t.values), right=True)
     return [
-        Column(f"retrained\n{short} mAP", trainings, spread, right=True),
+        Column(f"retrained\n{short_name(images)} mAP", trainings, spread, right=True),
         *([seeds] if several else []),
         key("ap", lambda t: t.mean),
         key("deviation", lambda t: t.deviation),
         key("error", lambda t: t.error),
         key("by_seed", lambda t: {str(seed): ap for seed, ap in t.values.items()}),
     ]
+
+
+def short_name(images: str) -> str:
+    """The word for a set of images in the heading of a table."""
+    return "val" if images == VALIDATION else images
+
+
+def ap_columns(metric: Metric, images: str) -> list[Column[Result[Any]]]:
+    """A further AP, as that of masks, in the search and after the retraining, on these images."""
+
+    def alone(result: Result[Any]) -> float | None:
+        return None if result.standalone is None else result.standalone.mean(metric.key)
+
+    kind = metric.label.replace("AP", "mAP")
+    return [
+        Column(
+            f"one-shot\nval {kind}", lambda r: r.mean(metric.key), percent,
+            f"one_shot_{metric.key}", right=True,
+        ),
+        Column(
+            f"retrained\n{short_name(images)} {kind}", alone, percent,
+            f"standalone_{metric.key}", right=True,
+        ),
+    ]  # fmt: skip
 
 
 def architecture_columns(given: methods.Column[A]) -> list[Column[Result[A]]]:

@@ -140,11 +140,12 @@ def tell(
             f"values must be finite, because nothing ranks beside {told}; tell a training "
             "that diverged by --state fail"
         )
-    if told and not 0 <= told[0] <= 1:  # AP is the first objective, and cannot be told anew
-        raise ValueError(
-            f"ap is a fraction, from 0 to 1; got {told[0]:g}. Tell 41 % as 0.41: a trial that is "
-            "told keeps its values"
-        )
+    for name, metric, value in zip(names, setting.metrics, told or (), strict=False):
+        if metric.is_ap and not 0 <= value <= 1:
+            raise ValueError(
+                f"{name} is a fraction, from 0 to 1; got {value:g}. Tell 41 % as 0.41: a trial "
+                "that is told keeps its values"
+            )
     study = setting.stored_study()
     if study is None:
         raise ValueError(

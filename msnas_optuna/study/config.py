@@ -45,11 +45,7 @@ LATER_KEYS: Final = {
     "supernet.paths": "valid",
     "supernet.tolerance": None,
     "supernet.balanced": False,
-    **{
-        f"space.{key}": value
-        for method in METHODS.values()
-        for key, value in method.later_keys.items()
-    },
+    **{key: value for method in METHODS.values() for key, value in method.later_keys.items()},
 }
 """What checkpoints and studies of earlier versions lack, with what it was then."""
 
@@ -100,8 +96,8 @@ class StudySection:
         trials: number of architectures to evaluate.
         seed: of every random choice.
         objectives: "ap", then further ones of the method: "gflops" (what the budget limits),
-            "latency" (of the detector on the study's device). With several the result is a
-            Pareto front.
+            "latency" (of the detector on the study's device), "ap_mask" (of instance masks).
+            With several the result is a Pareto front.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description=_NAME)]

@@ -132,7 +132,11 @@ class Experiment:
         data, runtime = self.config.data, self.config.runtime
         with self.ranks.rank_zero_first():  # generated data is made once
             splits = self.setting.splits(partial(self.report, "data set"))
-        sets = {n: CocoDetection(part.images, part.annotations) for n, part in splits.items()}
+        masks = self.setting.method.masks(self.config.detector)
+        sets = {
+            name: CocoDetection(part.images, part.annotations, masks=masks)
+            for name, part in splits.items()
+        }
         train_set = sets["train"]
         for part in sets.values():
             if part.categories != train_set.categories:

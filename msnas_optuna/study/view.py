@@ -54,7 +54,7 @@ class Result(Generic[A]):
     records: tuple[Record[A], ...]  # its finished trials, by number
     values: Mapping[str, float]  # objective -> mean over these; empty where not measured
     cost: MethodCost[A] | None  # None where it is unknown
-    trainings: Trainings | None  # from scratch; None before
+    standalone: Result[A] | None  # its trainings from scratch, None before
 
     @property
     def ap(self) -> float:
@@ -65,6 +65,11 @@ class Result(Generic[A]):
     def standalone_ap(self) -> float | None:
         """COCO AP after training from scratch, the mean over seeds; None before."""
         return None if self.trainings is None else self.trainings.mean
+
+    @property
+    def trainings(self) -> Trainings | None:
+        """COCO AP of each training from scratch; None before."""
+        return None if self.standalone is None else self.standalone.by_seed
 
     @cached_property
     def gflops(self) -> float | None:
@@ -104,10 +109,22 @@ class Result(Generic[A]):
 
     def metric(self, name: str) -> float | None:
         """A finite number that its first trial has stored beside the objectives, or None."""
-        value = self.records[0].trial.user_attrs.get(name) if self.records else None
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return None
-        return float(value) if math.isfinite(value) else None
+        return next((_stored(record, name) for record in self.records), None)
+
+    def mean(self, name: str) -> float | None:
+        """The mean over its trials of an objective, or of a number that they have stored."""
+        if name in self.values:
+            return self.values[name]
+        found = [v for record in self.records if (v := _stored(record, name)) is not None]
+        return float(np.mean(found)) if found else None
+
+
+def _stored(record: Record[Any], name: str) -> float | None:
+    """A finite number that a trial has stored beside the objectives, or None."""
+    value = record.trial.user_attrs.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
@@ -237,19 +254,18 @@ class StudyView(Generic[A]):
             records=() if measured is None else measured.records,
             values={} if measured is None else measured.values,
             cost=self.cost,
-            trainings=self.retrained.get(architecture),
+            standalone=self.retrained.get(architecture),
         )
 
     @cached_property
-    def retrained(self) -> dict[A, Trainings]:
-        """COCO AP of the architectures that are trained from scratch."""
-        results = self._stage(self.retrained_study).results
-        return {result.architecture: result.by_seed for result in results}
+    def retrained(self) -> dict[A, Result[A]]:
+        """The architectures that are trained from scratch, with their values after that."""
+        return {r.architecture: r for r in self._stage(self.retrained_study).results}
 
     @property
     def several_seeds(self) -> bool:
         """True where an architecture is trained from scratch more than once."""
-        return any(len(trainings.values) > 1 for trainings in self.retrained.values())
+        return any(len(result.by_seed.values) > 1 for result in self.retrained.values())
 
     @cached_property
     def summary(self) -> Summary:
@@ -362,7 +378,7 @@ class StudyView(Generic[A]):
             records=candidate.records,
             values={name: sign * value for (name, sign), value in values},
             cost=self.cost,
-            trainings=self.retrained.get(candidate.architecture),
+            standalone=self.retrained.get(candidate.architecture),
         )
 
 

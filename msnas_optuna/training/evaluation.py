@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from msnas_optuna.data.images import ImageSet
+from msnas_optuna.data.masks import area, encode, paste
 from msnas_optuna.data.transforms import Batch, ResizedImages, evaluation_batches
 from msnas_optuna.training.metrics import Measurements
 
@@ -32,10 +33,13 @@ class ImageDetections:
     boxes: Tensor  # [n, 4], x1 y1 x2 y2 in original pixels
     scores: Tensor  # [n], 0..1
     labels: Tensor  # [n], 1..K
+    masks: Tensor | None = None  # [n, m, m], probabilities over the boxes
 
 
 def coco_results(dataset: ImageSet, found: ImageDetections) -> list[dict[str, Any]]:
     """The detections of one image in COCO's result format, boxes as x y width height.
+
+    Masks become run-length encodings of the image's pixels.
 
     Raises:
         ValueError: the lengths differ, a number is not finite, or a label is not in 1..K.
@@ -53,7 +57,7 @@ def coco_results(dataset: ImageSet, found: ImageDetections) -> list[dict[str, An
     if not set(labels) <= set(range(1, dataset.n_classes + 1)):
         raise ValueError(f"labels must lie in 1..{dataset.n_classes}, got {sorted(set(labels))}")
     xywh = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), dim=1)
-    return [
+    results: list[dict[str, Any]] = [
         {
             "image_id": image.id,
             "category_id": dataset.categories[label - 1].id,
@@ -62,6 +66,11 @@ def coco_results(dataset: ImageSet, found: ImageDetections) -> list[dict[str, An
         }
         for bbox, score, label in zip(xywh.tolist(), scores.tolist(), labels, strict=True)
     ]
+    if found.masks is not None:
+        size, masks = (image.height, image.width), found.masks.detach().cpu().double().numpy()
+        for result, mask, box in zip(results, masks, boxes.tolist(), strict=True):
+            result["segmentation"] = encode(paste(mask, box, size))
+    return results
 
 
 def average_precision(
@@ -70,8 +79,11 @@ def average_precision(
     *,
     size_bounds: tuple[float, float] = (32.0, 96.0),
     max_detections: int = 100,
+    kind: Literal["bbox", "segm"] = "bbox",
 ) -> Measurements:
-    """COCO's box metrics of results (see `coco_results`) against a COCO dict; neither is changed.
+    """COCO's metrics of results (see `coco_results`) against a COCO dict; neither is changed.
+
+    Those of boxes, or of the masks of all results and annotations, "segm".
 
     Medium and large objects begin at `size_bounds`: side in pixels of the square with the `area`
     of the annotation. Of each image and category the best `max_detections` count.
@@ -99,11 +111,11 @@ def average_precision(
             f"results must name images of the ground truth, got image_id {min(unknown)}; "
             f"evaluate on the data set that was detected on"
         )
-    with_area = [{**r, "area": r["bbox"][2] * r["bbox"][3]} for r in results]
+    with_area = [{**r, "area": _area(r, kind)} for r in results]
     evaluator = _pycocotools("cocoeval").COCOeval(
         _indexed(ground_truth, ground_truth["annotations"]),
         _indexed(ground_truth, with_area),
-        "bbox",
+        kind,
     )
     small, medium = (bound**2 for bound in size_bounds)
     everything = 1e10
@@ -117,6 +129,14 @@ def average_precision(
     parts |= {f"ap_{size}": precision[..., i] for i, size in enumerate(labels) if i > 0}
     defined = {name: part[part > -1] for name, part in parts.items()}  # -1: no ground truth
     return {name: float(values.mean()) for name, values in defined.items() if values.size}
+
+
+def _area(result: dict[str, Any], kind: str) -> float:
+    """Square pixels of a box, or of a mask."""
+    if kind == "segm":
+        return float(area(result["segmentation"]))
+    w, h = result["bbox"][2:]
+    return float(w * h)
 
 
 def _indexed(ground_truth: dict[str, Any], annotations: Sequence[dict[str, Any]]) -> Any:
@@ -160,7 +180,9 @@ def detect_batch(
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         detections, _ = model(batch.images.to(device), batch.sizes)
     return [
-        ImageDetections(index, batch.to_original(i, d["boxes"]), d["scores"], d["labels"])
+        ImageDetections(
+            index, batch.to_original(i, d["boxes"]), d["scores"], d["labels"], d.get("masks")
+        )
         for i, (index, d) in enumerate(zip(batch.indices, detections, strict=True))
     ]
 

@@ -219,6 +219,7 @@ def reduce(losses: Losses, n_drawn: Mapping[str, int], ranks: Ranks) -> tuple[Te
         return loss, float(loss.detach())
     counts = terms.new_tensor([n_drawn[name] for name in losses])
     weighted, whole = ranks.sum(torch.stack((terms * counts, counts)))
+    whole = whole.clamp(min=1)  # images without objects have no RoIs with a mask
     loss = (terms * (counts * ranks.size / whole)).sum()
     return loss, float((weighted / whole).sum())
 

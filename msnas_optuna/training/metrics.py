@@ -19,10 +19,16 @@ class Metric:
     direction: Literal["maximize", "minimize"]
     label: str  # in Optuna's tables and figures
     key: str  # in `Measurements`
+    is_ap: bool = False  # shown in percent
 
 
 METRICS: Final[Mapping[str, Metric]] = {
-    "ap": Metric("maximize", "AP", "ap"),
+    "ap": Metric("maximize", "AP", "ap", is_ap=True),
     "gflops": Metric("minimize", "GFLOPs", "gflops"),
     "latency": Metric("minimize", "latency ms", "latency_ms"),
 }
+
+MASK_METRICS: Final[Mapping[str, Metric]] = {
+    "ap_mask": Metric("maximize", "mask AP", "ap_mask", is_ap=True)
+}
+"""Of methods whose detectors may have instance masks."""

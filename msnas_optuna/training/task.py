@@ -53,7 +53,7 @@ class DetectionTask:
     def evaluate(
         self, model: DetectionNetwork, images: ResizedImages[CocoDetection]
     ) -> Measurements:
-        """COCO's box metrics of a stand-alone detector."""
+        """COCO's metrics of a stand-alone detector; those of masks are "ap_mask" and so on."""
         results = detect(
             model,
             images,
@@ -63,12 +63,18 @@ class DetectionTask:
             progress=self.progress,
         )
         ground_truth = images.dataset.ground_truth
-        return average_precision(ground_truth, results, size_bounds=self.size_bounds)
+        measured = average_precision(ground_truth, results, size_bounds=self.size_bounds)
+        if images.dataset.masks:
+            found = average_precision(
+                ground_truth, results, size_bounds=self.size_bounds, kind="segm"
+            )
+            measured |= {f"{name}_mask": value for name, value in found.items()}
+        return measured
 
     def measure(
         self, model: DetectionNetwork, images: ResizedImages[CocoDetection]
     ) -> Measurements:
-        """COCO's box metrics, the seconds that they took, and 1e6 parameters."""
+        """COCO's metrics, the seconds that they took, and 1e6 parameters."""
         start = time.perf_counter()
         measured = self.evaluate(model, images)
         measured["evaluate_seconds"] = time.perf_counter() - start

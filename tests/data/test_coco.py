@@ -533,3 +533,102 @@ def test_the_edges_of_a_reduced_jpeg_lie_where_those_of_its_boxes_do(
         dark = (228 - pixels) / 200
         assert dark[0].sum() == pytest.approx(right * size[0] / width, abs=0.1)
         assert dark[:, 0].sum() == pytest.approx(bottom * size[1] / height, abs=0.1)
+
+
+# ---------------------------------------------------------------- outlines
+
+SQUARE = [[2, 3, 12, 3, 12, 13, 2, 13]]
+
+
+def outlined(segmentation: Any, **changes: Any) -> dict[str, Any]:
+    """Two images with one object, which has an outline."""
+    entry = annotation([2, 3, 10, 10], segmentation=segmentation, **changes)
+    return content(annotations=[entry])
+
+
+def test_outlines_are_read_where_masks_are_wanted_alone(tmp_path: Path) -> None:
+    file = write(tmp_path, outlined(SQUARE))
+    plain = CocoDetection(tmp_path, file, check_files=False)
+    assert plain.records[0].outlines is None
+    assert "segmentation" not in plain.ground_truth["annotations"][0]
+    data = CocoDetection(tmp_path, file, check_files=False, masks=True)
+    (part,) = data.records[0].outlines[0]
+    assert part.tolist() == SQUARE[0]
+    assert data.records[1].outlines == []
+    assert data.ground_truth["annotations"][0]["segmentation"] == SQUARE
+
+
+@pytest.mark.parametrize("counts", [[30, 10, 1160], "n0:XT1"])
+def test_run_length_encodings_are_read_compressed_or_not(tmp_path: Path, counts: Any) -> None:
+    rle = {"size": [30, 40], "counts": counts}
+    file = write(tmp_path, outlined(rle, iscrowd=1))
+    data = CocoDetection(tmp_path, file, check_files=False, masks=True)
+    expected = {"size": [30, 40], "counts": "n0:XT1"}
+    assert data.records[0].outlines == [expected]
+    assert json.loads(json.dumps(data.ground_truth["annotations"][0]))["segmentation"] == expected
+
+
+def test_outlines_stay_with_their_objects(tmp_path: Path) -> None:
+    """Also where boxes are dropped, and annotations are not in the order of the images."""
+    squares = [[[i, 0, i + 2, 0, i + 2, 2, i, 2]] for i in range(9)]
+    entries = [
+        annotation([i, 0, 0 if i == 4 else 2, 2], id=i, image_id=7 * (i % 2), segmentation=s)
+        for i, s in enumerate(squares)
+    ]
+    file = write(tmp_path, content(annotations=entries))
+    with pytest.warns(DataWarning):
+        data = CocoDetection(tmp_path, file, check_files=False, masks=True)
+    for record in data.records:
+        assert [outline[0][0] for outline in record.outlines] == record.boxes[:, 0].tolist()
+
+
+def test_points_outside_are_moved_to_the_edge(tmp_path: Path) -> None:
+    file = write(tmp_path, outlined([[-5, -5, 1e300, -5, 45, 35]]))
+    data = CocoDetection(tmp_path, file, check_files=False, masks=True)
+    assert data.records[0].outlines[0][0].tolist() == [0, 0, 40, 0, 40, 30]
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "got"),
+    [
+        (None, "got None"),
+        ([], r"got \[\]"),
+        ([[]], "got"),
+        ([[1, 2, 3, 4]], "got"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "got"),
+        ([[1, 2, 3, 4, 5, "6"]], "got"),
+        ([[1, 2, 3, 4, 5, True]], "got"),
+        ([SQUARE], "got"),
+        ([[1, 2, 3, 4, 5, 1e999]], "got"),
+        ("outline", "got 'outline'"),
+        ({"counts": [1200]}, "got"),
+        ({"size": [30, 40]}, "got"),
+        ({"size": [30, 40], "counts": [1201, -1]}, "got"),
+        ({"size": [30, 40], "counts": [0.5]}, "got"),
+    ],
+)
+def test_an_object_without_a_proper_outline_is_named_with_the_repair(
+    tmp_path: Path, segmentation: Any, got: str
+) -> None:
+    file = write(tmp_path, outlined(segmentation))
+    rule = (
+        rf"annotations\[0\]\.segmentation must be polygons of three .*, as masks = true asks for, "
+        rf"{got}.*; correct or remove the entry with id 1 and image_id 0"
+    )
+    with pytest.raises(DataError, match=rule):
+        CocoDetection(tmp_path, file, check_files=False, masks=True)
+    CocoDetection(tmp_path, file, check_files=False)
+
+
+@pytest.mark.parametrize(
+    ("rle", "rule"),
+    [
+        ({"size": [40, 30], "counts": [1200]}, r"size \[30, 40\], that of its image"),
+        ({"size": [30, 40], "counts": [1199]}, "counts of 1200 pixels"),
+        ({"size": [30, 40], "counts": "~"}, "counts as pycocotools writes them"),
+    ],
+)
+def test_an_encoding_of_another_image_is_named(tmp_path: Path, rle: Any, rule: str) -> None:
+    file = write(tmp_path, outlined(rle))
+    with pytest.raises(DataError, match=f"segmentation of annotation 1 must have {rule}"):
+        CocoDetection(tmp_path, file, check_files=False, masks=True)

@@ -20,6 +20,7 @@ from msnas_optuna.data.shapes import (
     draw,
     generate_shapes,
 )
+from msnas_optuna.data.transforms import ResizedImages
 
 SMALL = ShapesSettings(train=6, val=3, test=2, size=64, extent=(8.0, 40.0))
 
@@ -117,6 +118,25 @@ def test_progress_counts_every_picture(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     generate_shapes(tmp_path, SMALL, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(i, 11) for i in range(1, 12)]
+
+
+def test_a_finished_set_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
+    """Its annotations have no outlines."""
+    generate_shapes(tmp_path, SMALL)
+    marker = json.loads((tmp_path / MARKER).read_text())
+    (tmp_path / MARKER).write_text(json.dumps(marker | {"version": 1}))
+    with pytest.raises(DataError, match=r"other settings, got \{'version': 1\}; remove"):
+        generate_shapes(tmp_path, SMALL)
+
+
+def test_every_object_has_an_outline(tmp_path: Path) -> None:
+    split = generate_shapes(tmp_path, SMALL)["val"]
+    data = CocoDetection(split.images, split.annotations, masks=True)
+    images = ResizedImages(data, 64, 64)
+    for i, sample in enumerate(images[i] for i in range(len(data))):
+        areas = [a["area"] for a in data.ground_truth["annotations"] if a["image_id"] == i + 1]
+        assert sample.masks is not None
+        assert sample.masks.sum(dim=(1, 2)).tolist() == pytest.approx(areas, rel=0.1)
 
 
 def test_the_annotation_file_is_plain_coco(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from msnas_optuna.data.coco import CocoDetection
 from msnas_optuna.data.images import DataError
@@ -409,3 +409,70 @@ def test_ranks_fill_the_cache_with_their_shares(data: CocoDetection) -> None:
         assert counts == [(i + 1, 3 - rank) for i in range(3 - rank)]
         seen += [i for i in range(5) if samples._cache.get(i) is not None]
     assert sorted(seen) == list(range(5))
+
+
+# ---------------------------------------------------------------- masks
+
+
+def outlined(folder: Path) -> CocoDetection:
+    """One picture with a red triangle over blue, whose outline is known, and a crowd."""
+    picture = Image.new("RGB", (200, 100), "blue")
+    ImageDraw.Draw(picture).polygon([(20, 10), (120, 90), (20, 90)], "red")
+    picture.save(folder / "0.png")
+    content = {
+        "images": [{"id": 0, "file_name": "0.png", "width": 200, "height": 100}],
+        "categories": [{"id": 5, "name": "thing"}],
+        "annotations": [
+            {
+                "id": 1, "image_id": 0, "category_id": 5, "bbox": [0, 0, 9, 9], "iscrowd": 1,
+                "segmentation": {"size": [100, 200], "counts": [0, 9, 19991]},
+            },
+            {
+                "id": 2, "image_id": 0, "category_id": 5, "bbox": [20, 10, 100, 80],
+                "segmentation": [[20, 10, 121, 91, 20, 91]],
+            },
+        ],
+    }  # fmt: skip
+    (folder / "set.json").write_text(json.dumps(content))
+    return CocoDetection(folder, folder / "set.json", masks=True)
+
+
+@pytest.mark.parametrize("size", [(100, 200), (50, 100), (150, 300), (30, 90)])
+def test_masks_lie_on_their_pixels_resized_and_flipped(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    images = ResizedImages(outlined(tmp_path), *size)
+    for sample in (s := images[0], flip(s)):
+        assert sample.masks is not None
+        assert sample.masks.shape == (1, *sample.image.shape[1:])
+        assert sample.masks.dtype == torch.uint8
+        red, mask = sample.image[0] > 127, sample.masks[0] > 0
+        assert (red & mask).sum() / (red | mask).sum() > 0.96
+        x1, y1, x2, y2 = sample.boxes[0]
+        y, x = torch.where(mask)
+        assert ((x >= x1 - 2) & (x <= x2 + 1) & (y >= y1 - 2) & (y <= y2 + 1)).all()
+
+
+@given(st.data())
+def test_masks_are_flipped_with_their_boxes(data: st.DataObject) -> None:
+    h, w, n = (data.draw(st.integers(low, 9)) for low in (1, 1, 0))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    boxes = torch.from_numpy(np.sort(rng.integers(0, w, (n, 4)), axis=1).astype(np.float32))
+    masks = torch.from_numpy(rng.integers(0, 2, (n, h, w), np.uint8))
+    image = torch.from_numpy(rng.integers(0, 256, (3, h, w), np.uint8))
+    sample = Sample(image, boxes, torch.ones(n, dtype=torch.int64), (1, 1), 0, masks)
+    once = flip(sample)
+    assert once.masks is not None
+    assert torch.equal(once.masks, masks.flip(2))
+    assert torch.equal(flip(once).masks, masks)
+    assert torch.equal(flip(once).boxes, boxes)
+
+
+def test_masks_travel_with_the_targets_and_only_where_outlines_are_read(
+    tmp_path: Path, data: CocoDetection
+) -> None:
+    (batch,) = training_batches(
+        ResizedImages(outlined(tmp_path), 50, 100), batch_size=2, steps=range(1), seed=0
+    )
+    assert [t["masks"].shape for t in batch.targets] == [(1, 50, 100)] * 2
+    assert set(collate([ResizedImages(data, 32, 64)[0]]).targets[0]) == {"boxes", "labels"}

@@ -196,8 +196,10 @@ def test_the_readme_lists_the_files(folder):
 
 
 @pytest.mark.slow
-def test_a_coarse_feature_can_be_exported_at_any_size(random_detector, tmp_path):
-    model = random_detector("2 2 2 2 .5 .5 .5 | 8 8 16 32 64", norm="group").requires_grad_(False)
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_coarse_feature_can_be_exported_at_any_size(random_detector, tmp_path, masks):
+    coarse = "2 2 2 2 .5 .5 .5 | 8 8 16 32 64"
+    model = random_detector(coarse, norm="group", masks=masks).requires_grad_(False)
     program = export.torch_program(SingleImageDetector(model))
     torch.export.save(program, tmp_path / "model.pt2")
     export.write_onnx(program, tmp_path / "model.onnx")
@@ -213,11 +215,13 @@ def test_a_coarse_feature_can_be_exported_at_any_size(random_detector, tmp_path)
         found = export.compare(model, run, cases)
         assert found.detections > 30
         assert found.unmatched <= found.detections // 50
+        assert (found.mask is not None) == masks
 
 
 @pytest.mark.slow
-def test_images_with_one_detection_or_none(random_detector, tmp_path):
-    model = random_detector("2 1 2 .5 .5 2 2 | 4 4 8 16 16").requires_grad_(False)
+@pytest.mark.parametrize("masks", [False, True])
+def test_images_with_one_detection_or_none(random_detector, tmp_path, masks):
+    model = random_detector("2 1 2 .5 .5 2 2 | 4 4 8 16 16", masks=masks).requires_grad_(False)
     single = SingleImageDetector(model)
     images = torch.randint(0, 256, (4, 1, 3, 128, 192), dtype=torch.uint8)
     cases = [(image, torch.tensor((128, 192))) for image in images]
@@ -271,6 +275,18 @@ def test_a_wrong_program_is_told_from_a_right_one(study):
     for wrong in (other_class, incomplete, beside):
         with pytest.raises(export.ExportError, match="detections on 5 images differ"):
             export.require_agreement("wrong", export.compare(model, wrong, cases))
+
+
+def test_a_program_with_other_masks_is_told_from_a_right_one(random_detector):
+    model = random_detector("2 1 2 .5 .5 2 2 | 4 4 8 16 16", masks=True)
+    right = SingleImageDetector(model)
+    image = torch.randint(0, 256, (1, 3, 128, 192), dtype=torch.uint8)
+    cases = [(image, torch.tensor((128, 192)))]
+    found = export.compare(model, right, cases)
+    assert (found.unmatched, found.mask) == (0, pytest.approx(0, abs=1e-3))
+    wrong = export.compare(model, lambda *given: (*right(*given)[:3], 1 - right(*given)[3]), cases)
+    with pytest.raises(export.ExportError, match=r"masks within 0\.02; \d+ of \d+ detections"):
+        export.require_agreement("wrong", wrong)
 
 
 def test_without_the_extra_the_command_says_what_to_install(study, tmp_path, monkeypatch):

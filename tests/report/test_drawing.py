@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msnas_optuna.report.drawing import COLORS, LabeledBox, draw_boxes
+from msnas_optuna.data.masks import encode
+from msnas_optuna.report.drawing import COLORS, OPACITY, LabeledBox, draw_boxes
 
 
 def rgb(color: str) -> tuple[int, ...]:
@@ -22,6 +23,17 @@ def test_a_detection_is_outlined_in_the_color_of_its_class():
         assert tuple(drawn[y, x]) == rgb(COLORS[1])
     assert tuple(drawn[180, 200]) == (128, 128, 128)
     assert (drawn[90:120, 100:160] != 128).any()  # name and score stand above
+
+
+def test_a_mask_is_seen_through_in_the_color_of_its_class():
+    mask = np.zeros((100, 150), bool)
+    mask[20:60, 30:90] = True
+    box = LabeledBox((30, 20, 90, 60), "ring", 0.9, encode(mask))
+    drawn = np.asarray(draw_boxes(plain(150, 100), [box], labels=("disk", "ring")))
+    inside = drawn[4 * 30 : 4 * 50, 4 * 40 : 4 * 80]
+    mixed = [round((1 - OPACITY) * 128 + OPACITY * c) for c in rgb(COLORS[1])]
+    assert (np.abs(inside.astype(int) - mixed) <= 1).all()
+    assert tuple(drawn[4 * 80, 4 * 60]) == (128, 128, 128)
 
 
 def test_one_class_has_one_color_in_all_pictures():

@@ -31,6 +31,7 @@ from msnas_optuna.storage import (
 )
 from msnas_optuna.study.asktell import ask, tell
 from msnas_optuna.study.setting import Setting
+from msnas_optuna.study.view import StudyView
 
 pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage")
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -97,6 +98,7 @@ KILLED = """
 import os, signal, sys
 from msnas_optuna.study import asktell
 from msnas_optuna.study.setting import Setting
+from msnas_optuna.study.view import StudyView
 asktell.write_plan = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 asktell.ask(Setting.load(sys.argv[1]))
 """
@@ -144,6 +146,7 @@ INTERRUPTED = """
 import os, signal, sys
 from msnas_optuna.study.asktell import ask
 from msnas_optuna.study.setting import Setting
+from msnas_optuna.study.view import StudyView
 ask(Setting.load(sys.argv[1]), 2, show=lambda _: os.kill(os.getpid(), signal.SIGINT))
 """
 
@@ -243,6 +246,18 @@ def test_several_objectives_in_the_order_of_the_study_file(tiny: Path) -> None:
     told = json.loads(msnas("tell", tiny, "--trial", 0, "--values", "0.41,12.5").stdout)
     assert told == {"trial": 0, "state": "complete", "values": [0.41, 12.5]}
     assert stored(Setting.load(tiny)).metric_names == ["AP", "latency ms"]
+
+
+def test_the_ap_of_masks_is_a_fraction_too(tiny: Path) -> None:
+    text = tiny.read_text().replace("trials = 7", 'trials = 7\nobjectives = ["ap", "ap_mask"]')
+    tiny.write_text(text.replace("[supernet]", "masks = true\n\n[supernet]"))
+    setting = Setting.load(tiny)
+    ask(setting)
+    with pytest.raises(ValueError, match="ap_mask is a fraction, from 0 to 1; got 41"):
+        tell(setting, 0, [0.41, 41])
+    assert tell(setting, 0, [0.41, 0.37]).values == [0.41, 0.37]
+    (best,) = StudyView.load(setting).best
+    assert (best.mean("ap_mask"), best.mean("nothing")) == (0.37, None)
 
 
 def test_seeds_come_first_and_what_is_not_feasible_fails(tiny: Path) -> None:

@@ -166,7 +166,7 @@ def test_a_key_that_is_left_out_of_finetune_has_the_default_of_a_section_that_is
         (changed('"mine"', '"mine"\nobjectives=["ap", "ap"]'), r"objectives: .*none comes twice"),
         (
             changed('"mine"', '"mine"\nobjectives=["ap", "mb"]'),
-            r"objectives: .*'latency'\], got 'mb'",
+            r"objectives: .*'ap_mask'\], got 'mb'",
         ),
         (MINIMAL + "[sampler]\nseeds = ['r18-5']", r"seeds: 'r18-5' .* has 7 blocks, .* 13"),
         (

@@ -97,6 +97,20 @@ def test_two_processes_train_as_one_does(trained, tmp_path):
     assert all(torch.allclose(one[name], two[name], atol=1e-3) for name in one)
 
 
+def test_two_processes_train_masks_as_one_does(tiny, tmp_path):
+    small = "masks = true\nmask_pool_size = 7\nmask_channels = 8\nmask_convolutions = 1"
+    change(tiny, {"hidden = 16": f"hidden = 16\n{small}"})
+    for n in (1, 2):
+        (tmp_path / str(n)).mkdir()
+        run(WORKER, tiny, tmp_path / str(n), n=n)
+    alone, joint = (json.loads((tmp_path / f"{n}/rank0.json").read_text()) for n in (1, 2))
+    assert alone["error"] is None
+    assert joint["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+    one, two = (stored(tmp_path / f"{n}/net0.pt")["model"] for n in (1, 2))
+    assert any("mask" in name for name in one)
+    assert all(torch.allclose(one[name], two[name], atol=1e-3) for name in one)
+
+
 def test_a_loss_that_diverges_on_one_rank_ends_all_at_that_step(trained, tmp_path):
     run(WORKER, trained, tmp_path, "diverge", n=2)
     first, second = (json.loads((tmp_path / f"rank{r}.json").read_text()) for r in (0, 1))

@@ -40,7 +40,10 @@ UNREADABLE = (  # what pillow raises for files that are no images, or damaged on
 )  # fmt: skip
 
 Program = Callable[[Any, Any], list[Any]]
-"""(image uint8 [1, 3, H, W], size int64 [2]) -> boxes [n, 4], scores [n], labels [n]."""
+"""(image uint8 [1, 3, H, W], size int64 [2]) -> boxes [n, 4], scores [n], labels [n].
+
+With masks these follow, [n, m, m]: probabilities over the boxes.
+"""
 
 
 def torch_program() -> Program:
@@ -85,15 +88,44 @@ def read(path: str) -> Image.Image | None:
         return None
 
 
+def paste(mask: Any, box: list[float], size: tuple[int, int]) -> Any:
+    """The pixels of an image (w, h), bool [h, w], that a mask [m, m] over a box covers.
+
+    The probability at the middle of a pixel is interpolated; from a half on it belongs to it.
+    """
+    m, parts = len(mask), []
+    for low, high, pixels in ((box[1], box[3], size[1]), (box[0], box[2], size[0])):
+        middle = np.arange(pixels) + 0.5
+        place = ((middle - low) * m / max(high - low, 1e-6) - 0.5).clip(0, m - 1)
+        weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(m)))
+        parts.append(weights * ((low <= middle) & (middle < high))[:, None])
+    rows, columns = parts
+    return rows @ mask.astype(np.float64) @ columns.T >= 0.5
+
+
+def run_lengths(pixels: Any) -> dict[str, Any]:
+    """COCO's run-length encoding of a mask [h, w]: column by column, zeros first."""
+    flat = pixels.T.ravel()
+    ends = [*(np.flatnonzero(flat[1:] != flat[:-1]) + 1).tolist(), flat.size]
+    starts = [0, *ends[:-1]]
+    counts = [end - start for start, end in zip(starts, ends, strict=True)]
+    return {"size": list(pixels.shape), "counts": [0, *counts] if flat[0] else counts}
+
+
 def detect(program: Program, picture: Image.Image) -> list[dict[str, Any]]:
     """Detections of an image, best first; boxes are x1 y1 x2 y2 in its own pixels."""
     image, size, (x, y) = prepare(picture)
-    boxes, scores, labels = program(image, size)
+    boxes, scores, labels, *masks = program(image, size)
     boxes = boxes / np.array([x, y, x, y])
-    return [
+    found: list[dict[str, Any]] = [
         {"label": MODEL["classes"][label - 1]["name"], "score": score, "box": box}
         for box, score, label in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True)
     ]
+    if masks:
+        for detection, mask in zip(found, masks[0], strict=True):
+            pasted = paste(mask, detection["box"], picture.size)
+            detection["segmentation"] = run_lengths(pasted)
+    return found
 
 
 def main() -> int:

@@ -1,7 +1,10 @@
 """FLOPs in closed form: multiply-adds of the convolutions of encoder and RPN head (§4.1).
 
+The RoI heads, which no budget limits, are counted apart: Table 6 has those of whole networks.
+
 Symbols: C channels of a block, a absolute stride in pixels, cells(a) = H W / a^2 positions of a
-feature. One multiply-add counts once; batch norm, activations and interpolation count nothing.
+feature, K classes. One multiply-add counts once; batch norm, activations and interpolation count
+nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from msnas_optuna.methods.msnas.published import PRESETS, Block
+from msnas_optuna.methods.msnas.sections import DetectorSection
 from msnas_optuna.methods.msnas.space import (
     FEATURE_STRIDES,
     STEM_STRIDE,
@@ -205,3 +209,20 @@ def scaled_widths(
             f"space.channels"
         )
     return widths(last)
+
+
+def box_head(detector: DetectorSection, channels: int, n_classes: int) -> int:
+    """Multiply-adds of "2 conv + 1 fc" (§4.1), scores and deltas, for one RoI."""
+    cells, C = detector.pool_size**2, channels
+    outputs = 5 * (n_classes + 1)
+    return 2 * 9 * C**2 * cells + C * cells * detector.hidden + detector.hidden * outputs
+
+
+def mask_head(detector: DetectorSection, channels: int, n_classes: int) -> int:
+    """Multiply-adds of the mask head for one RoI (He et al., 2017, Fig. 4).
+
+    3x3 convolutions, a 2x2 deconvolution that doubles the cells, a 1x1 for every class.
+    """
+    cells, M = detector.mask_pool_size**2, detector.mask_channels
+    convolutions = 9 * (channels + (detector.mask_convolutions - 1) * M) * M * cells
+    return convolutions + 4 * M**2 * cells + M * (n_classes + 1) * 4 * cells

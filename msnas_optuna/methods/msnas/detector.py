@@ -1,4 +1,4 @@
-"""The detector: encoder, RPN and RoI heads around torchvision's Faster R-CNN parts (§3.3, §4.1).
+"""The detector: encoder, RPN and RoI heads around torchvision's parts (§3.3, §4.1, Table 6).
 
 `MultiScaleRoIAlign` is replaced by `GroupRoIPool`: it caches the scales of its first forward and
 takes the levels for consecutive, which a path that reads one stride twice breaks.
@@ -12,6 +12,7 @@ from typing import Final
 import torch
 from torch import Generator, Tensor
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
@@ -26,6 +27,7 @@ from msnas_optuna.models.torchvision_parts import (
     PIXEL_STD,
     CenteredAnchorGenerator,
     ImageWiseSampler,
+    MaskPredictor,
     normalized,
 )
 
@@ -33,7 +35,7 @@ ASPECT_RATIOS: Final = (0.5, 1.0, 2.0)
 
 
 class Detector(DetectionNetwork):
-    """Faster R-CNN whose object groups read the features that the architecture says.
+    """Faster or Mask R-CNN whose object groups read the features that the architecture says.
 
     The path is an argument of `forward`, so that one detector serves as supernet; built around
     a stand-alone encoder it is one architecture alone.
@@ -49,6 +51,10 @@ class Detector(DetectionNetwork):
         proposals_train: of a group before, and of an image after, NMS in training.
         proposals_test: likewise in evaluation.
         pool_size: cells of a pooled RoI in each direction.
+        masks: an instance mask for every detection (Table 6).
+        mask_pool_size: cells of a RoI that is pooled for its mask, which has twice as many.
+        mask_channels: of the mask head's 3x3 convolutions.
+        mask_convolutions: how many there are.
     """
 
     def __init__(
@@ -69,6 +75,10 @@ class Detector(DetectionNetwork):
         hidden: int = 1024,
         score_threshold: float = 0.05,
         max_detections: int = 100,
+        masks: bool = False,
+        mask_pool_size: int = 14,
+        mask_channels: int = 256,
+        mask_convolutions: int = 4,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -100,6 +110,13 @@ class Detector(DetectionNetwork):
             nms_thresh=0.5,
             detections_per_img=max_detections,
         )
+        if masks:
+            self.roi_heads.mask_roi_pool = heads.GroupRoIPool(mask_pool_size, canonical_size)
+            widths = [mask_channels] * mask_convolutions
+            self.roi_heads.mask_head = MaskRCNNHeads(channels, widths, 1)
+            self.roi_heads.mask_predictor = MaskPredictor(
+                mask_channels, mask_channels, n_classes + 1
+            )
         self.rpn.fg_bg_sampler = ImageWiseSampler(rpn_batch, 0.5)
         self.roi_heads.fg_bg_sampler = ImageWiseSampler(roi_batch, 0.25)
         self.mean: Tensor
@@ -116,7 +133,10 @@ class Detector(DetectionNetwork):
         architecture: Architecture | None = None,
         generators: Sequence[Generator] | None = None,
     ) -> tuple[list[dict[str, Tensor]], Losses]:
-        """See `DetectionNetwork.forward`; H and W are multiples of 64, the losses are four."""
+        """See `DetectionNetwork.forward`; H and W are multiples of 64.
+
+        The losses are four, or five with masks.
+        """
         strides = self.encoder.feature_strides(architecture)
         self.rpn.fg_bg_sampler.generators = generators
         self.roi_heads.fg_bg_sampler.generators = generators
@@ -126,15 +146,23 @@ class Detector(DetectionNetwork):
         features = heads.GroupFeatures(self.encoder(x, architecture), strides)
         proposals, rpn_losses = self.rpn(ImageList(x, list(sizes)), features, targets)
         detections, roi_losses = self.roi_heads(features, proposals, list(sizes), targets)
+        for found in detections if self.roi_heads.has_mask() else ():
+            found["masks"] = found["masks"][:, 0]  # [n, 1, m, m] -> [n, m, m]
         return detections, {**rpn_losses, **roi_losses}
 
     @property
     def n_drawn(self) -> dict[str, int]:
-        """How many anchors or RoIs each loss of the last batch is a mean over."""
+        """How many anchors or RoIs each loss of the last batch is a mean over.
+
+        The loss of the masks is one over the positive RoIs; there may be none.
+        """
         anchors, rois = self.rpn.fg_bg_sampler.n_drawn, self.roi_heads.fg_bg_sampler.n_drawn
+        positive = self.roi_heads.fg_bg_sampler.n_positive
+        masks = {"loss_mask": positive} if self.roi_heads.has_mask() else {}
         return {
             "loss_objectness": anchors,
             "loss_rpn_box_reg": anchors,
             "loss_classifier": rois,
             "loss_box_reg": rois,
+            **masks,
         }

@@ -19,7 +19,9 @@ from msnas_optuna.methods.base import (
 from msnas_optuna.methods.msnas.cost import (
     RESNET_WIDTHS,
     EncoderCost,
+    box_head,
     fpn_baseline,
+    mask_head,
     scaled_widths,
 )
 from msnas_optuna.methods.msnas.picture import LEGEND, draw
@@ -34,6 +36,7 @@ from msnas_optuna.methods.msnas.space import (
 )
 from msnas_optuna.methods.picture import Picture
 from msnas_optuna.spaces.base import InvalidArchitectureError
+from msnas_optuna.training.metrics import MASK_METRICS, METRICS
 
 if TYPE_CHECKING:
     from msnas_optuna.methods.msnas.baselines import ResNetFPN
@@ -57,9 +60,13 @@ class MSNASMethod(Method[Architecture]):
     baselines = tuple(f"ResNet-{n}-FPN{s}" for s in (SCALED, "") for n in (18, 34, 50))
     evaluation_keys = frozenset({"max_detections", "proposals_test", "score_threshold"})
     later_keys = {  # noqa: RUF012  # read alone
-        "feature_strides": "searched",
-        "constraints": True,
-        "unread_blocks": True,
+        "space.feature_strides": "searched",
+        "space.constraints": True,
+        "space.unread_blocks": True,
+        "detector.masks": False,
+        "detector.mask_pool_size": 14,
+        "detector.mask_channels": 256,
+        "detector.mask_convolutions": 4,
     }
     size_multiple = FEATURE_STRIDES[-1]
     columns = (
@@ -73,6 +80,7 @@ class MSNASMethod(Method[Architecture]):
     )
     legend = LEGEND
     columns_note = "Strides and feature strides are written as in the paper's Tables 7-9."
+    metrics = {**METRICS, **MASK_METRICS}  # noqa: RUF012
     mixed = "encoder"
     width = "channels"
     published = PUBLISHED
@@ -106,7 +114,12 @@ class MSNASMethod(Method[Architecture]):
     }
 
     def rules(self, config: Any) -> Iterator[str]:
-        """Batch norm needs two values of a channel."""
+        """Batch norm needs two values of a channel; the AP of masks needs masks."""
+        if "ap_mask" in config.study.objectives and not config.detector.masks:
+            yield (
+                f"study.objectives: 'ap_mask' needs masks, got {list(config.study.objectives)}; "
+                f"remove it or set detector.masks = true"
+            )
         shorter, coarsest = config.data.image_size[0], FEATURE_STRIDES[-1]
         cells = math.ceil(shorter / coarsest) ** 2  # of the coarsest feature, at least
         for name in ("supernet", "finetune", "retrain"):
@@ -168,6 +181,21 @@ class MSNASMethod(Method[Architecture]):
             group = f"RPN heads of {N_GROUPS} groups"
             parts.append(Part(f"RPN head, group {g}", amount, group, at))
         return parts
+
+    def further_parts(
+        self, section: SpaceSection, detector: DetectorSection, *, n_classes: int
+    ) -> list[Part]:
+        """The RoI heads (Table 6), at the most RoIs that they see in evaluation."""
+        C, proposals, found = section.channels, detector.proposals_test, detector.max_detections
+        boxes = box_head(detector, C, n_classes) * proposals
+        parts = [Part(f"box head, {proposals} proposals", boxes, "RoI heads", {})]
+        if detector.masks:
+            masks = mask_head(detector, C, n_classes) * found
+            parts.append(Part(f"mask head, {found} detections", masks, "RoI heads", {}))
+        return parts
+
+    def masks(self, detector: DetectorSection) -> bool:
+        return detector.masks
 
     def build_detector(
         self,
@@ -250,6 +278,7 @@ class MSNASMethod(Method[Architecture]):
             "max_detections": heads.detections_per_img,
             "proposals": detector.proposals_test,
             "proposal_nms_iou": rpn.nms_thresh,
+            "masks": detector.masks,
         }
 
     def anchors(

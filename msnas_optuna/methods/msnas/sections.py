@@ -63,6 +63,10 @@ class DetectorSection:
         anchor_base: side in pixels of the first group's square anchor, in the resized image.
         canonical_size: side of a RoI of level 4 in the routing rule; the default is 224 in
             proportion to the shorter side of 800.
+        masks: detect an instance mask with every box (Table 6); the annotations need outlines.
+        mask_pool_size: cells of a RoI that is pooled for its mask, which has twice as many.
+        mask_channels: channels of the mask head's convolutions.
+        mask_convolutions: how many 3x3 convolutions the mask head has.
     """
 
     anchor_base: Annotated[float, Field(gt=0)] = 32.0
@@ -76,6 +80,10 @@ class DetectorSection:
     hidden: PositiveInt = 1024
     score_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.05
     max_detections: PositiveInt = 100
+    masks: bool = False
+    mask_pool_size: PositiveInt = 14
+    mask_channels: PositiveInt = 256
+    mask_convolutions: PositiveInt = 4
 
 
 def canonical_size(detector: DetectorSection, image_size: tuple[int, int]) -> float:

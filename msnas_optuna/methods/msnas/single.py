@@ -4,7 +4,7 @@ The weights and the numbers are those of `Detector`; torchvision's inference ask
 intermediate results in Python and walks over lists of images, which no exporter can follow.
 
 Shapes: H x W pixels of the padded image, G groups, A anchors of a cell, R proposals, K classes,
-n detections.
+n detections with masks of m x m cells.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torchvision.ops import nms
 
 from msnas_optuna.methods.msnas.detector import Detector
 from msnas_optuna.methods.msnas.encoder import MSNASEncoder
-from msnas_optuna.methods.msnas.heads import GroupRPNHead
+from msnas_optuna.methods.msnas.heads import GroupRoIPool, GroupRPNHead
 from msnas_optuna.models.torchvision_parts import CenteredAnchorGenerator, normalized
 
 PROPOSAL_SIDE, DETECTION_SIDE = 1e-3, 1e-2  # pixels; torchvision drops shorter ones
@@ -42,7 +42,7 @@ class SingleImageDetector(nn.Module):
         self.cells: list[Tensor] = [cell.cpu() for cell in anchors.cell_anchors]  # G x [A, 4]
         self.eval()
 
-    def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, ...]:
         """Detections of one image, best first.
 
         Args:
@@ -50,13 +50,17 @@ class SingleImageDetector(nn.Module):
             size: int64 [2], height and width before padding.
 
         Returns:
-            boxes [n, 4] (x1, y1, x2, y2 in pixels of `image`), scores [n] and labels [n] (1..K).
+            boxes [n, 4] (x1, y1, x2, y2 in pixels of `image`), scores [n] and labels [n] (1..K);
+            of a detector with masks these, too: probabilities [n, m, m] over the boxes.
         """
         bounds = size.flip(0).repeat(2).float()  # w h w h
         x = normalized(image, size[None], mean=self.pixel_mean, std=self.pixel_std)
         features: list[Tensor] = self.encoder(x)
         proposals = self._proposals(features, bounds)
-        return self._detections(features, proposals, bounds)
+        boxes, scores, labels = self._detections(features, proposals, bounds)
+        if not self.roi_heads.has_mask():
+            return boxes, scores, labels
+        return boxes, scores, labels, self._masks(features, boxes, labels, bounds)
 
     def _proposals(self, features: list[Tensor], bounds: Tensor) -> Tensor:  # -> [R, 4]
         head: GroupRPNHead = self.rpn.head
@@ -91,10 +95,7 @@ class SingleImageDetector(nn.Module):
         self, features: list[Tensor], proposals: Tensor, bounds: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         heads = self.roi_heads
-        # One more RoI, dropped again: exporters must see that no layer gets an empty batch.
-        rois = torch.cat((proposals, (bounds * bounds.new_tensor((0, 0, 1, 1)))[None]))
-        numbered = torch.cat((torch.zeros_like(rois[:, :1]), rois), dim=1)
-        pooled = heads.box_roi_pool.pool(features, self.strides, numbered)
+        pooled = self._pooled(heads.box_roi_pool, features, proposals, bounds)
         outputs = heads.box_predictor(heads.box_head(pooled))
         logits, codes = (output[:-1] for output in outputs)
         decoded = heads.box_coder.decode_single(codes, proposals)  # [R, 4(K+1)]
@@ -109,6 +110,23 @@ class SingleImageDetector(nn.Module):
         apart = classes[:, None] * (bounds.max() + 1)  # boxes of two classes never overlap
         chosen = _suppressed(boxes + apart, scores, heads.nms_thresh)[: heads.detections_per_img]
         return boxes[chosen], scores[chosen], classes[chosen]
+
+    def _masks(
+        self, features: list[Tensor], boxes: Tensor, labels: Tensor, bounds: Tensor
+    ) -> Tensor:  # [n, 4], [n] -> [n, m, m]
+        heads = self.roi_heads
+        pooled = self._pooled(heads.mask_roi_pool, features, boxes, bounds)
+        logits: Tensor = heads.mask_predictor(heads.mask_head(pooled))[:-1]  # [n, K+1, m, m]
+        m = logits.shape[-1]
+        return logits.gather(1, labels.view(-1, 1, 1, 1).expand(-1, 1, m, m))[:, 0].sigmoid()
+
+    def _pooled(
+        self, pool: GroupRoIPool, features: list[Tensor], boxes: Tensor, bounds: Tensor
+    ) -> Tensor:  # [R, 4] -> [R + 1, C, p, p]
+        # One more RoI, dropped again: exporters must see that no layer gets an empty batch.
+        rois = torch.cat((boxes, (bounds * bounds.new_tensor((0, 0, 1, 1)))[None]))
+        numbered = torch.cat((torch.zeros_like(rois[:, :1]), rois), dim=1)
+        return pool.pool(features, self.strides, numbered)
 
 
 def _suppressed(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:  # [n, 4], [n] -> [m]

@@ -139,8 +139,9 @@ State = EncoderState | UtilizationState
 class MSNASSpace(Space[Architecture]):
     """All valid architectures of N = 3..32 blocks (§3.2-3.3); its own automaton of N + 5 genes.
 
-    Without `unread_blocks`, a head reads the last block's feature. Without `constraints`, Eq. 7 does not limit the feature strides (Table 3). FPN-style ones need
-    N of at least 5, and have one choice each.
+    Without `constraints`, Eq. 7 does not limit the feature strides (Table 3). FPN-style ones need
+    N of at least 5, and have one choice each. Without `unread_blocks`, a head reads the feature
+    of the last block.
     """
 
     n_blocks: int

@@ -24,7 +24,7 @@ from msnas_optuna.report.figures.style import (
     thinned,
 )
 from msnas_optuna.samplers.history import Candidate, pareto_front
-from msnas_optuna.study.view import AP, Result, StudyView
+from msnas_optuna.study.view import Result, StudyView
 
 _SYMBOLS: Final = {
     "random": "x-thin",
@@ -57,7 +57,8 @@ class TradeoffInfo(NamedTuple):
 
 def get_tradeoff_infos(view: StudyView[Any]) -> list[TradeoffInfo]:
     """AP against GFLOPs, and against each further objective."""
-    costs = ["gflops", *(name for name in view.objectives if name not in (AP, "gflops"))]
+    aps = {name for name, metric in view.method.metrics.items() if metric.is_ap}
+    costs = ["gflops", *(name for name in view.objectives if name not in aps | {"gflops"})]
     infos = []
     for name in costs:
         points = [p for r in view.results if (p := _point(r, name)) is not None]

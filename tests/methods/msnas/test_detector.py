@@ -20,7 +20,7 @@ from msnas_optuna.spaces.lattice import Lattice
 FPN_LIKE = MSNASSpace(7).fpn_like()
 
 
-def detector(only=None, *, norm="batch") -> Detector:
+def detector(only=None, *, norm="batch", masks=False) -> Detector:
     torch.manual_seed(0)
     return Detector(
         MSNASEncoder(7, "basic", channels=8, stem_channels=8, norm=norm, only=only),
@@ -33,6 +33,10 @@ def detector(only=None, *, norm="batch") -> Detector:
         proposals_train=50,
         proposals_test=50,
         hidden=16,
+        masks=masks,
+        mask_pool_size=6,
+        mask_channels=8,
+        mask_convolutions=2,
     )
 
 
@@ -47,6 +51,16 @@ def targets(n: int = 2) -> list[dict[str, torch.Tensor]]:
 
 
 SIZES = [(128, 192), (100, 150)]
+
+
+def with_masks() -> list[dict[str, torch.Tensor]]:
+    """The targets, with the left half of each box as its mask."""
+    found = targets()
+    for target, size in zip(found, SIZES, strict=True):
+        target["masks"] = torch.zeros((2, *size), dtype=torch.uint8)
+        for mask, box in zip(target["masks"], target["boxes"].int().tolist(), strict=True):
+            mask[box[1] : box[3], box[0] : (box[0] + box[2]) // 2] = 1
+    return found
 
 
 def test_losses_are_finite_on_any_path_and_reach_every_part():
@@ -184,7 +198,83 @@ def test_what_is_drawn_for_an_image_does_not_depend_on_its_batch():
     sampler = ImageWiseSampler(16, 0.25)
     whole = masks(sampler, generators(), matches(6))
     assert sampler.n_drawn == sum(int(m.sum()) for m in whole)
+    assert sampler.n_positive == sum(int(positive.sum()) for positive, _ in whole)
     halves = masks(sampler, generators()[:3], matches(3))
     halves += masks(sampler, generators()[3:], matches(6)[3:])
     assert all(torch.equal(a, b) for a, b in zip(whole, halves, strict=True))
     assert not torch.equal(whole[0], whole[3])  # equal candidates, other draws
+
+
+# ---------------------------------------------------------------- masks
+
+
+def test_masks_add_a_loss_that_reaches_their_head():
+    supernet, rng = detector(masks=True).train(), np.random.default_rng(0)
+    path = Lattice(MSNASSpace(7)).sample(rng)
+    _, losses = supernet(images(), SIZES, targets=with_masks(), architecture=path)
+    assert set(losses) == set(supernet.n_drawn) > {"loss_mask"}
+    sum(losses.values()).backward()
+    heads = (*supernet.rpn.parameters(), *supernet.roi_heads.parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in heads)
+    # Positive RoIs: at most a quarter of 16 in each image, at least the true boxes.
+    assert 4 <= supernet.n_drawn["loss_mask"] <= 8 < supernet.n_drawn["loss_box_reg"]
+
+
+def test_without_masks_nothing_is_added():
+    plain, masked = detector(FPN_LIKE), detector(FPN_LIKE, masks=True)
+    assert "loss_mask" not in plain.n_drawn
+    weights = masked.state_dict()
+    assert {k for k in weights if "mask" not in k} == plain.state_dict().keys() < weights.keys()
+    assert all(torch.equal(weights[k], value) for k, value in plain.state_dict().items())
+
+
+def test_the_mask_loss_of_images_without_objects_is_zero():
+    empty = {
+        "boxes": torch.zeros(0, 4),
+        "labels": torch.zeros(0, dtype=torch.int64),
+        "masks": torch.zeros((0, 128, 192), dtype=torch.uint8),
+    }
+    model = detector(FPN_LIKE, masks=True).train()
+    _, losses = model(images(), SIZES, targets=[empty, empty])
+    assert losses["loss_mask"] == 0
+    assert model.n_drawn["loss_mask"] == 0
+    sum(losses.values()).backward()
+
+
+def test_the_mask_head_learns_the_half_of_the_box():
+    torch.manual_seed(0)
+    model = detector(FPN_LIKE, norm="group", masks=True).train()
+    own = [p for name, p in model.named_parameters() if "mask" in name]  # on features as they are
+    optimizer = torch.optim.AdamW(own, lr=1e-2)
+    course = []
+    for _ in range(18):
+        _, losses = model(images(), SIZES, targets=with_masks())
+        optimizer.zero_grad()
+        losses["loss_mask"].backward()
+        optimizer.step()
+        course.append(float(losses["loss_mask"].detach()))
+    assert course == sorted(course, reverse=True)
+    assert course[-1] < 0.45 < 0.69 < course[0]  # log 2 is chance
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_every_detection_has_a_mask_alone_as_in_the_supernet(dtype):
+    supernet, alone = detector(masks=True).eval(), detector(FPN_LIKE, masks=True).eval()
+    weights = supernet.state_dict()
+    alone.load_state_dict({name: weights[name] for name in alone.state_dict()})
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        ours, _ = alone(images(), SIZES)
+        theirs, _ = supernet(images(), SIZES, architecture=FPN_LIKE)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a["masks"].shape == (len(a["boxes"]), 12, 12)
+        assert a["masks"].dtype == torch.float32
+        assert ((a["masks"] >= 0) & (a["masks"] <= 1)).all()
+        assert torch.equal(a["masks"], b["masks"])
+
+
+def test_no_detections_have_no_masks():
+    model = detector(FPN_LIKE, masks=True).eval()
+    model.roi_heads.score_thresh = 1.0
+    with torch.no_grad():
+        found, _ = model(images(), SIZES)
+    assert [d["masks"].shape for d in found] == [(0, 12, 12)] * 2

@@ -15,14 +15,18 @@ ARCHITECTURES = {
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("masks", [False, True])
 @pytest.mark.parametrize("text", ARCHITECTURES.values(), ids=ARCHITECTURES)
 @pytest.mark.parametrize("size", [(128, 192), (101, 130), (64, 64), (40, 33)])
-def test_the_detections_are_those_of_the_detector(random_detector, text, size):
-    model = random_detector(text)
+def test_the_detections_are_those_of_the_detector(random_detector, text, size, masks):
+    model = random_detector(text, masks=masks)
     image = torch.zeros((1, 3, *(-(-s // 64) * 64 for s in size)), dtype=torch.uint8)
     image[:, :, : size[0], : size[1]].random_(0, 256, generator=torch.Generator().manual_seed(0))
     (expected,), _ = model(image, [size])
-    boxes, scores, labels = SingleImageDetector(model)(image, torch.tensor(size))
+    boxes, scores, labels, *rest = SingleImageDetector(model)(image, torch.tensor(size))
+    assert len(rest) == ("masks" in expected) == masks
+    for found in rest:
+        torch.testing.assert_close(found, expected["masks"], rtol=0, atol=2e-3)
     assert labels.tolist() == expected["labels"].tolist()
     torch.testing.assert_close(scores, expected["scores"], rtol=0, atol=1e-4)
     torch.testing.assert_close(boxes, expected["boxes"], rtol=0, atol=2e-3)
@@ -53,13 +57,13 @@ def test_the_cases_have_detections(random_detector):
 
 
 def test_nothing_above_the_threshold_gives_no_detections(random_detector):
-    model = random_detector(ARCHITECTURES["fpn-like"])
+    model = random_detector(ARCHITECTURES["fpn-like"], masks=True)
     model.roi_heads.score_thresh = 1.0
     with torch.no_grad():
         found = SingleImageDetector(model)(
             torch.zeros((1, 3, 64, 64), dtype=torch.uint8), torch.tensor((64, 64))
         )
-    assert [list(x.shape) for x in found] == [[0, 4], [0], [0]]
+    assert [list(x.shape) for x in found] == [[0, 4], [0], [0], [0, 12, 12]]
 
 
 def test_a_supernet_is_refused():
