@@ -334,7 +334,7 @@ CASES = {
         MSNASSpace(3, constraints=False), EncoderCost("bottleneck", 24, (128, 192))
     ),
     "msnas-read": Case(
-        MSNASSpace(3, unread_blocks=False), EncoderCost("basic", 32, (128, 128), 32)
+        MSNASSpace(3, "searched", False, False), EncoderCost("basic", 32, (128, 128), 32)
     ),
     "walk": Case(Walk(6), Effort()),
     "walk-ends-listed": Case(Walk(6, (1, 2)), Effort(odd=3)),

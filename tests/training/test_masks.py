@@ -192,7 +192,7 @@ def test_trials_and_results_have_the_ap_of_masks(masked: Path) -> None:
     assert found["baseline"]["standalone_ap_mask"] is None
     assert "mask mAP" in msnas("results", masked)
     heading = Overview(setting).table()[0]  # of report and dashboard
-    assert heading[-2:] == ["one-shot mask mAP", "retrained mask mAP"]
+    assert heading[-2:] == ["one-shot val mask mAP", "retrained test mask mAP"]
 
 
 def test_predicted_masks_are_drawn_and_have_the_stored_ap(masked: Path) -> None:
