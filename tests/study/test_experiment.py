@@ -17,7 +17,7 @@ from msnas_optuna.samplers import queue_architectures
 from msnas_optuna.spaces.lattice import EmptyWindowError
 from msnas_optuna.storage import StudyMismatchError, Worker, read_record
 from msnas_optuna.storage.records import OWNER, QUEUED
-from msnas_optuna.study.config import ConfigError
+from msnas_optuna.study.config import RETRAIN, ConfigError
 from msnas_optuna.study.experiment import Experiment
 from msnas_optuna.study.rank import RECALIBRATED, Score, measure, pool
 from msnas_optuna.study.view import StudyView
@@ -652,11 +652,11 @@ def test_each_training_of_an_architecture_has_a_seed_of_its_own(searched, traine
     heads = [w["encoder.stem.convolution.0.weight"] for w in weights]
     assert not any(torch.equal(a, b) for a, b in zip(heads, heads[1:] + heads[:1], strict=True))
     values = [t.values for t in study.trials]
-    files[1].unlink()
+    files[0].unlink()  # whose weights are the ones to use
     again = Experiment.load(trained).train_alone([by_hand], 3)
     assert [t.values for t in again.trials] == values
-    retrained = torch.load(files[1], weights_only=True)["model"]
-    assert all(torch.equal(retrained[k], v) for k, v in weights[1].items())
+    retrained = torch.load(files[0], weights_only=True)["model"]
+    assert all(torch.equal(retrained[k], v) for k, v in weights[0].items())
 
 
 def test_a_failed_training_is_tried_again_with_its_own_seed(searched):
@@ -675,7 +675,7 @@ def test_a_failed_training_is_tried_again_with_its_own_seed(searched):
     space = experiment.setting.space
     assert queue_architectures(copied, space, [by_hand], retry_failed=True, times=2) == 1
     assert queue_architectures(copied, space, [by_hand], retry_failed=True, times=2) == 0
-    experiment._run(copied, [by_hand], experiment.standalone_objective, step="again", times=2)
+    experiment._run(copied, (), experiment.standalone_objective, stage=RETRAIN, step="again")
     assert copied.trials[-1].user_attrs["arch"] == gone.user_attrs["arch"]
     assert copied.trials[-1].user_attrs.get("repeat", 0) == 0
     assert copied.trials[-1].values == gone.values
