@@ -95,7 +95,9 @@ def compared(folder: Path, ways: Sequence[str], seeds: int) -> dict[str, Any]:
     """Tau and regret of each way and score, a number for each supernet that is measured."""
     truth = load_table().truth
     noise = variance_components([*truth.values()])
-    limit = None if noise is None else ceiling(noise.reliability(harmonic_seeds([*truth.values()])))
+    limit = (
+        None if noise is None else ceiling(noise.reliability(harmonic_seeds([*truth.values()])))
+    )
     rows: dict[str, dict[str, Any]] = {}
     for way in ways:
         for seed in range(seeds):
