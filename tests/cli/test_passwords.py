@@ -322,6 +322,7 @@ def test_what_the_error_about_a_storage_suggests_is_accepted(tiny: Path, url: st
 # A storage that takes the password
 
 
+@pytest.mark.slow
 def test_nothing_that_a_study_writes_holds_the_password_of_its_storage(
     finished: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

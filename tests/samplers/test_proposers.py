@@ -263,6 +263,7 @@ run(new_study(FEASIBLE[name], proposer, storage=open_storage(url)), FEASIBLE[nam
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name", "proposer"),
     [("sqlite", "msnas", "algorithm1"), ("journal", "menu", "algorithm1"),

@@ -118,6 +118,7 @@ def at_once(code: str, *arguments: str, workers: int) -> list[str]:
     return printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_workers_may_create_the_database_at_the_same_moment(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path

@@ -275,6 +275,7 @@ def test_a_proxy_listens_on_this_machine_alone_and_shares_no_port(
         study.set_user_attr("still", "there")
 
 
+@pytest.mark.slow
 def test_a_trial_goes_on_when_its_proxy_has_restarted(tiny: Path, unused_port: int) -> None:
     url = f"sqlite:///{tiny.parent / 'study.db'}"
     with proxy_of(url, tiny, unused_port) as proxy:

@@ -111,6 +111,7 @@ def test_trials_count_the_study_not_the_run(trained):
     assert len(Experiment.load(trained).search(trials=3).trials) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", ["", "n_reevaluated = 1\nseeds = ['fpn-like']"])
 def test_an_interrupted_search_ends_like_an_uninterrupted_one(trained, tmp_path, more):
     edited(trained, "[sampler]", f"[sampler]\n{more}")

@@ -152,6 +152,7 @@ app(["search", sys.argv[1], "--workers", "2"])
 """
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_answer_is_killed_with_the_command(tiny: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", IMPATIENT, tiny], stderr=subprocess.DEVNULL, text=True

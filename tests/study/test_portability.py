@@ -233,6 +233,7 @@ def by_optuna(home: Setting, there: Setting) -> None:
     optuna.copy_study(from_study_name="tiny", from_storage=home.storage, to_storage=there.storage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("move", [by_file, by_url, by_optuna])
 def test_the_search_goes_on_as_if_it_had_not_moved(
     move: Callable[[Setting, Setting], None], tiny: Path, postgres_url: str
@@ -420,6 +421,7 @@ def interrupted_at(limit: int) -> Callable[[int, int], None]:
     return progress
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trials", [1, 8, 9])
 def test_an_interrupted_import_is_no_study_and_can_be_repeated(rich: Path, trials: int) -> None:
     home, file = Setting.load(rich), str(rich.with_name("s.zip"))

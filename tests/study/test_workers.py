@@ -194,6 +194,7 @@ recover_lost_trials(study)
 """
 
 
+@pytest.mark.slow
 def test_a_kill_between_the_failure_and_the_repetition_loses_no_slot(url: str) -> None:
     study = cheap_study(url)
     claim = RACER[: RACER.index("evaluate_trials(")] + "claim_trial(study, wanted=1)"

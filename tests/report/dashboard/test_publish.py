@@ -135,6 +135,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_what_has_changed_is_published_and_nothing_is_drawn_before(finished, change, monkeypatch):
     drawn = []
@@ -181,6 +182,7 @@ def test_every_figure_is_one_attribute_and_leftovers_of_longer_ones_vanish(finis
     assert json.loads(shown(setting)["evolution"])["layout"]["title"]["text"].startswith("4. ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", range(1, FULL_REFRESH + 1, 4))
 def test_a_kill_leaves_whole_figures_and_the_next_refresh_repairs(finished, step):
     setting = Setting.load(finished)

@@ -109,6 +109,7 @@ def test_pictures_of_the_note_are_served(finished, serve):
         json.loads(plot["graph_object"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "status"),
     [
