@@ -58,7 +58,7 @@ def quickstart(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run the whole job on generated data: train, search, retrain, in about ten minutes."""
+    """Run the whole job on generated data: train, search, retrain, in about 20 minutes."""
     with session(joint=True, quiet=quiet, plain=as_json) as progress:
         if torchrun_place() is not None:
             raise ValueError(
