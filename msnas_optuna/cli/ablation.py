@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from msnas_optuna.cli.progress import Bars
 from msnas_optuna.cli.records import RecordFile, write_result
@@ -21,8 +21,10 @@ from msnas_optuna.cli.terminal import (
     out,
     print_json,
     session,
+    table,
 )
 from msnas_optuna.cli.workers import trainers
+from msnas_optuna.report.table import Column
 from msnas_optuna.runtime.processes import torchrun_place
 from msnas_optuna.study.ablation import BASE, Ablation
 from msnas_optuna.study.setting import Setting
@@ -84,23 +86,13 @@ def ablation(
         numbers = comparison(chosen, outcomes, top=top)
         if record is not None:
             setting = settings[BASE, first]
-            write_result(
-                record,
-                setting,
-                seeds=range(first, first + seeds),
-                numbers=numbers,
-                workers=workers,
-            )
+            write_result(record, setting, seeds=seeds, numbers=numbers, workers=workers)
         if as_json:
             print_json(numbers)
         else:
             heading, *rows = comparison_rows(numbers)
-            drawn = Table(title=chosen.title, show_edge=False, pad_edge=False)
-            for title in heading:
-                drawn.add_column(title, no_wrap=not title)
-            for row in rows:
-                drawn.add_row(*row)
-            out.print(drawn)
+            columns = [Column(title, itemgetter(i)) for i, title in enumerate(heading)]
+            out.print(table(columns, rows, title=chosen.title))
 
 
 def _load(name: str) -> Ablation:

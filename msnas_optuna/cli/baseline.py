@@ -72,8 +72,7 @@ def baseline(
             title = f"Trained from scratch, on the {setting.reported_images} images"
             out.print(table(columns, rows, title=title))
         if record is not None:
-            own = range(setting.config.study.seed, setting.config.study.seed + seeds)
-            write_result(record, setting, seeds=own, numbers=numbers, workers=workers)
+            write_result(record, setting, seeds=seeds, numbers=numbers, workers=workers)
 
 
 def comparison_columns(setting: Setting, rows: Sequence[Comparison]) -> list[Column[Comparison]]:

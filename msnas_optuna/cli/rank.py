@@ -88,8 +88,7 @@ def rank(
             print_ranking(found)
         if record is not None:
             most = max(map(len, found.ranking.trained), default=0)
-            own = range(setting.config.study.seed, setting.config.study.seed + most)
-            write_result(record, setting, seeds=own, numbers=found.as_json(), workers=workers)
+            write_result(record, setting, seeds=most, numbers=found.as_json(), workers=workers)
 
 
 def _steps(text: str) -> list[int]:

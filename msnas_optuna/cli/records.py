@@ -37,13 +37,13 @@ def write_result(
     path: Path,
     setting: Setting,
     *,
-    seeds: Sequence[int],
     numbers: Mapping[str, Any],
+    seeds: int = 1,
     workers: int = 1,
 ) -> None:
     """Writes what the running command has found out, and all that it takes to do it again.
 
-    `seeds` are those of the trainings, the study's seed included; `numbers` have types of JSON.
+    `seeds` is how many the trainings have, from the study's on; `numbers` have types of JSON.
     """
     config, shapes = setting.config, setting.config.data.shapes
     more = {"retrain": dataclasses.asdict(config.retrain)}
@@ -56,7 +56,7 @@ def write_result(
         "versions": versions(),
         "machine": _machine(setting, workers),
         "settings": config.identity() | flatten(more),
-        "seeds": list(seeds),
+        "seeds": [config.study.seed + i for i in range(seeds)],
         "numbers": dict(numbers),
     }
     with atomic_write(path) as file:

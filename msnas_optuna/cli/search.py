@@ -180,8 +180,7 @@ def retrain(
             view = StudyView.load(setting)
             numbers = result_numbers(view, setting, top=top)
             numbers |= {"kendall_tau": get_transfer_info(view).tau}
-            own = range(setting.config.study.seed, setting.config.study.seed + seeds)
-            write_result(record, setting, seeds=own, numbers=numbers, workers=workers)
+            write_result(record, setting, seeds=seeds, numbers=numbers, workers=workers)
 
 
 @app.command()
@@ -199,7 +198,7 @@ def results(
         print_results(setting, top=top, as_json=as_json)
         if record is not None:
             numbers = result_numbers(StudyView.load(setting), setting, top=top)
-            write_result(record, setting, seeds=[setting.config.study.seed], numbers=numbers)
+            write_result(record, setting, numbers=numbers)
 
 
 def result_numbers(view: StudyView[Any], setting: Setting, *, top: int) -> dict[str, Any]:

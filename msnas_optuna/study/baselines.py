@@ -8,14 +8,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from msnas_optuna.methods.base import BaselineDetector
 from msnas_optuna.spaces.base import InvalidArchitectureError
-from msnas_optuna.study.config import BASELINE, RETRAIN
+from msnas_optuna.study.config import BASELINE
 from msnas_optuna.study.seeds import Trainings
 from msnas_optuna.study.setting import Setting
-from msnas_optuna.study.view import Result, StudyView
+from msnas_optuna.study.view import StudyView
 
 
 def baseline_detector(setting: Setting, name: str) -> BaselineDetector:
@@ -74,15 +73,13 @@ def compared(setting: Setting) -> list[Comparison]:
 
     The best has the highest mean AP of those that the search has proposed and are retrained.
     """
-    view, study = StudyView.load(setting), setting.stored_study(BASELINE)
-    retrained = setting.stored_study(RETRAIN)
+    view = StudyView.load(setting)
     trained = [r for r in view.results if r.trainings and r.architecture != setting.baseline]
     best = max(trained, key=lambda r: r.standalone_ap or 0.0, default=None)
-    alone = {r.architecture: r for r in _results(setting, retrained, setting.space)}
-    rows = [] if best is None else [(best.name, alone[best.architecture])]
-    if setting.baseline in alone:
-        rows.append((setting.method.baseline, alone[setting.baseline]))
-    found = {r.architecture: r for r in _results(setting, study, setting.baselines.space)}
+    rows = [] if best is None else [(best.name, view.retrained[best.architecture])]
+    if setting.baseline in view.retrained:
+        rows.append((setting.method.baseline, view.retrained[setting.baseline]))
+    found = {r.architecture: r for r in StudyView.of_stage(setting, BASELINE).results}
     rows += [(name, found[name]) for name in setting.method.baselines if name in found]
     against = None if best is None else best.trainings
     return [
@@ -95,7 +92,3 @@ def compared(setting: Setting) -> list[Comparison]:
         )
         for i, (name, result) in enumerate(rows)
     ]
-
-
-def _results(setting: Setting, study: Any, space: Any) -> Sequence[Result[Any]]:
-    return StudyView(study, method=setting.method, space=space).results

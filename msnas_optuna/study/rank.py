@@ -171,7 +171,7 @@ class Ranking(Generic[A]):
             scores=scores | {SMOOTHED: dict(smoothed)},
             truth={
                 r.architecture: tuple(r.by_seed.values.values())
-                for r in _stage(setting, RETRAIN).results
+                for r in StudyView.of_stage(setting, RETRAIN).results
             },
         )
 
@@ -186,10 +186,5 @@ class Ranking(Generic[A]):
         return {a: (values[a], truth[a]) for a in self.sample if a in values and a in truth}
 
 
-def _stage(setting: Setting, stage: str) -> StudyView[Any]:
-    study = setting.stored_study(stage)
-    return StudyView(study, method=setting.method, space=setting.space)
-
-
 def _scores(setting: Setting, score: Score) -> dict[Any, float]:
-    return {r.architecture: r.ap for r in _stage(setting, score.stage).results}
+    return {r.architecture: r.ap for r in StudyView.of_stage(setting, score.stage).results}

@@ -178,6 +178,12 @@ class StudyView(Generic[A]):
         )
 
     @classmethod
+    def of_stage(cls, setting: Setting, stage: str) -> StudyView[Any]:
+        """The view of a stage beside the search, as far as it is stored."""
+        study, space = setting.stored_study(stage), setting.evaluable(stage).space
+        return StudyView(study, method=setting.method, space=space)
+
+    @classmethod
     def of(cls, source: Study | StudyView[Any]) -> StudyView[Any]:
         """The view of a study with what is stored in it, unless it is a view already.
 
