@@ -14,6 +14,7 @@ Interrupt it at any point and run it again: it continues.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import multiprocessing
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ import make
 import numpy as np
 
 from msnas_optuna.methods.msnas.tabular import load_table
+from msnas_optuna.study.ablation import BASE, Ablation, Arm
 from msnas_optuna.study.rank import RECALIBRATED, Score
 from msnas_optuna.study.rank_statistics import (
     agreement,
@@ -36,36 +38,31 @@ from msnas_optuna.study.setting import Setting
 from msnas_optuna.study.view import StudyView
 
 STUDY = make.HERE / "study.toml"
-IMAGES = ("val = 150", "val = 600")  # less noise than the table's own
+VALIDATION_IMAGES = 600  # less noise than the table's own 150
 
-WAYS: dict[str, tuple[str, ...]] = {
-    "valid paths": (),
-    "window 3 %": ('paths = "window"',),
-    "window 10 %": ('paths = "window"', "tolerance = 0.1"),
-    "window 30 %": ('paths = "window"', "tolerance = 0.3"),
-    "balanced": ("balanced = true",),
-    "window 3 %, balanced": ('paths = "window"', "balanced = true"),
-    "average of weights": ("ema = 0.998",),
-    "twice as long": ("steps = 4400",),
-    "half as long": ("steps = 1100",),
+WAYS: dict[str, dict[str, Any]] = {
+    BASE: {},
+    "window-3": {"paths": "window"},
+    "window-10": {"paths": "window", "tolerance": 0.1},
+    "window-30": {"paths": "window", "tolerance": 0.3},
+    "balanced": {"balanced": True},
+    "window-3-balanced": {"paths": "window", "balanced": True},
+    "average": {"ema": 0.998},
+    "twice-as-long": {"steps": 4400},
+    "half-as-long": {"steps": 1100},
 }
-"""Lines of [supernet] that differ from the table's study."""
+"""What differs in [supernet] from the table's study, whose paths are all valid ones."""
 
 
 def study_file(folder: Path, way: str, seed: int) -> Path:
-    """Writes the study file of a way and a seed into a folder of its own."""
-    lines = STUDY.read_text().replace(*IMAGES).splitlines()
-    for line in WAYS[way]:
-        key, place = line.split()[0], lines.index("[supernet]") + 1
-        end = next(i for i in range(place, len(lines)) if not lines[i].strip())
-        own = [i for i in range(place, end) if lines[i].split()[0] == key]
-        lines[own[0] if own else end : own[0] + 1 if own else end] = [line]
-    lines[lines.index("seed = 0")] = f"seed = {seed}"
-    name = "".join(c if c.isalnum() else "-" for c in way)
-    path = folder / f"{name}-{seed}" / "study.toml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
-    return path
+    """Writes the study file of a way and a seed."""
+    base = Setting.load(STUDY)
+    data = base.config.data
+    assert data.shapes is not None
+    shapes = dataclasses.replace(data.shapes, val=VALIDATION_IMAGES)
+    base.config = dataclasses.replace(base.config, data=dataclasses.replace(data, shapes=shapes))
+    arms = {name: Arm(name, {}, {"supernet": WAYS[name]}) for name in {BASE, way}}
+    return Ablation("supernets", "", arms).write_studies(base, folder, seed=seed)[way]
 
 
 def measure(path: Path, steps: Sequence[int]) -> None:
@@ -81,14 +78,12 @@ def measure(path: Path, steps: Sequence[int]) -> None:
 def scores(path: Path) -> dict[str, dict[Any, float]]:
     """What is measured so far: score -> architecture -> AP."""
     setting = Setting.load(path)
-    found = {}
-    for stage in setting.stages_in(setting.storage):
-        if stage is not None and (score := Score.of_stage(stage)) is not None:
-            view = StudyView(
-                setting.stored_study(stage), method=setting.method, space=setting.space
-            )
-            found[str(score)] = {r.architecture: r.ap for r in view.results}
-    return found
+    stages = filter(None, setting.stages_in(setting.storage))
+    return {
+        str(score): {r.architecture: r.ap for r in StudyView.of_stage(setting, stage).results}
+        for stage in stages
+        if (score := Score.of_stage(stage)) is not None
+    }
 
 
 def compared(folder: Path, ways: Sequence[str], seeds: int) -> dict[str, Any]:
